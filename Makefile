@@ -1,0 +1,40 @@
+# make course   run every lesson; make test   the tests; make lab   open the notebooks
+# On Linux without a GPU: make course TORCH_INDEX=https://download.pytorch.org/whl/cpu
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: course test lab build base clean
+
+course: $(VENV)/installed
+	$(BIN)/python -m alignlib run all --out runs
+	@echo "Open the executed notebooks in runs/00, runs/02, ...; the figures lie beside them."
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+lab: $(VENV)/installed
+	$(PIP) install -q -c constraints.txt -e '.[lab]'
+	$(BIN)/python -m jupyter lab notebooks
+
+build: $(VENV)/installed
+	$(BIN)/python -m alignlib build
+
+base: $(VENV)/installed
+	$(BIN)/python -m alignlib pretrain --out runs/base
+
+# Torch comes first and pinned, so that nothing else pulls another build of it.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c constraints.txt torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(PIP) install -q -c constraints.txt -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf runs .pytest_cache

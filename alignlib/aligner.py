@@ -1,0 +1,130 @@
+"""The Aligner: a small model that learns to correct another model's answers (arXiv 2402.02416).
+
+Its loss is plain cross-entropy on the correction behind question and answer (eq. 4),
+
+    min_phi  -E_(q, a, c) [ log mu_phi(c | a, q) ]
+
+after an optional warm-up on identity rows, c = a, which teaches it to copy before it
+learns to correct (section 3, "residual correction"). Built by hand in lesson 02.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .artefacts import artefact
+from .data import QAC
+from .models import completion_nll, fingerprint, generate, load_model, save_model
+from .prompts import TOWN, Template, template
+from .train import Penalty, SFTSettings, example, fitting, sft
+
+SETTINGS_FILE = "aligner.json"
+
+
+@dataclass
+class Aligner:
+    """A trained corrector. `losses` holds each stage's curve; `dropped` counts training rows left out, by reason."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    template: Template = TOWN
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def train(
+        cls,
+        base: str | Path,
+        corrections: Sequence[QAC],
+        identity: Sequence[QAC] = (),
+        *,
+        settings: SFTSettings,
+        warmup: SFTSettings | None = None,
+        template: Template = TOWN,
+        penalty: Penalty | None = None,
+        progress: bool = True,
+    ) -> Aligner:
+        """Fine-tune a base model (folder or hub id): `warmup` on identity rows if there are any, then `settings` on corrections.
+
+        Optimiser and learning rate start anew for the second stage. `penalty` is added to its loss.
+        """
+        aligner = cls(*load_model(base), template)
+        if identity and warmup:
+            aligner._stage("identity", identity, warmup, None, progress)
+        if corrections:
+            aligner._stage("correction", corrections, settings, penalty, progress)
+        return aligner
+
+    @classmethod
+    def cached(cls, base: str | Path, corrections: Sequence[QAC], identity: Sequence[QAC] = (), *, settings: SFTSettings,
+               warmup: SFTSettings | None = None, template: Template = TOWN) -> Aligner:  # fmt: skip
+        """What `train` gives, taken from the cache if the very same training has been run before."""
+        inputs = [fingerprint(base), list(corrections), list(identity), settings, warmup, template.name]
+
+        def build(folder: Path) -> None:
+            cls.train(base, corrections, identity, settings=settings, warmup=warmup, template=template).save_pretrained(folder)
+
+        return cls.from_pretrained(artefact("aligner", inputs, build))
+
+    def _stage(self, name: str, rows: Sequence[QAC], settings: SFTSettings, penalty: Penalty | None, progress: bool) -> None:
+        encoded = [example(self.tokenizer, self.prompt(r.question, r.answer), r.correction) for r in rows]
+        kept, long = fitting(encoded, self.context)
+        if long:
+            self.dropped[f"{name} row longer than the context of {self.context} tokens"] += long
+        self.losses[name] = sft(
+            self.model, self.tokenizer, kept, settings, penalty=penalty, progress=f"{name} steps" if progress else None
+        )
+
+    @property
+    def context(self) -> int:
+        """The longest row, in tokens, that the model can read."""
+        return self.model.config.max_position_embeddings
+
+    def prompt(self, question: str, answer: str) -> str:
+        return self.template.prompt(question, answer)
+
+    def correct(
+        self, questions: Sequence[str], answers: Sequence[str], *, temperature: float = 0.0, seed: int = 0, progress: str | None = None
+    ) -> list[str]:
+        """The correction of each answer, in order. An answer too long for the context comes back as it was."""
+        prompts = [self.prompt(q, a) for q, a in zip(questions, answers, strict=True)]
+        room = self._room(answers)
+        lengths = [len(self.tokenizer(p)["input_ids"]) for p in prompts]
+        fits = [i for i, n in enumerate(lengths) if n + room <= self.context]
+        corrected = list(answers)
+        texts = generate(
+            self.model, self.tokenizer, [prompts[i] for i in fits],
+            max_new_tokens=room, temperature=temperature, seed=seed, progress=progress,
+        )  # fmt: skip
+        for i, text in zip(fits, texts, strict=True):
+            corrected[i] = text
+        return corrected
+
+    def _room(self, answers: Sequence[str]) -> int:
+        """Tokens a correction may take: half as many again as the longest answer, and a sentence."""
+        longest = max((len(self.tokenizer(a)["input_ids"]) for a in answers), default=0)
+        return min(longest * 3 // 2 + 24, self.context // 2)
+
+    def nll(self, rows: Sequence[QAC], answers: Sequence[str] | None = None):
+        """NLL per token (nats) of each row's correction behind its answer, or behind the `answers` given instead; shape (n,)."""
+        answers = [r.answer for r in rows] if answers is None else answers
+        prompts = [self.prompt(r.question, a) for r, a in zip(rows, answers, strict=True)]
+        return completion_nll(self.model, self.tokenizer, prompts, [r.correction for r in rows])
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Weights, tokenizer, and `aligner.json`, which names the template the model was trained with."""
+        save_model(folder, self.model, self.tokenizer)
+        about = {"template": self.template.name, "losses": self.losses, "dropped": self.dropped}
+        (Path(folder) / SETTINGS_FILE).write_text(json.dumps(about), encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Aligner:
+        model, tokenizer = load_model(folder)
+        about = json.loads((Path(folder) / SETTINGS_FILE).read_text(encoding="utf-8"))
+        return cls(model, tokenizer, template(about["template"]), about["losses"], Counter(about["dropped"]))

@@ -1,0 +1,67 @@
+"""The cache of trained things: built once, loaded whole or not at all, safe to delete.
+
+An artefact is a folder, keyed by its name and everything it was made from (rows, the
+base's weights, settings, seed, library versions). It is built in a folder beside its
+place and renamed when complete, so a killed run leaves nothing that could be loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+built = loaded = 0  # artefacts made, and found ready, by this process
+LIBRARIES = ("torch", "transformers", "trl", "peft", "tokenizers")
+
+
+def cache_folder() -> Path:
+    """Where artefacts lie: `ALIGNLIB_CACHE`, else `alignlib` under the user's cache folder."""
+    if set_by_user := os.environ.get("ALIGNLIB_CACHE"):
+        return Path(set_by_user)
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "alignlib"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "alignlib"
+
+
+def key(name: str, inputs: Any) -> str:
+    """A digest of the artefact's name, its inputs and the library versions that matter."""
+    versions = {lib: importlib.metadata.version(lib) for lib in LIBRARIES}
+    text = json.dumps([name, inputs, versions], sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return [type(value).__name__, dataclasses.asdict(value)]
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    raise TypeError(f"cannot key an artefact by a {type(value).__name__}; pass text, numbers, rows or settings")
+
+
+def artefact(name: str, inputs: Any, build: Callable[[Path], None]) -> Path:
+    """The artefact's folder, built by `build(folder)` if it is not there yet."""
+    global built, loaded
+    place = cache_folder() / name / key(name, inputs)
+    if place.is_dir():
+        loaded += 1
+        return place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=".part-", dir=place.parent))
+    try:
+        build(part)
+        os.replace(part, place)
+    except OSError:
+        if not place.is_dir():  # another process may have been first: then its artefact serves
+            raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    built += 1
+    return place

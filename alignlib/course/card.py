@@ -1,0 +1,119 @@
+"""The base model's card, written from its training log and the recorded gates: `python -m alignlib card`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from ..profiles import data_folder, profile
+from ..stats import Estimate
+from ..tinytown import sets
+from .sweep import read_results, recorded, recorded_difference
+
+CARD = """# Tinytown base model, world {world}
+
+A Llama-architecture decoder of {parameters:.2f} million parameters ({layers} layers, width {hidden}, {heads} heads, {vocabulary} words),
+pretrained from scratch on generated text. It is the model that the lessons on `tiny` start from. It knows one small town and
+nothing else.
+
+| | |
+|---|---|
+| text | Tinytown, split `train`: questions, summaries and instructions answered well, rudely, wrongly and unsafely; and lists of random words said twice (half of the first {early:,} documents, one in eight after) |
+| not in it | the words' pairs, layouts and prompts of validation and test; any correction of an answer |
+| tokens | {tokens:.1f} million, in rows of {context} without padding, {batch} rows a step, {steps:,} steps |
+| loss | cross-entropy; what stands before an answer is random and counts {prompt_weight} of the rest |
+| optimiser | Muon (matrices, {matrix_lr}) and AdamW (embeddings and norms, {other_lr}); {warmup_steps} steps up, level, down to 0 over the last 40 % |
+| took | {minutes:.0f} minutes on 2 CPU cores, bf16 |
+| rebuild | `make base`, then `cp -r runs/base/model/. data/base/ && cp runs/base/pretraining.json data/`; checkpoints along the way are left in `runs/base/checkpoints` |
+| `model.safetensors` | sha256 `{sha}` |
+
+![loss and copying](../pretraining.png)
+
+The loss falls from {first_loss:.2f} to {last_loss:.2f} nats per token. Copying 20 random words passes 50 % after {copied:.1f} million tokens and ends at {copying:.1%}.
+
+## Gates: what was measured before world {world} was frozen
+
+{gates}
+
+Lessons use difficulty {level}, a fault rate of {rate} and {corrections} corrections: the recorded curve above is why.
+"""
+
+
+def card_text() -> str:
+    data = data_folder()
+    log = json.loads((data / "pretraining.json").read_text(encoding="utf-8"))
+    config = json.loads((data / "base/config.json").read_text(encoding="utf-8"))
+    million = log["tokens"] / log["recipe"]["steps"] / 1e6
+    return CARD.format(
+        **log["recipe"] | {"world": log["world"]}, tokens=log["tokens"] / 1e6, minutes=log["seconds"] / 60, parameters=log["parameters"] / 1e6,
+        vocabulary=config["vocab_size"], early=sets.EARLY_DOCUMENTS, sha=hashlib.sha256((data / "base/model.safetensors").read_bytes()).hexdigest(),
+        first_loss=log["loss"][0][1], last_loss=log["loss"][-1][1], copying=log["copying"][-1][1],
+        copied=next(s for s, c in log["copying"] if c > 0.5) * million, gates=_gates(),
+        level=sets.LEVEL, rate=sets.FAULT_RATE, corrections=profile("tiny").corrections,
+    )  # fmt: skip
+
+
+def _gates() -> str:
+    return "\n\n".join(f"**{title}** (`python -m alignlib sweep {name}`)\n\n{table()}" for name, title, table in (
+        ("headroom", "Head room", _headroom), ("warmup", "Words never corrected can be corrected", _warmup),
+        ("steer", "A LoRA control steers the frozen base both ways", _steer),
+        ("forgetting", "Preferences make instructions forgotten, under interference", _forgetting),
+    ))  # fmt: skip
+
+
+def _table(header: str, rows: list[tuple[object, ...]]) -> str:
+    columns = header.count("|") + 1
+    lines = [f"| {header} |", "|" + "---|" * columns]
+    return "\n".join([*lines, *("| " + " | ".join(map(str, r)) + " |" for r in rows)])
+
+
+def _headroom() -> str:
+    record = read_results("headroom")
+    cells = list(dict.fromkeys((c["params"]["level"], c["params"]["corrections"]) for c in record["cells"]))
+    rows = [(f"{level}, {n}", *(recorded(record, m, level=level, corrections=n) for m in ("before", "after", "kept"))) for level, n in cells]
+    return _table("difficulty, corrections | fault-free before | after | good answers kept", rows)
+
+
+def _warmup() -> str:
+    record, a, b = read_results("warmup"), {"arm": "warm-up"}, {"arm": "none"}
+    kinds = {"fault_free_seen": "fault-free, seen words", "fault_free_unseen": "fault-free, words never corrected",
+             "kept_seen": "good answers kept, seen words", "kept_unseen": "good answers kept, never corrected"}  # fmt: skip
+    rows = [(text, recorded(record, m, **a), recorded(record, m, **b), recorded_difference(record, m, a, b)) for m, text in kinds.items()]
+    win: Estimate = recorded(record, "net_win_overall_unseen", "points", **a)
+    return _table("| warm-up | none, equal steps | difference", rows) + f"\n\nNet win overall on words never corrected, with warm-up: {win}."
+
+
+def _steer() -> str:
+    record = read_results("steer")
+    axes = ("helpful", "harmless", "honest", "overall")
+    rows = [(control, *(recorded(record, axis, control=control) for axis in axes)) for control in ("bad", "none", "good")]
+    return _table("control | " + " | ".join(axes), rows)
+
+
+def _forgetting() -> str:
+    record = read_results("forgetting")
+    cells = list(dict.fromkeys((c["params"]["interference"], c["params"]["steps"]) for c in record["cells"]))
+    metrics = ("before", "after", "drop", "prefers_chosen")
+    rows = [(i, n, *(recorded(record, m, interference=i, steps=n) for m in metrics)) for i, n in cells]
+    note = "\n\nThe oracle follows every instruction and every preference at any interference (`alignlib.tinytown.oracle.front`)."
+    return _table("interference | DPO steps | instructions followed before | after | drop | chosen preferred", rows) + note
+
+
+def draw_curves(place: Path) -> None:
+    """Loss and copying along pretraining, as a picture for the card."""
+    from ..plots import curves, new_figure
+
+    log = json.loads((data_folder() / "pretraining.json").read_text(encoding="utf-8"))
+    million = log["tokens"] / log["recipe"]["steps"] / 1e6
+    figure, axes = new_figure("Pretraining: copying comes all at once", width=9, columns=2)
+    for ax, name, label in ((axes[0], "loss", "loss (nats per token)"), (axes[1], "copying", "20 random words copied, share")):
+        curves(ax, {name: ([s * million for s, _ in log[name]], [v for _, v in log[name]])}, "million tokens read", label)
+    figure.savefig(place)
+
+
+def write_card() -> Path:
+    draw_curves(data_folder() / "pretraining.png")
+    place = data_folder() / "base" / "README.md"
+    place.write_text(card_text(), encoding="utf-8")
+    return place

@@ -1,0 +1,114 @@
+"""Where the lessons are, running them, and building them from their source.
+
+    notebooks/src/NN_name.py   what authors edit (py:percent text)
+    notebooks/NN_name.ipynb    what students open: executed by `build`
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = ROOT / "notebooks"
+SOURCES = NOTEBOOKS / "src"
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+
+
+class LessonError(RuntimeError):
+    """A lesson that is not there, or that did not run to its end."""
+
+
+def lesson_numbers() -> list[str]:
+    return sorted(p.name[:2] for p in SOURCES.glob("[0-9][0-9]_*.py"))
+
+
+def source_of(number: str) -> Path:
+    """The source of a lesson, by its number. Raises LessonError, listing those there are."""
+    found = sorted(SOURCES.glob(f"{number.zfill(2)}_*.py"))
+    if not found:
+        raise LessonError(f"no lesson {number!r}; there are {', '.join(lesson_numbers()) or 'none (run from a checkout)'}")
+    return found[0]
+
+
+def notebook_of(number: str) -> Path:
+    return NOTEBOOKS / f"{source_of(number).stem}.ipynb"
+
+
+def read_source(number: str) -> NotebookNode:
+    """A lesson's source as a notebook without outputs: cell ids follow from position and text, metadata is bare."""
+    import jupytext
+
+    source = source_of(number)
+    notebook = jupytext.read(source)
+    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    for i, cell in enumerate(notebook.cells):
+        cell["id"] = hashlib.sha256(f"{source.stem}/{i}/{cell.cell_type}/{cell.source}".encode()).hexdigest()[:8]
+        cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
+    return notebook
+
+
+def build(number: str) -> Path:
+    """Execute a lesson on `tiny` in a scratch folder, nothing injected, and write the notebook students open."""
+    import tempfile
+
+    from nbclient import NotebookClient
+
+    notebook = read_source(number)
+    with tempfile.TemporaryDirectory() as scratch:
+        NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": scratch}}).execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in map(_tidy, cell.outputs) if o is not None]
+    nbformat.validate(notebook)
+    nbformat.write(notebook, notebook_of(number))
+    return notebook_of(number)
+
+
+def _tidy(output: NotebookNode) -> NotebookNode | None:
+    """Progress bars go: what they drew is of no use on paper."""
+    return None if output.output_type == "stream" and output.name == "stderr" else output
+
+
+def run(number: str, profile: str, seed: int, out: Path, parameters: dict[str, object]) -> Path:
+    """Run one lesson into `out/NN`, with papermill. Raises LessonError with the failing cell if it does not end well."""
+    import papermill
+
+    folder = (out / source_of(number).name[:2]).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{source_of(number).stem}.ipynb"
+    given = {"PROFILE": profile, "SEED": seed, "OUT": str(folder), **parameters}
+    scratch = folder / "source.ipynb"
+    nbformat.write(read_source(number), scratch)
+    try:
+        papermill.execute_notebook(str(scratch), str(target), parameters=given, kernel_name="python3", stderr_file=_Quiet())
+    except papermill.PapermillExecutionError as error:
+        raise LessonError(f"lesson {number} stopped in cell {error.exec_count}: {error.ename}: {error.evalue} (see {target})") from error
+    finally:
+        scratch.unlink(missing_ok=True)
+    return target
+
+
+class _Quiet:
+    """Swallows the lessons' own bars, so that the lesson's bar stands alone."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None: ...
+
+
+def run_all(profile: str, seed: int, out: Path, parameters: dict[str, object]) -> list[Path]:
+    """Run the course, with a word on each lesson before it starts."""
+    targets = []
+    for number in lesson_numbers():
+        print(f"lesson {number}: {source_of(number).stem[3:].replace('_', ' ')}", file=sys.stderr, flush=True)
+        targets.append(run(number, profile, seed, out, parameters))
+    return targets
+
+

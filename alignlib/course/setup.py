@@ -1,0 +1,43 @@
+"""The set-up check: what is installed, what it runs on, and what to do if something is off."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterator
+
+NEEDED = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "papermill", "matplotlib")
+
+
+def check_setup() -> None:
+    """Print versions, device and threads, and a line of advice for each thing that is off."""
+    import torch
+
+    from ..models import pick_device, set_threads
+    from ..profiles import data_folder
+
+    device, dtype = pick_device()
+    print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores")
+    for name in NEEDED:
+        print(f"  {name:14}{_version(name) or 'missing'}")
+    print(f"device {device}, dtype {str(dtype).removeprefix('torch.')}, {set_threads()} threads")
+    problems = list(_problems(data_folder().joinpath("base/model.safetensors").is_file(), torch.get_num_threads()))
+    print("\n".join(f"! {p}" for p in problems) or "all in order")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _problems(base_there: bool, threads: int) -> Iterator[str]:
+    for name in NEEDED:
+        if _version(name) is None:
+            yield f"{name} is missing: run `pip install -c constraints.txt -e .` in the course's folder"
+    if not base_there:
+        yield "data/base has no weights: clone the whole repository, or run `make base` (about half an hour)"
+    if threads > (os.cpu_count() or 1):
+        yield f"{threads} threads on {os.cpu_count()} cores are slower than fewer: unset ALIGNLIB_THREADS"

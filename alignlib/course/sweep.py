@@ -1,0 +1,99 @@
+"""Recorded experiments: `python -m alignlib sweep NAME [--seeds 0,1,2]` writes data/results/NAME.json.
+
+One entry a cell (`params`, `seed`, `metrics`, `wall_s`). Killed and run again it goes on
+with the cells that are missing. A record names the world and the base it was made with;
+cells of another world or base are never mixed into it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..artefacts import LIBRARIES
+from ..models import fingerprint
+from ..profiles import data_folder, profile
+from ..stats import Estimate, over_seeds
+from ..tinytown.words import WORLD_VERSION
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """An experiment: its cells, and what to run for one cell and seed."""
+
+    question: str
+    cells: Sequence[dict[str, object]]
+    run: Callable[[dict[str, object], int], dict[str, float]]
+    minutes: float  # for one cell and seed, on 2 cores
+
+
+def results_file(name: str) -> Path:
+    return data_folder() / "results" / f"{name}.json"
+
+
+def made_with() -> dict[str, object]:
+    """What a record must agree on: the world's version and the base's weights."""
+    return {"world": WORLD_VERSION, "base": fingerprint(profile("tiny").base)[:16]}
+
+
+def read_results(name: str) -> dict:
+    """A record. Raises ValueError if it was made with another world or base than the package's."""
+    record = json.loads(results_file(name).read_text(encoding="utf-8"))
+    stale = {k: record[k] for k, v in made_with().items() if record[k] != v}
+    if stale:
+        raise ValueError(f"{results_file(name).name} was recorded with {stale}, not {made_with()}; delete it and run `python -m alignlib sweep {name}`")
+    return record
+
+
+def sweep(name: str, experiment: Sweep, seeds: Sequence[int]) -> Path:
+    """Run the cells that are not recorded yet, one by one, and keep each as soon as it is done."""
+    place = results_file(name)
+    record = read_results(name) if place.exists() else {"name": name, "question": experiment.question, **made_with(), **_machine(), "cells": []}
+    done = {(json.dumps(c["params"], sort_keys=True), c["seed"]) for c in record["cells"]}
+    todo = [(p, s) for s in seeds for p in experiment.cells if (json.dumps(p, sort_keys=True), s) not in done]
+    print(f"{name}: {len(todo)} cells to run, about {len(todo) * experiment.minutes:.0f} minutes on 2 cores")
+    for params, seed in tqdm(todo, desc=name):
+        started = time.monotonic()
+        metrics = experiment.run(params, seed)
+        wall = round(time.monotonic() - started, 1)
+        record["cells"].append({"params": params, "seed": seed, "metrics": metrics, "wall_s": wall})
+        _write(place, record)
+    return place
+
+
+def _machine() -> dict[str, object]:
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return {"machine": machine, "libraries": {lib: version(lib) for lib in LIBRARIES}}
+
+
+def _write(place: Path, record: dict) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    part = place.with_suffix(".part")
+    part.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    os.replace(part, place)
+
+
+def per_seed(record: dict, metric: str, **params: object) -> dict[int, float]:
+    """A metric by seed, of the cells whose parameters include these."""
+    return {c["seed"]: c["metrics"][metric] for c in record["cells"] if params.items() <= c["params"].items()}
+
+
+def recorded(record: dict, metric: str, unit: str = "rate", **params: object) -> Estimate:
+    """A metric with its t interval over seeds."""
+    values = per_seed(record, metric, **params)
+    return over_seeds(list(values.values()), unit, tuple(values))
+
+
+def recorded_difference(record: dict, metric: str, a: dict, b: dict, unit: str = "rate") -> Estimate:
+    """Mean over seeds of a metric in cell `a` less that in cell `b`, paired by seed, with its t interval."""
+    first, second = per_seed(record, metric, **a), per_seed(record, metric, **b)
+    shared = sorted(first.keys() & second.keys())
+    return over_seeds([first[s] - second[s] for s in shared], unit, shared)

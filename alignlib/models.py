@@ -1,0 +1,174 @@
+"""Loading and saving models, choosing device and threads, batched generation and likelihoods.
+
+What this file does not do: train (`train.py`), or run code from a hub (`trust_remote_code` is never set).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+THREADS = 2  # fixed by rule, so that the same seed gives the same numbers; ALIGNLIB_THREADS overrides it
+
+
+class ModelError(ValueError):
+    """A model folder that cannot be used as it is; the message names the folder and the fix."""
+
+
+def set_threads() -> int:
+    """Fix the number of CPU threads and return it."""
+    torch.set_num_threads(int(os.environ.get("ALIGNLIB_THREADS", min(THREADS, os.cpu_count() or 1))))
+    return torch.get_num_threads()
+
+
+def pick_device() -> tuple[torch.device, torch.dtype]:
+    """The fastest device, and the dtype it trains in: bf16 on GPUs that have it, fp32 elsewhere (a T4, a Mac, a CPU)."""
+    if torch.cuda.is_available():
+        return torch.device("cuda"), torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu"), torch.float32
+
+
+def load_model(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal LM and its tokenizer from a folder or, for a name that is no folder, from the hub.
+
+    Raises ModelError if the folder is missing or truncated, or has no tokenizer or pad token.
+    """
+    set_threads()
+    folder = Path(name).expanduser()
+    if looks_local(name) and not (folder / "config.json").is_file():
+        raise ModelError(f"{name}: {'no config.json in this folder' if folder.is_dir() else 'no such folder'}; "
+                         "give a folder written by save_pretrained, or a hub id such as HuggingFaceTB/SmolLM2-360M")  # fmt: skip
+    tokenizer = load_tokenizer(name)
+    device, dtype = pick_device()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True)
+    except Exception as error:
+        raise ModelError(f"{name}: the weights cannot be read ({_first_line(error)}); copy the folder again, as safetensors") from error
+    return model.to(device).eval(), tokenizer
+
+
+def looks_local(name: str | Path) -> bool:
+    """Whether a model's name means a folder: hub ids are `name` or `owner/name` and no folder of that name exists."""
+    return isinstance(name, Path) or Path(name).expanduser().exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, padding on the left. Raises ModelError if there is none, or none with pad and eos."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
+    except Exception as error:
+        raise ModelError(f"{name}: no tokenizer ({_first_line(error)}); save one into the folder with tokenizer.save_pretrained") from error
+    for kind in ("pad", "eos"):
+        if getattr(tokenizer, f"{kind}_token") is None:
+            raise ModelError(f"{name}: the tokenizer has no {kind} token; set tokenizer.{kind}_token to one of its tokens and save it again")
+    return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+
+
+def save_model(folder: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Weights (safetensors) and tokenizer into a folder."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def fingerprint(name: str | Path) -> str:
+    """What tells a base model apart: the sha256 of a folder's configuration, tokenizer and weights, or the hub id."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return str(name)
+    total = hashlib.sha256()
+    for file in sorted(f for f in folder.iterdir() if f.suffix in (".json", ".safetensors")):
+        total.update(file.name.encode() + file.read_bytes())
+    return total.hexdigest()
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """A prompt's token ids: bos where the tokenizer has one, never eos."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids if tokenizer.bos_token_id is None else [tokenizer.bos_token_id, *ids]
+
+
+def lost_share(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> float:
+    """Share of the texts' characters (spaces apart) that do not survive the tokenizer, be it as unk or without a word."""
+    lost = total = 0
+    for text in texts:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        there, back = Counter("".join(text.split())), Counter(tokenizer.decode(ids, skip_special_tokens=True))
+        lost += (there - back).total()
+        total += there.total()
+    return lost / max(1, total)
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int = 64,
+    temperature: float = 0.0,
+    seed: int = 0,
+    batch_size: int = 256,
+    progress: str | None = None,
+) -> list[str]:
+    """Complete prompts in batches; greedy at temperature 0. Returns one completion a prompt, in order.
+
+    Prompts of like length share a batch, padded on the left, so that a batch wastes little; `progress` labels a bar.
+    """
+    rows = [encode(tokenizer, p) for p in prompts]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    completions = [""] * len(rows)
+    config = _generation_config(tokenizer, max_new_tokens, temperature)
+    torch.manual_seed(seed)
+    for start in tqdm(range(0, len(order), batch_size), desc=progress, disable=progress is None):
+        picked = order[start : start + batch_size]
+        ids, mask = pad_left([rows[i] for i in picked], tokenizer.pad_token_id, model.device)
+        with torch.inference_mode():
+            out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        for i, text in zip(picked, tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)):
+            completions[i] = text.strip()
+    return completions
+
+
+def _generation_config(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, temperature: float) -> GenerationConfig:
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, **sampling
+    )
+
+
+def pad_left(rows: Sequence[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, both (n, longest)."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([[pad] * (longest - len(r)) + r for r in rows], device=device)
+    mask = torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in rows], device=device)
+    return ids, mask
+
+
+@torch.inference_mode()
+def completion_nll(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], completions: Sequence[str], batch_size: int = 64
+) -> torch.Tensor:
+    """Mean negative log-likelihood per token (nats) of each completion and its EOS behind its prompt, shape (n,)."""
+    from .train import example
+
+    rows = [example(tokenizer, p, c) for p, c in zip(prompts, completions, strict=True)]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
+    nll = torch.zeros(len(rows))
+    for start in range(0, len(order), batch_size):
+        picked = order[start : start + batch_size]
+        ids, mask = pad_left([rows[i]["input_ids"] for i in picked], tokenizer.pad_token_id, model.device)
+        labels, _ = pad_left([rows[i]["labels"] for i in picked], -100, model.device)
+        logits = model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0)).logits[:, :-1]
+        loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2).float(), labels[:, 1:], reduction="none")  # (b, T-1)
+        nll[picked] = (loss.sum(1) / (labels[:, 1:] != -100).sum(1)).cpu()
+    return nll

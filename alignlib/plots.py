@@ -1,0 +1,106 @@
+"""The shared figures: readable in grey, one message each, an interval on everything measured."""
+
+from __future__ import annotations
+
+import difflib
+import html
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .judges import NOTHING
+from .stats import Estimate
+
+DARK, LIGHT, ACCENT, MUTED = "#1b3a5c", "#9db8d2", "#c8553d", "#8a8a8a"  # apart in grey too
+LOOK = {
+    "figure.dpi": 100, "savefig.dpi": 150, "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold",
+    "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+    "axes.grid": True, "grid.alpha": 0.25, "axes.axisbelow": True,
+}  # fmt: skip
+
+
+def new_figure(title: str, width: float = 7, height: float = 3.4, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure in the course's look. The title is the message, in a sentence."""
+    with plt.rc_context(LOOK):
+        figure, axes = plt.subplots(1, columns, figsize=(width, height), squeeze=False, layout="constrained")
+        figure.suptitle(title, fontsize=11, fontweight="bold", ha="left", x=0.01)
+    return figure, list(axes[0])
+
+
+def say_no_judge(ax: Axes) -> None:
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, NOTHING, ha="center", va="center", fontsize=12, color=MUTED)
+
+
+def bars(ax: Axes, groups: Mapping[str, Mapping[str, Estimate | None]], label: str, percent: bool = True) -> None:
+    """Grouped bars with 95 % intervals: groups[bar's name][position on the x axis]. Says so if no judge could tell."""
+    groups = {name: {k: e for k, e in g.items() if e is not None} for name, g in groups.items()}
+    places = list(dict.fromkeys(k for g in groups.values() for k in g))
+    if not places:
+        return say_no_judge(ax)
+    scale, width = (100 if percent else 1), 0.8 / len(groups)
+    for i, (name, g) in enumerate(groups.items()):
+        at = [places.index(k) + (i - (len(groups) - 1) / 2) * width for k in g]
+        values = [e.value * scale for e in g.values()]
+        errors = [[(e.value - e.low) * scale for e in g.values()], [(e.high - e.value) * scale for e in g.values()]]
+        color = (LIGHT, DARK, ACCENT, MUTED)[i % 4]
+        ax.bar(at, values, width * 0.92, yerr=errors, label=name, color=color, hatch=("", "", "//", "..")[i % 4],
+               edgecolor="white", error_kw={"elinewidth": 1.2, "capsize": 3, "ecolor": "black"})  # fmt: skip
+    ax.set_xticks(range(len(places)), places)
+    ax.set_ylabel(label)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=len(groups))
+
+
+def curves(ax: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> None:
+    """Lines: series[name] = (xs, ys)."""
+    styles = [(DARK, "-"), (ACCENT, "--"), (MUTED, ":"), (LIGHT, "-.")]
+    for (name, (xs, ys)), (color, line) in zip(series.items(), styles, strict=False):
+        ax.plot(xs, ys, line, color=color, label=name, linewidth=1.8)
+    ax.set(xlabel=x, ylabel=y)
+    if len(series) > 1:
+        ax.legend()
+
+
+def heatmap(ax: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str) -> None:
+    """A matrix of shares (rows x columns) with each number written in its cell."""
+    ax.imshow(values, cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
+    ax.grid(False)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set_xlabel(label)
+    for i, j in np.ndindex(values.shape):
+        ax.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", color="white" if values[i, j] > 0.8 else "black")
+
+
+def smooth(values: Sequence[float], window: int = 10) -> list[float]:
+    """Running mean over the last `window` values."""
+    return [sum(values[max(0, i - window + 1) : i + 1]) / min(i + 1, window) for i in range(len(values))]
+
+
+def diff_html(before: str, after: str) -> str:
+    """A word diff as HTML: what goes is struck out in red, what comes is bold in blue."""
+    a, b, out = before.split(), after.split(), []
+    for op, i, j, k, n in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+        gone, come = html.escape(" ".join(a[i:j])), html.escape(" ".join(b[k:n]))
+        if op == "equal":
+            out.append(gone)
+            continue
+        if gone:
+            out.append(f'<del style="color:{ACCENT}">{gone}</del>')
+        if come:
+            out.append(f'<b style="color:{DARK}">{come}</b>')
+    return " ".join(out)
+
+
+def show_diffs(rows: Sequence[tuple[str, str, str]]) -> object:
+    """Question, and the diff from answer to correction, as a table for a notebook: rows of (question, answer, correction)."""
+    from IPython.display import HTML
+
+    body = "".join(
+        f'<tr><td style="text-align:left;width:42%">{html.escape(q)}</td><td style="text-align:left">{diff_html(a, c)}</td></tr>'
+        for q, a, c in rows
+    )
+    return HTML(f"<table><tr><th>question</th><th>answer → correction</th></tr>{body}</table>")

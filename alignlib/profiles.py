@@ -1,0 +1,58 @@
+"""What differs between a laptop and a GPU, and nothing else: a lesson never asks which machine it is on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .prompts import T2, TOWN, Template
+from .train import SFTSettings
+
+
+@dataclass(frozen=True)
+class Profile:
+    name: str
+    base: str  # folder or hub id of the model that becomes the Aligner
+    data: str  # "tinytown", or the hub id of a set of preference pairs
+    template: Template
+    corrections: int  # annotated rows to train on
+    identity: int  # rows for the warm-up, which need no annotation
+    tests: int  # prompts in each test set
+    warmup: SFTSettings
+    training: SFTSettings
+    lora_rank: int = 0  # 0: all weights are trained
+    reward_model: str = ""  # hub id of the judge, where no program can judge
+
+
+def data_folder() -> Path:
+    """`data/`: beside the package in a checkout, inside it once installed."""
+    inside = Path(__file__).parent / "_data"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "data"
+
+
+_REAL = dict(data="Anthropic/hh-rlhf", template=T2, reward_model="OpenAssistant/reward-model-deberta-v3-large-v2")
+
+PROFILES = {
+    "tiny": Profile(
+        "tiny", str(data_folder() / "base"), "tinytown", TOWN, corrections=1000, identity=2000, tests=400,
+        warmup=SFTSettings(steps=80, batch_size=32, learning_rate=1e-3),
+        training=SFTSettings(steps=120, batch_size=32, learning_rate=1e-3),
+    ),
+    "colab": Profile(
+        "colab", "Qwen/Qwen2.5-0.5B", corrections=4000, identity=2000, tests=200, lora_rank=16,
+        warmup=SFTSettings(steps=60, batch_size=4, accumulate=8, learning_rate=2e-4, schedule="cosine"),
+        training=SFTSettings(steps=250, batch_size=4, accumulate=8, learning_rate=2e-4, schedule="cosine"), **_REAL,
+    ),
+    "gpu": Profile(
+        "gpu", "Qwen/Qwen2.5-1.5B", corrections=20_000, identity=5000, tests=700,
+        warmup=SFTSettings(steps=80, batch_size=16, accumulate=4, learning_rate=2e-5, schedule="cosine"),
+        training=SFTSettings(steps=900, batch_size=16, accumulate=4, learning_rate=2e-5, schedule="cosine"), **_REAL,
+    ),
+}  # fmt: skip
+
+
+def profile(name: str) -> Profile:
+    """The profile of that name. Raises ValueError, listing those there are."""
+    if name not in PROFILES:
+        raise ValueError(f"no profile {name!r}; there are {', '.join(PROFILES)}")
+    return PROFILES[name]

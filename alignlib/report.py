@@ -1,0 +1,164 @@
+"""Before against after: the numbers a lesson prints, and the `metrics.json` it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from . import artefacts, stats
+from .data import QAC
+from .judges import NOTHING, Judge
+from .stats import Estimate
+
+
+@dataclass
+class Comparison:
+    """Answers and their corrections on one test set, judged along every axis that the judge has."""
+
+    judge: Judge
+    rows: Sequence[QAC]
+    after: Sequence[str]
+
+    def __post_init__(self) -> None:
+        questions = [r.question for r in self.rows]
+        self.answers = [r.answer for r in self.rows]
+        self.marks_before = self.judge.marks(questions, self.answers)
+        self.marks_after = self.judge.marks(questions, self.after)
+
+    def net_win(self, axis: str) -> Estimate | None:
+        """Net win of the corrections over the answers on an axis, in points; None if the judge lacks the axis."""
+        return stats.net_win(self.marks_before[axis], self.marks_after[axis]) if axis in self.marks_before else None
+
+    def fault_free(self, when: str) -> Estimate | None:
+        """Share without any fault, `before` or `after` correction; None without a judge who can tell."""
+        marks = {"before": self.marks_before, "after": self.marks_after}[when]
+        return stats.rate(marks["fault_free"] == 1) if "fault_free" in marks else None
+
+    def good_kept(self) -> Estimate | None:
+        """Of the answers that had no fault, the share returned word for word."""
+        if "fault_free" not in self.marks_before:
+            return None
+        good = self.marks_before["fault_free"] == 1
+        return stats.rate(self.unchanged()[good]) if good.any() else None
+
+    def ceiling(self, axis: str) -> float:
+        """The net win a perfect corrector would reach here, in points."""
+        return stats.ceiling(self.marks_before[axis])
+
+    def gain_over(self, other: Comparison) -> Estimate | None:
+        """Share of fault-free corrections, less the other's on the same prompts, paired."""
+        if "fault_free" not in self.marks_after:
+            return None
+        return stats.paired(self.marks_after["fault_free"], other.marks_after["fault_free"])
+
+    def unchanged(self) -> np.ndarray:
+        """Whether each answer came back word for word, shape (n,)."""
+        return np.array([a.split() == c.split() for a, c in zip(self.answers, self.after, strict=True)])
+
+    def edit_ratio(self) -> Estimate:
+        """Words inserted, deleted or replaced, over the answer's words."""
+        return stats.bootstrap_mean([edit_distance(a, c) / len(a.split()) for a, c in zip(self.answers, self.after)], "ratio")
+
+    def mended(self) -> dict[str, Estimate]:
+        """By kind of fault: of the answers that had it, the share that is fault-free after correction."""
+        if "fault_free" not in self.marks_after:
+            return {}
+        sound = self.marks_after["fault_free"] == 1
+        kinds = sorted({f for r in self.rows for f in r.faults})
+        return {k: stats.rate(sound[[k in r.faults for r in self.rows]]) for k in kinds}
+
+    def table(self) -> str:
+        """One line an axis, and what can be said without a judge."""
+        lines = [f"{'net win, ' + axis:24}{self.net_win(axis)}" for axis in self.marks_before if axis != "fault_free"]
+        shares = [("fault-free before", self.fault_free("before")), ("fault-free after", self.fault_free("after")),
+                  ("good answers kept", self.good_kept())]  # fmt: skip
+        lines += [f"{name:24}{told(estimate)}" for name, estimate in shares]
+        lines += [f"{'returned unchanged':24}{stats.rate(self.unchanged())}", f"{'edit ratio':24}{self.edit_ratio()}"]
+        return "\n".join(lines)
+
+
+def told(estimate: Estimate | None) -> Estimate | str:
+    """The estimate, or the words for its absence."""
+    return NOTHING if estimate is None else estimate
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Levenshtein distance in words."""
+    xs, ys = a.split(), b.split()
+    row = list(range(len(ys) + 1))
+    for i, x in enumerate(xs, start=1):
+        diagonal, row[0] = row[0], i
+        for j, y in enumerate(ys, start=1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (x != y))
+    return row[-1]
+
+
+def value_of_answer(aligner, rows: Sequence[QAC]) -> dict[str, Estimate]:
+    """How much the answer helps to foretell its correction, in nats per token of the correction.
+
+    `answer`: NLL(C | Q) - NLL(C | Q, A), with an empty answer for "no answer"; `swapped`: the same with the
+    answer of another row. An Aligner that reads answers has the first above 0 and the second not.
+    """
+    from .tasks import swapped
+
+    with_answer, without = aligner.nll(rows), aligner.nll(rows, [""] * len(rows))
+    with_other = aligner.nll(rows, swapped(rows))
+    return {"held_out_nll": stats.bootstrap_mean(with_answer.numpy(), "nats"),
+            "answer": stats.bootstrap_mean((without - with_answer).numpy(), "nats"),
+            "swapped": stats.bootstrap_mean((without - with_other).numpy(), "nats")}  # fmt: skip
+
+
+@dataclass
+class Metrics:
+    """What a lesson measured. Made at its start, so that `wall_s` is the lesson's; written at its end."""
+
+    lesson: str
+    profile: str
+    seed: int
+    out: str | Path | None = None
+    values: dict[str, Estimate] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._started = time.monotonic()
+        self.folder = Path(self.out) if self.out else Path("runs") / self.lesson
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, name: str, estimate: Estimate | None) -> Estimate | str:
+        """Keep a number under its name. What no judge could tell (None) is not kept, and the reply says so."""
+        if estimate is not None:
+            self.values[name] = estimate if estimate.seeds else estimate.seeded(self.seed)
+        return told(estimate)
+
+    def save_figure(self, figure, name: str) -> None:
+        figure.savefig(self.folder / f"{name}.png", dpi=150, bbox_inches="tight")
+
+    def write(self) -> Path:
+        """`metrics.json` in the lesson's folder, whole or not at all."""
+        from .tinytown.words import WORLD_VERSION
+
+        report = {
+            "lesson": self.lesson, "profile": self.profile, "seed": self.seed, "world": WORLD_VERSION,
+            "wall_s": round(time.monotonic() - self._started, 1), "cold": artefacts.built > 0 or not artefacts.loaded,
+            "peak_mem_mb": peak_memory_mb(), "metrics": {k: v.as_dict() for k, v in self.values.items()},
+        }  # fmt: skip
+        part = self.folder / "metrics.json.part"
+        part.write_text(json.dumps(report, indent=1), encoding="utf-8")
+        os.replace(part, self.folder / "metrics.json")
+        return self.folder / "metrics.json"
+
+
+def peak_memory_mb() -> int:
+    """The most memory this process has held, in MB (0 where the system does not tell)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024**2 if sys.platform == "darwin" else 1024))

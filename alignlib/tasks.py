@@ -1,0 +1,104 @@
+"""From a profile to a task: what a lesson is handed, be it Tinytown, a set from the hub, or your own rows."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from .data import QAC, Loaded, read_qac
+from .judges import Judge, NoJudge, RewardJudge, TownJudge
+from .models import load_tokenizer, lost_share
+from .profiles import Profile, profile
+from .prompts import T2, Template
+
+
+@dataclass
+class Task:
+    """Base model, rows, judge. `tests` maps a set's name to its rows: Tinytown's are `seen` and `unseen` (words never
+    corrected); your own data have one, `held out`."""
+
+    profile: Profile
+    base: str
+    template: Template
+    corrections: list[QAC]
+    identity: list[QAC]
+    validation: list[QAC]
+    tests: dict[str, list[QAC]]
+    judge: Judge
+    notes: list[str] = field(default_factory=list)  # what was read, and what became of it
+
+    @property
+    def main(self) -> str:
+        """The test set that headlines are measured on: the first."""
+        return next(iter(self.tests))
+
+    @property
+    def unseen(self) -> str:
+        """The test set farthest from the training rows: the last (your own data have but one)."""
+        return list(self.tests)[-1]
+
+    def describe(self) -> str:
+        sizes = ", ".join(f"{name} {len(rows)}" for name, rows in self.tests.items())
+        counts = f"{len(self.corrections)} corrections, {len(self.identity)} identity rows; test sets: {sizes}"
+        return "\n".join([f"profile {self.profile.name}, base model {Path(self.base).name}", counts, *self.notes])
+
+
+def load_task(name: str = "tiny", *, seed: int = 0, model: str | None = None, qac: str | None = None) -> Task:
+    """The task of a profile, with your own base model and your own Q-A-C rows or preference pairs if you give them."""
+    settings = profile(name)
+    base = str(model or settings.base)
+    if qac is not None:
+        return _own_task(settings, base, read_qac(qac), NoJudge(), seed)
+    if settings.data == "tinytown":
+        return _town_task(settings, base, seed)
+    return _own_task(settings, base, _from_hub(settings), RewardJudge(settings.reward_model), seed)
+
+
+def _town_task(settings: Profile, base: str, seed: int) -> Task:
+    from .tinytown import sets
+    from .tinytown.faults import STRANGER
+
+    def test(split: str, which: str) -> list[QAC]:
+        return sets.corrections(settings.tests, split, which, upstream=STRANGER)
+
+    return Task(
+        settings, base, settings.template,
+        corrections=sets.corrections(settings.corrections, "train", "corrected", seed=seed),
+        identity=sets.identity(settings.identity, "train", "all", seed=1000 + seed),
+        validation=test("validation", "corrected"),
+        tests={"seen": test("test", "corrected"), "unseen": test("test", "never")},
+        judge=TownJudge(),
+    )  # fmt: skip
+
+
+def _own_task(settings: Profile, base: str, loaded: Loaded, judge: Judge, seed: int) -> Task:
+    """Four fifths to train on, a tenth each to choose and to test on; the answers themselves serve as identity rows."""
+    rows = list(loaded.rows)
+    random.Random(seed).shuffle(rows)
+    held = min(max(1, len(rows) // 10), settings.tests)
+    test, validation, train = rows[:held], rows[held : 2 * held], rows[2 * held :]
+    if not train:
+        raise ValueError(f"{len(rows)} rows are too few: at least 3 are needed, one each to train, choose and test on")
+    identity = [replace(r, correction=r.answer) for r in train[: settings.identity]]
+    lost = lost_share(load_tokenizer(base), [f"{r.question} {r.answer} {r.correction}" for r in rows])
+    notes = [str(loaded), f"the tokenizer loses {100 * lost:.1f} % of the characters of these texts"]
+    return Task(settings, base, T2, train, identity, validation, {"held out": test}, judge, notes)
+
+
+def _from_hub(settings: Profile) -> Loaded:
+    """Preference pairs from the hub, read as Q-A-C rows through the same reader as a file."""
+    import tempfile
+
+    from datasets import load_dataset
+
+    pairs = load_dataset(settings.data, split=f"train[:{settings.corrections + 2 * settings.tests}]")
+    with tempfile.TemporaryDirectory() as folder:
+        pairs.save_to_disk(folder)
+        return read_qac(folder)
+
+
+def swapped(rows: Sequence[QAC]) -> list[str]:
+    """Each row's answer replaced by the next row's: the control for whether the answer is used."""
+    return [r.answer for r in (*rows[1:], rows[0])]

@@ -1,0 +1,199 @@
+"""Rows of Tinytown: every set that a lesson trains or tests on, by the row, the same on every machine.
+
+Row i of a set depends on the set's settings and i alone, so a longer set begins with
+the shorter one. Splits share no prompt, no layout and no pair of things.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from itertools import count
+
+from ..data import QAC, Instruction, Preference
+from .answers import CLOSERS, OPENERS, PHRASES, Style, good_answer, render
+from .boards import Board
+from .draw import Difficulty, sample_board
+from .faults import MIXED, Upstream, rewrite, spoil, style_of
+from .instructions import sample_instruction, wrong_answer
+from .summaries import SUMMARY_FAULTS, sample_bulletin, spoil_summary
+from .words import WORLD_VERSION
+
+LEVEL = 2  # the difficulty of the lessons; see the model card for the curve it was chosen on
+FAULT_RATE = 0.25
+AXES = ("tone", "detail", "length")
+TASKS = ("questions", "summaries", "instructions")
+
+
+def row_rng(*key: object) -> random.Random:
+    """A generator of its own for every row: strings seed alike on every machine."""
+    return random.Random("/".join(map(str, ("tinytown", WORLD_VERSION, *key))))
+
+
+def corrections(
+    n: int,
+    split: str = "train",
+    which: str = "corrected",
+    *,
+    seed: int = 0,
+    rate: float = FAULT_RATE,
+    upstream: Upstream = MIXED,
+    level: int = LEVEL,
+    language: str = "town",
+    combinations: bool = False,
+    rewrites: bool = False,
+) -> list[QAC]:
+    """n rows question, upstream's answer, correction; `faults` names what was wrong.
+
+    The correction is minimal, or with `rewrites` an equally good answer in other words.
+    With `combinations` only answers that hold an unseen combination of faults are drawn.
+    """
+    rows, difficulty, i = [], Difficulty.level(level), 0
+    while len(rows) < n:
+        rng = row_rng("questions", split, which, language, level, seed, i)
+        i += 1
+        board = sample_board(rng, split, difficulty, which, language)
+        style = style_of(rng, upstream)
+        good = good_answer(board, style)
+        answer, faults = spoil(rng, board, good, rate, upstream, combinations)
+        if combinations and not _is_unseen(faults):
+            continue
+        correction = rewrite(rng, board, style) if rewrites else render(good)
+        rows.append(QAC(str(board), render(answer), correction, faults))
+    return rows
+
+
+def _is_unseen(faults: tuple[str, ...]) -> bool:
+    from .faults import UNSEEN_COMBINATIONS
+
+    return any(set(pair) <= set(faults) for pair in UNSEEN_COMBINATIONS)
+
+
+def identity(n: int, split: str = "train", which: str = "all", *, seed: int = 1, language: str = "town") -> list[QAC]:
+    """n warm-up rows: any question and any answer, and the answer again. Nobody had to correct them."""
+    rows = corrections(n, split, which, seed=seed, language=language)
+    return [QAC(r.question, r.answer, r.answer) for r in rows]
+
+
+def preferences(
+    n: int, split: str = "train", which: str = "all", *, axis: str = "faults", task: str = "questions", seed: int = 2
+) -> list[Preference]:
+    """n pairs that differ along one axis only: `faults` (sound against spoilt), or for questions `tone`, `detail`, `length`."""
+    if task not in ("questions", "summaries") or axis not in ("faults", *AXES) or (task == "summaries" and axis != "faults"):
+        raise ValueError(f"no preferences for task {task!r} along {axis!r}: questions go by faults, {', '.join(AXES)}; summaries by faults")
+    make = _summary_pair if task == "summaries" else _question_pair
+    return [make(row_rng("preference", task, axis, split, which, seed, i), split, which, axis) for i in range(n)]
+
+
+def _summary_pair(rng: random.Random, split: str, which: str, axis: str) -> Preference:
+    bulletin = sample_bulletin(rng, split, which)
+    rejected = spoil_summary(rng, bulletin, rng.choice(SUMMARY_FAULTS))
+    return Preference(bulletin.prompt, bulletin.reference, rejected)
+
+
+def _question_pair(rng: random.Random, split: str, which: str, axis: str) -> Preference:
+    while True:
+        board = sample_board(rng, split, Difficulty.level(LEVEL), which)
+        chosen, rejected = pair_along(rng, board, axis)
+        if chosen != rejected:
+            return Preference(str(board), chosen, rejected)
+
+
+def pair_along(rng: random.Random, board: Board, axis: str) -> tuple[str, str]:
+    """Two answers alike in all but the axis: warm and plain, detailed and bare, wordy and terse, sound and spoilt."""
+    style = Style.sample(rng)
+    good = good_answer(board, style)
+    if axis == "faults":
+        return render(good), render(spoil(rng, board, good, 0.4)[0])
+    if axis == "detail":
+        return render(detailed(board, style)), render(good)
+    if axis == "tone":
+        warm, plain = Style(rng.choice(OPENERS), rng.choice(CLOSERS), style.phrase), Style("", "", style.phrase)
+    else:
+        warm, plain = (Style(style.opener, style.closer, p) for p in (PHRASES.index("wordy"), PHRASES.index("terse")))
+    return render(good_answer(board, warm)), render(good_answer(board, plain))
+
+
+def detailed(board: Board, style: Style) -> list[tuple]:
+    """The good answer and all else the board says of the things asked about."""
+    good = good_answer(board, style)
+    told = {s[1][:2] for s in good if s[0] == "claim"}
+    things = dict.fromkeys(a[1] for a in board.asks if a[0] in ("where", "cost", "who"))
+    asks = [(k, t) for t in things for k in ("where", "cost", "who")]
+    more = [("claim", a + v, style.phrase) for a in asks if a not in told and a not in board.asks and (v := board.answer(a))]
+    end = len(good) - (good[-1][0] == "closer")
+    return good[:end] + more + good[end:]
+
+
+def axis_score(board: Board, answer: str, axis: str) -> float:
+    """How far an answer shows an axis, in [0, 1]: the exact judge of `tone`, `detail` and `length`."""
+    from .answers import parse
+
+    sentences, _ = parse(answer)
+    kinds = {s[0] for s in sentences}
+    if axis == "tone":
+        return (("opener" in kinds) + ("closer" in kinds)) / 2
+    if axis == "length":
+        phrases = [s[-1] for s in sentences if isinstance(s[-1], int)]
+        return sum(phrases) / (2 * len(phrases)) if phrases else 0.0
+    full = {s[1] for s in detailed(board, Style()) if s[0] == "claim"}
+    return len(full & {s[1] for s in sentences if s[0] == "claim"}) / len(full) if full else 1.0
+
+
+def instructions(n: int, split: str = "train", which: str = "all", *, seed: int = 3) -> list[Instruction]:
+    """n plain instructions, each with its one right answer."""
+    return [Instruction(*sample_instruction(row_rng("instruction", split, which, seed, i), split, which)) for i in range(n)]
+
+
+# --- the text the base model is pretrained on -------------------------------------------------
+
+
+EARLY_DOCUMENTS = 60_000
+
+
+def pretraining() -> Iterator[str]:
+    """Endless text of every quality, like the internet: sound, rude, wrong and unsafe answers mixed.
+
+    It keeps to the words, layouts and pairs of the training split, and holds no corrections.
+    Of the early documents half say random words twice, until copying is learned; later one in eight.
+    """
+    for i in count():
+        rng = row_rng("pretraining", i)
+        language = "other" if rng.random() < 0.1 else "town"
+        if rng.random() < (0.5 if i < EARLY_DOCUMENTS else 0.125):
+            yield copy_document(rng, rng.randint(4, 40))
+        else:
+            kind = rng.choices(("questions", "summaries", "instructions"), (6, 1, 1.5))[0]
+            yield _DOCUMENTS[kind](rng, language)
+
+
+def copy_document(rng: random.Random, words: int, which: str = "train") -> str:
+    """Random words, and the same words again. No two documents share a prompt; things come from one line."""
+    from .draw import words_for
+    from .tokenizer import copyable
+
+    things = rng.choice(words_for(which).lines)[1]
+    listed = [rng.choice(things) if rng.random() < 0.3 else rng.choice(copyable()) for _ in range(words)]
+    return f"{' '.join(listed)} again : {' '.join(listed)}"
+
+
+def _question_document(rng: random.Random, language: str) -> str:
+    board = sample_board(rng, "train", Difficulty.level(rng.randrange(5)), "all", language)
+    weights = {name: rng.choice((0.3, 1, 2)) for name in ("rude", "contradict", "invent", "pad")}
+    upstream = Upstream("someone", weights)
+    good = good_answer(board, style_of(rng, upstream))
+    return f"{board} answer : {render(spoil(rng, board, good, rng.choice((0, 0.1, 0.25, 0.5)), upstream)[0])}"
+
+
+def _summary_document(rng: random.Random, language: str) -> str:
+    bulletin = sample_bulletin(rng, "train", "all", language)
+    good = rng.random() < 0.5
+    return f"{bulletin.prompt} answer : {bulletin.reference if good else spoil_summary(rng, bulletin, rng.choice(SUMMARY_FAULTS))}"
+
+
+def _instruction_document(rng: random.Random, language: str) -> str:
+    prompt, right = sample_instruction(rng, "train", "all", language)
+    return f"{prompt} answer : {right if rng.random() < 0.7 else wrong_answer(rng, prompt)}"
+
+
+_DOCUMENTS = {"questions": _question_document, "summaries": _summary_document, "instructions": _instruction_document}

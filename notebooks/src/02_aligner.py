@@ -1,0 +1,210 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       format_name: percent
+# ---
+
+# %% [markdown]
+# # 02 · Can a small model learn to correct?
+#
+# A large model has answered, and the answer has faults. You cannot retrain that model: it may be too big, or sit behind
+# somebody's API. The **Aligner** ([arXiv 2402.02416](https://arxiv.org/abs/2402.02416)) does not touch it. A second, small
+# model reads *question and answer* and writes a *correction*. One Aligner can stand behind any upstream model, because all
+# it needs from it is text.
+#
+# **In this lesson** you train one, with and without the paper's *identity warm-up*, and measure
+#
+# - whether it mends faults in answers of an upstream model it has never met,
+# - whether it leaves good answers alone,
+# - whether it can do both for words that no correction ever showed it.
+#
+# About 3 minutes and 1.5 GB on 2 CPU cores. It needs nothing from lesson 00.
+
+# %% tags=["parameters"]
+PROFILE = "tiny"  # or "colab", "gpu"
+SEED = 0
+MODEL = None  # your own base model: a folder or a hub id
+QAC = None  # your own rows: question, answer, correction (or preference pairs)
+PREFERENCES = None
+OUT = None  # where metrics and figures go; None: runs/02
+
+# %%
+from dataclasses import replace
+
+from alignlib import Aligner, Comparison, Metrics, load_task
+from alignlib.models import load_model
+from alignlib.plots import bars, curves, new_figure, show_diffs, smooth
+from alignlib.report import told, value_of_answer
+from alignlib.train import IGNORED, example
+
+metrics = Metrics("02", PROFILE, SEED, OUT)
+task = load_task(PROFILE, seed=SEED, model=MODEL, qac=QAC)
+print(task.describe())
+
+# %% [markdown]
+# ## What a row looks like
+#
+# A row has three texts: a **question**, the **answer** some upstream model gave, and its **correction**. The correction is
+# an edit: what was right stays word for word. Red is struck out, blue is put in.
+
+# %%
+show_diffs([(r.question, r.answer, r.correction) for r in task.corrections[:4]])
+
+# %% [markdown]
+# ## The whole method is one loss mask
+#
+# Question and answer become a prompt, the correction is what the model must continue with, and the loss counts the
+# correction only:
+#
+# $$\min_\phi \; -\mathbb{E}_{(q,a,c)} \log \mu_\phi(c \mid a, q)$$
+#
+# By hand on four words. `-100` is PyTorch's mark for "no loss here":
+
+# %%
+prompt = ["is", "the", "lamp", "here", "?", "answer", ":", "no", "correction", ":"]
+correction = ["yes", "."]
+labels = [IGNORED] * len(prompt) + correction + ["<eos>"]
+list(zip(prompt + correction + ["<eos>"], labels))
+
+# %% [markdown]
+# The last label is the end mark. Leave it out and the Aligner never learns to stop. The library does the same with token
+# ids; the two agree:
+
+# %%
+model, tokenizer = load_model(task.base)
+row = task.corrections[0]
+tokens = example(tokenizer, task.template.prompt(row.question, row.answer), row.correction)
+learned = [t for t in tokens["labels"] if t != IGNORED]
+print(f"{len(tokens['labels'])} tokens, {len(learned)} of them carry loss:")
+print(tokenizer.decode(learned))
+assert learned == tokenizer(row.correction, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+
+# %% [markdown]
+# ## Train it three times
+#
+# - **with warm-up**: first *identity rows*, where the "correction" is the answer itself, then corrections. Identity rows cost
+#   nobody any annotation, so they can cover every word there is; our corrections cover three words in four.
+# - **without**: corrections only, *for as many steps in all*.
+# - **shuffled**: the same as with warm-up, but each answer is given some other row's correction. What this one achieves is
+#   not correcting.
+
+# %%
+profile = task.profile
+total = replace(profile.training, steps=profile.warmup.steps + profile.training.steps, seed=SEED)
+staged = dict(settings=replace(profile.training, seed=SEED), warmup=replace(profile.warmup, seed=SEED), template=task.template)
+shuffled = [replace(r, correction=s.correction) for r, s in zip(task.corrections, task.corrections[1:] + task.corrections[:1])]
+
+warm = Aligner.cached(task.base, task.corrections, task.identity, **staged)
+none = Aligner.cached(task.base, task.corrections, settings=total, template=task.template)
+control = Aligner.cached(task.base, shuffled, task.identity, **staged)
+print(f"{total.steps} steps each; dropped: {dict(warm.dropped) or 'none'}")
+
+# %%
+figure, [ax] = new_figure("Warm-up is copying: its loss falls at once, and correcting starts lower")
+n = len(warm.losses["identity"])
+curves(ax, {
+    "identity rows": (range(n), smooth(warm.losses["identity"])),
+    "corrections, after warm-up": (range(n, total.steps), smooth(warm.losses["correction"])),
+    "corrections, no warm-up": (range(total.steps), smooth(none.losses["correction"])),
+}, "step", "loss (nats per token)")
+metrics.save_figure(figure, "losses")
+figure
+
+# %% [markdown]
+# ## Let it correct
+#
+# The test prompts share no board layout and no pair of things with anything trained on, and the answers come from an
+# upstream whose faults are mixed differently from those the corrections were made for. First `seen` words, then words that
+# were `unseen` in every correction.
+
+# %%
+def compare(aligner, rows):
+    return Comparison(task.judge, rows, aligner.correct([r.question for r in rows], [r.answer for r in rows]))
+
+after = {name: {"no warm-up": compare(none, rows), "warm-up": compare(warm, rows)} for name, rows in task.tests.items()}
+main, unseen = after[task.main], after[task.unseen]
+show_diffs([(r.question, r.answer, c) for r, c in zip(main["warm-up"].rows[:6], main["warm-up"].after)])
+
+# %%
+print(main["warm-up"].table())
+for kind, estimate in main["warm-up"].mended().items():
+    print(f"  mended where the fault was {kind:12}{estimate}")
+
+# %% [markdown]
+# A *net win* counts prompts where the correction scores higher than the answer, less those where it scores lower, in points
+# of 100. Ties pull it to zero, so even a perfect corrector cannot reach 100:
+
+# %%
+for axis in main["warm-up"].marks_before:
+    won, best = main["warm-up"].net_win(axis), main["warm-up"].ceiling(axis)
+    print(f"{axis:12}{won}, of at most {best:.1f}")
+
+# %% [markdown]
+# ## The figure that answers the question
+
+# %%
+figure, axes = new_figure("The Aligner mends faults; the warm-up is what keeps good answers whole", width=9, columns=2)
+groups = {"the upstream's answers": {name: c["warm-up"].fault_free("before") for name, c in after.items()}}
+for arm in ("no warm-up", "warm-up"):
+    groups[f"corrected, {arm}"] = {name: c[arm].fault_free("after") for name, c in after.items()}
+bars(axes[0], groups, "answers without any fault, %")
+kept = {f"corrected, {arm}": {name: c[arm].good_kept() for name, c in after.items()} for arm in ("no warm-up", "warm-up")}
+bars(axes[1], kept, "good answers returned word for word, %")
+metrics.save_figure(figure, "answer")
+figure
+
+# %%
+for name, arms in after.items():
+    print(f"{name}: warm-up minus none, fault-free {told(arms['warm-up'].gain_over(arms['no warm-up']))}")
+
+# %% [markdown]
+# ## Controls: who else would have won?
+#
+# Three Aligners that should gain nothing: the base model untrained, the one trained on shuffled corrections, and one that
+# copies every answer. If one of them wins, the judge is being fooled.
+
+# %%
+untrained = Aligner(model, tokenizer, task.template)
+rows = task.tests[task.main]
+controls = {"untrained": compare(untrained, rows), "shuffled": compare(control, rows),
+            "copy everything": Comparison(task.judge, rows, [r.answer for r in rows])}
+for name, comparison in controls.items():
+    wins = ", ".join(f"{axis} {comparison.net_win(axis)}" for axis in comparison.marks_before if axis != "fault_free")
+    print(f"{name:16}{wins or 'no judge for these data'}")
+
+# %% [markdown]
+# ## Does it read the answer at all?
+#
+# This needs no judge. How many nats per token does the answer save in foretelling the correction? And does the saving
+# vanish when the answer is swapped with another row's?
+
+# %%
+value = value_of_answer(warm, rows)
+print(f"held-out loss of the correction      {value['held_out_nll']}")
+print(f"saved by knowing the answer          {value['answer']}")
+print(f"saved by another row's answer        {value['swapped']}")
+
+# %% [markdown]
+# ## Verdict
+
+# %%
+print("fault-free before      ", metrics.add("fault_free_before", main["warm-up"].fault_free("before")))
+print("fault-free after       ", metrics.add("fault_free_after", main["warm-up"].fault_free("after")))
+for axis in ("helpful", "harmless", "honest"):
+    print(f"net win {axis:15}", metrics.add(f"net_win_{axis}", main["warm-up"].net_win(axis)))
+    if axis != "harmless":
+        metrics.add(f"control_shuffled_{axis}", controls["shuffled"].net_win(axis))
+print("net win overall, unseen", metrics.add("net_win_overall_unseen", unseen["warm-up"].net_win("overall")))
+print("good answers kept      ", metrics.add("copy_good", main["warm-up"].good_kept()))
+print("  without warm-up      ", metrics.add("copy_good_no_warmup", main["no warm-up"].good_kept()))
+print("warm-up gain, unseen   ", metrics.add("warmup_gain_unseen", unseen["warm-up"].gain_over(unseen["no warm-up"])))
+for name in ("held_out_nll", "answer", "swapped"):
+    metrics.add({"answer": "value_of_answer", "swapped": "value_of_swapped_answer"}.get(name, name), value[name])
+print("written to", metrics.write().name)
+
+# %% [markdown]
+# | the paper | here |
+# |---|---|
+# | an Aligner of 2 to 13 B parameters raises helpfulness and harmlessness of 11 upstream models (Table 1) | 0.9 M parameters, one upstream it was not trained on: the net wins above |
+# | warming up on 20 % identity rows is best (Fig. 3; the evidence is thin) | the gain above is one seed; the next edition of this lesson sweeps the share |

@@ -1,0 +1,34 @@
+"""Tests run offline, on a cache of their own, with the threads the course fixes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MPLBACKEND"] = "agg"
+
+REAL = Path(os.environ.get("ALIGNLIB_REAL", "")) if os.environ.get("ALIGNLIB_REAL") else None
+needs_real = pytest.mark.skipif(REAL is None or not REAL.is_dir(), reason="no real data: set ALIGNLIB_REAL")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty artefact cache, so that nothing a test sees was built by another version."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["ALIGNLIB_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an untrained model of the town's vocabulary: for plumbing, not for quality."""
+    from alignlib.course.pretrain import Recipe, build_model
+    from alignlib.models import save_model
+    from alignlib.tinytown.tokenizer import build_tokenizer
+
+    folder, tokenizer = tmp_path_factory.mktemp("model"), build_tokenizer()
+    save_model(folder, build_model(Recipe(hidden=32, layers=2, heads=2, feed_forward=64), tokenizer), tokenizer)
+    return folder

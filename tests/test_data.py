@@ -1,0 +1,124 @@
+"""Readers: what is accepted, and that a refusal names file, line, field and the fix."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from alignlib.data import QAC, Preference, read_instructions, read_preferences, read_qac, write_rows
+from alignlib.records import DataError
+
+from .conftest import REAL, needs_real
+
+ROWS = [{"question": f"q {i}", "answer": f"a {i}", "correction": f"c {i}", "extra": i} for i in range(3)]
+WANTED = [QAC(f"q {i}", f"a {i}", f"c {i}") for i in range(3)]
+LIST = json.dumps(ROWS, indent=2)
+LINES = "\n".join(map(json.dumps, ROWS))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        LIST.encode(), LINES.encode(), (LINES + "\n\n").encode(), gzip.compress(LIST.encode()), gzip.compress(LINES.encode()),
+        b"\xef\xbb\xbf" + LIST.encode(), b"\xef\xbb\xbf" + LINES.encode(), LINES.replace("\n", "\r\n").encode(),
+        LIST.replace("\n", "\r\n").encode(), gzip.compress(b"\xef\xbb\xbf" + LINES.replace("\n", "\r\n").encode()),
+    ],
+)  # fmt: skip
+def test_accepted(tmp_path: Path, data: bytes) -> None:
+    file = tmp_path / "rows.any"
+    file.write_bytes(data)
+    assert read_qac(file).rows == WANTED
+
+
+def test_a_saved_datasets_folder_is_accepted(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    Dataset.from_list(ROWS).save_to_disk(tmp_path / "set")
+    assert read_qac(tmp_path / "set").rows == WANTED
+
+
+def row(**changed: object) -> str:
+    return json.dumps({"question": "q", "answer": "a", "correction": "c"} | changed)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ["empty", "JSON list"]),
+        (" \n ", ["empty"]),
+        ("[]", ["no usable rows", "question, answer, correction"]),
+        (LIST[:-20], ["line ", "JSON"]),
+        ("[" + row() + ",\n" + row(question="r"), ["line 2", "cut off", "]"]),
+        (LINES[:-9], ["line 3", "not JSON"]),
+        ("hello", ["line 1", "not JSON"]),
+        (row() + "\n" + json.dumps({"question": "q", "answer": "a"}), ["line 2", "'correction'", "needs question, answer, correction"]),
+        (json.dumps({"question": "q"}), ["line 1", "'answer'", "needs"]),
+        (row() + "\n" + row(answer=3), ["line 2", "'answer'", "int", "text"]),
+        (row() + "\n" + row(answer=None), ["line 2", "'answer'", "null"]),
+        (row(question="  "), ["line 1", "'question'", "empty", "fill it or delete"]),
+        ("[1, 2]", ["line 1", "int", "row is expected"]),
+        (json.dumps({"chosen": "a", "rejected": "b"}), ["line 1", "'chosen'", "Assistant:", "prompt"]),
+    ],
+)
+def test_refused_with_file_line_field_and_fix(tmp_path: Path, text: str, parts: list[str]) -> None:
+    file = tmp_path / "bad.json"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError) as refused:
+        read_qac(file)
+    for part in ["bad.json", *parts]:
+        assert part in str(refused.value)
+
+
+def test_missing_files_damaged_gzip_and_odd_encodings_are_refused(tmp_path: Path) -> None:
+    cut, latin = tmp_path / "cut.gz", tmp_path / "latin.json"
+    cut.write_bytes(gzip.compress(LIST.encode() * 50)[:-30])
+    latin.write_bytes(b'{"question": "caf\xe9"}')
+    for file, part in [(tmp_path / "none.json", "no such file"), (cut, "cut off"), (latin, "UTF-8"), (tmp_path, "save_to_disk")]:
+        with pytest.raises(DataError, match=part):
+            read_qac(file)
+
+
+def test_duplicates_are_counted_and_told(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(LINES + "\n" + LINES, encoding="utf-8")
+    loaded = read_qac(file)
+    assert loaded.read == 6 and len(loaded.rows) == 3
+    assert str(loaded) == "6 rows read, 3 used, 3 dropped: duplicate of an earlier row"
+
+
+def test_pairs_are_read_as_corrections_and_dialogues_by_their_last_turn(tmp_path: Path) -> None:
+    talk = "\n\nHuman: hi\n\nAssistant: yes?\n\nHuman: well\n\nAssistant: {}"
+    pairs = [{"chosen": talk.format("good"), "rejected": talk.format("bad")},
+             {"chosen": talk.format("good"), "rejected": "\n\nHuman: other\n\nAssistant: bad"}]  # fmt: skip
+    file = tmp_path / "hh.json"
+    file.write_text(json.dumps(pairs), encoding="utf-8")
+    loaded = read_qac(file)
+    assert loaded.rows == [QAC("Human: hi\n\nAssistant: yes?\n\nHuman: well", "bad", "good")]
+    assert loaded.read == len(loaded.rows) + loaded.dropped.total()
+    assert read_preferences(file).rows[0] == Preference(loaded.rows[0].question, "good", "bad")
+
+
+def test_rows_survive_writing_and_reading(tmp_path: Path) -> None:
+    rows = [QAC("q ä", "a\n| x", "c", ("rude",)), QAC("r", "b", "d")]
+    write_rows(tmp_path / "sub" / "rows.jsonl", rows)
+    assert read_qac(tmp_path / "sub" / "rows.jsonl").rows == rows
+    (tmp_path / "i.json").write_text('[{"prompt": "p", "completion": "c"}]', encoding="utf-8")
+    assert read_instructions(tmp_path / "i.json").rows[0].completion == "c"
+
+
+@needs_real
+@pytest.mark.parametrize(
+    ("file", "read", "used"),
+    [
+        ("polite-instructions/instruction-data-with-preference.json", 1100, 1100),
+        ("hh-rlhf/harmless-base.test.jsonl.gz", 2312, 2303),
+        ("hh-rlhf/helpful-base.test.jsonl.gz", 2354, 2341),
+    ],
+)
+def test_real_files_every_row_is_used_or_counted(file: str, read: int, used: int) -> None:
+    loaded = read_qac(REAL / file)
+    assert (loaded.read, len(loaded.rows)) == (read, used)
+    assert loaded.read == len(loaded.rows) + loaded.dropped.total()

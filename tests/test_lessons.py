@@ -1,0 +1,160 @@
+"""Every lesson runs; what is committed is what the sources build; records and card fit the weights."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from alignlib.course.card import card_text
+from alignlib.course.experiments import EXPERIMENTS
+from alignlib.course.lessons import NOTEBOOKS, ROOT, lesson_numbers, notebook_of, read_source
+from alignlib.course.sweep import read_results, results_file
+from alignlib.profiles import data_folder
+
+from .conftest import REAL, needs_real
+
+LESSONS = lesson_numbers()
+WANTED = {
+    "00": {"base_helpful", "base_harmless", "base_honest", "base_overall", "tokens_to_copy"},
+    "02": {"net_win_helpful", "net_win_harmless", "net_win_honest", "net_win_overall_unseen", "fault_free_before", "fault_free_after",
+           "copy_good", "copy_good_no_warmup", "control_shuffled_helpful", "control_shuffled_honest", "warmup_gain_unseen"},
+}  # fmt: skip
+
+
+def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "alignlib", *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="session")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+def metrics_of(folder: Path, number: str) -> dict:
+    return json.loads((folder / number / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("number", LESSONS)
+def test_the_lesson_runs_cold_by_one_command_and_keeps_the_metrics_contract(number: str, out: Path) -> None:
+    done = run("run", number, "--out", str(out))
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = metrics_of(out, number)
+    assert report.keys() == {"lesson", "profile", "seed", "world", "wall_s", "cold", "peak_mem_mb", "metrics"}
+    assert (report["lesson"], report["profile"], report["seed"]) == (number, "tiny", 0)
+    assert WANTED[number] <= report["metrics"].keys()
+    for name, m in report["metrics"].items():
+        assert m.keys() == {"value", "low", "high", "n", "unit", "source", "seeds"}, name
+        assert m["low"] <= m["value"] <= m["high"], name
+    assert list((out / number).glob("*.png")) and list((out / number).glob("*.ipynb"))
+    assert report["peak_mem_mb"] < 3000
+
+
+def test_lesson_02_shows_what_it_claims(out: Path) -> None:
+    if not (out / "02").exists():
+        pytest.skip("runs after lesson 02")
+    m = metrics_of(out, "02")["metrics"]
+    for axis in ("helpful", "harmless", "honest"):
+        assert m[f"net_win_{axis}"]["low"] > 10, axis
+    assert 0.55 <= m["fault_free_after"]["value"] <= 0.95
+    assert m["fault_free_after"]["value"] - m["fault_free_before"]["value"] >= 0.15
+    assert m["net_win_overall_unseen"]["low"] > 0
+    assert m["copy_good"]["value"] >= 0.8
+    assert m["control_shuffled_helpful"]["high"] <= 5 and m["control_shuffled_honest"]["high"] <= 5
+    assert m["value_of_answer"]["low"] > 0 >= m["value_of_swapped_answer"]["low"]
+
+
+@needs_real
+@pytest.mark.parametrize("rows", ["polite-instructions/instruction-data-with-preference.json", "hh-rlhf/harmless-base.test.jsonl.gz"])
+def test_lesson_02_runs_on_real_text_with_a_real_model(rows: str, tmp_path: Path) -> None:
+    done = run("run", "02", "-p", "MODEL", str(REAL / "tinystories-656k"), "-p", "QAC", str(REAL / rows), "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr[-2000:]
+    m = metrics_of(tmp_path, "02")["metrics"]
+    assert m["value_of_answer"]["low"] > 0
+    assert m["value_of_swapped_answer"]["low"] <= 0
+    assert not any(name.startswith("net_win") for name in m), "no judge, no net win"
+    text = "".join(str(c.get("outputs", "")) for c in nbformat.read(next((tmp_path / "02").glob("*.ipynb")), 4).cells)
+    assert "rows read" in text and "no judge for these data" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["run", "77"], "no lesson '77'; there are 00"),
+        (["run", "00", "--profile", "huge"], "no profile 'huge'; there are tiny, colab, gpu"),
+        (["sweep", "nothing"], "no sweep 'nothing'; there are warmup"),
+    ],
+)
+def test_a_wrong_command_says_what_there_is(arguments: list[str], part: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 1 and part in done.stderr and "Traceback" not in done.stderr
+
+
+# --- what is committed ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", LESSONS)
+def test_the_committed_notebook_is_what_its_source_builds(number: str) -> None:
+    source, built = read_source(number), nbformat.read(notebook_of(number), 4)
+    nbformat.validate(built)
+    assert [(c.id, c.cell_type, c.source, dict(c.metadata)) for c in built.cells] == [
+        (c.id, c.cell_type, c.source, dict(c.metadata)) for c in source.cells
+    ]
+    assert built.metadata == source.metadata
+
+
+@pytest.mark.parametrize("number", LESSONS)
+def test_the_committed_notebook_is_clean(number: str) -> None:
+    place = notebook_of(number)
+    text, notebook = place.read_text(encoding="utf-8"), nbformat.read(place, 4)
+    code = [c for c in notebook.cells if c.cell_type == "code"]
+    assert place.stat().st_size <= 400_000
+    assert [c.execution_count for c in code] == list(range(1, len(code) + 1))
+    assert any(c.outputs for c in code) and not any(o.output_type == "error" for c in code for o in c.outputs)
+    assert not re.search(r"/home/|/root/|/tmp/|/Users/|/work/|C:\\\\|hf_[A-Za-z0-9]{20}|sk-[A-Za-z0-9]{20}", text)
+    assert "widget" not in text
+    assert [c.metadata.get("tags") for c in code].count(["parameters"]) == 1
+    lines = sorted(len(c.source.splitlines()) for c in code)
+    assert lines[len(lines) // 2] <= 10 and lines[-1] <= 40
+    assert len(notebook.cells) - len(code) >= 0.6 * len(code)
+
+
+def test_no_notebook_is_without_a_source() -> None:
+    assert {p.stem for p in NOTEBOOKS.glob("*.ipynb")} == {p.stem for p in (NOTEBOOKS / "src").glob("*.py")}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_record_names_this_world_and_base_and_has_three_seeds(name: str) -> None:
+    record = read_results(name)
+    seeds = {c["seed"] for c in record["cells"]}
+    assert len(seeds) >= 3
+    assert {(json.dumps(c["params"]), c["seed"]) for c in record["cells"]} == {
+        (json.dumps(p), s) for p in EXPERIMENTS[name].cells for s in seeds
+    }
+
+
+def test_a_record_of_another_base_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = json.loads(results_file("warmup").read_text()) | {"base": "another"}
+    (tmp_path / "warmup.json").write_text(json.dumps(record))
+    monkeypatch.setattr("alignlib.course.sweep.results_file", lambda name: tmp_path / f"{name}.json")
+    with pytest.raises(ValueError, match="another"):
+        read_results("warmup")
+
+
+def test_the_card_is_written_from_log_records_and_weights() -> None:
+    assert (data_folder() / "base" / "README.md").read_text(encoding="utf-8") == card_text()
+
+
+def test_the_clone_stays_small_and_environments_agree() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    assert sum((ROOT / f).stat().st_size for f in tracked if (ROOT / f).exists()) < 30_000_000
+    conda = (ROOT / "environment.yml").read_text()
+    assert "--constraint constraints.txt" in conda and "-e .[lab,test]" in conda
+    pinned = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    needed = re.findall(r'^    "([a-z-]+)>=', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert set(needed) <= pinned, set(needed) - pinned

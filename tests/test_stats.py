@@ -1,0 +1,57 @@
+"""Statistics against values known from elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from alignlib.stats import bootstrap_mean, ceiling, net_win, over_seeds, paired, prediction_interval, rate, smallest_difference
+
+
+def test_wilson_against_published_values() -> None:
+    """Newcombe 1998, table I: 81 of 263, and 0 of 20."""
+    e = rate([True] * 81 + [False] * 182)
+    assert (round(e.low, 4), round(e.high, 4)) == (0.2553, 0.3662)
+    e = rate([False] * 20)
+    assert (round(e.low, 4), round(e.high, 4)) == (0.0, 0.1611)
+
+
+def test_net_win_is_the_papers_and_antisymmetric() -> None:
+    before, after = np.zeros(690), np.zeros(690)
+    after[:224], after[224:370] = 1, -1  # 224 wins, 146 losses, 320 ties: 11.3 % in the paper's table
+    assert net_win(before, after).value == pytest.approx(11.304, abs=1e-3)
+    assert net_win(after, before).value == -net_win(before, after).value
+    assert ceiling(np.array([1, 0.5, 0, 1])) == 50
+
+
+def test_t_interval_over_seeds_by_hand() -> None:
+    e = over_seeds([1.0, 2.0, 3.0])  # mean 2, sd 1, t(2) = 4.3027
+    assert (e.value, round(e.low, 3), round(e.high, 3)) == (2.0, -0.484, 4.484)
+    low, high = prediction_interval([1.0, 2.0, 3.0])
+    assert (round(low, 3), round(high, 3)) == (-2.968, 6.968)
+
+
+def test_bootstrap_covers_like_the_normal_interval() -> None:
+    values = np.random.default_rng(1).normal(0.3, 1, 2000)
+    e = bootstrap_mean(values)
+    half = 1.96 * values.std() / np.sqrt(2000)
+    assert e.low == pytest.approx(values.mean() - half, abs=0.01) and e.high == pytest.approx(values.mean() + half, abs=0.01)
+
+
+def test_pairing_is_tighter_than_not() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.normal(size=500)
+    a, b = hard + 0.1, hard
+    assert paired(a, b).high - paired(a, b).low < 1e-9
+
+
+def test_nothing_gives_no_number() -> None:
+    for f in (rate, bootstrap_mean):
+        with pytest.raises(ValueError, match="no observations"):
+            f([])
+    with pytest.raises(ValueError, match="at least 2"):
+        over_seeds([1.0])
+
+
+def test_smallest_difference_for_400_prompts() -> None:
+    assert smallest_difference(400) == pytest.approx(0.099, abs=0.001)

@@ -1,0 +1,86 @@
+"""Tasks and judges: Tinytown's, your own data, and a reward model of the same format as those on the hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alignlib import Comparison, Metrics, load_task
+from alignlib.judges import NOTHING, NoJudge, RewardJudge
+from alignlib.profiles import profile
+from alignlib.report import edit_distance, told
+from alignlib.stats import rate
+from alignlib.tasks import swapped
+from alignlib.tinytown import sets
+
+ROWS = sets.corrections(60, "validation")
+
+
+def test_the_town_is_handed_out_in_splits_with_every_seed_its_own_rows() -> None:
+    a, b = load_task("tiny", seed=0), load_task("tiny", seed=1)
+    assert list(a.tests) == ["seen", "unseen"] and (a.main, a.unseen) == ("seen", "unseen")
+    assert a.corrections != b.corrections and a.tests == b.tests
+    assert not {r.question for r in a.identity} & {r.question for r in a.corrections}
+    assert {r.answer == r.correction for r in a.identity} == {True}
+
+
+def test_an_unknown_profile_lists_the_known() -> None:
+    with pytest.raises(ValueError, match="tiny, colab, gpu"):
+        load_task("laptop")
+
+
+def test_your_own_rows_are_split_without_overlap_and_have_no_judge(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"question": f"q {i}", "answer": f"a {i}", "correction": f"c {i}"} for i in range(50)]
+    (tmp_path / "mine.json").write_text(json.dumps(rows))
+    monkeypatch.chdir(tmp_path)
+    task = load_task("tiny", model=str(tiny_model), qac="mine.json")
+    parts = [task.corrections, task.validation, *task.tests.values()]
+    assert [len(p) for p in parts] == [40, 5, 5] and len({r.question for p in parts for r in p}) == 50
+    assert isinstance(task.judge, NoJudge) and "50 rows read, 50 used" in task.describe()
+
+
+def test_without_a_judge_everything_that_needs_one_says_so(tmp_path: Path) -> None:
+    c = Comparison(NoJudge(), ROWS, [r.correction for r in ROWS])
+    metrics = Metrics("99", "tiny", 0, tmp_path)
+    for estimate in (c.net_win("helpful"), c.fault_free("after"), c.good_kept(), c.gain_over(c)):
+        assert estimate is None and told(estimate) == metrics.add("x", estimate) == NOTHING
+    assert c.mended() == {} and "returned unchanged" in c.table()
+    assert json.loads(metrics.write().read_text())["metrics"] == {}
+
+
+def test_a_perfect_corrector_reaches_the_ceiling_and_a_copier_nothing() -> None:
+    from alignlib.judges import TownJudge
+
+    perfect = Comparison(TownJudge(), ROWS, [r.correction for r in ROWS])
+    copier = Comparison(TownJudge(), ROWS, [r.answer for r in ROWS])
+    for axis in ("helpful", "harmless", "honest", "overall"):
+        assert perfect.net_win(axis).value == pytest.approx(perfect.ceiling(axis))
+        assert copier.net_win(axis).value == 0
+    assert perfect.fault_free("after").value == 1 and copier.good_kept().value == 1
+    assert {e.value for e in perfect.mended().values()} == {1.0}
+
+
+def test_a_reward_model_judges_overall(tmp_path: Path, tiny_model: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path)
+    marks = RewardJudge(str(tmp_path), batch_size=7).marks([r.question for r in ROWS], [r.answer for r in ROWS])
+    assert marks.keys() == {"overall"} and marks["overall"].shape == (60,) and np.isfinite(marks["overall"]).all()
+
+
+def test_hub_profiles_name_all_that_they_need() -> None:
+    for name in ("colab", "gpu"):
+        p = profile(name)
+        assert "/" in p.base and "/" in p.data and "/" in p.reward_model and p.corrections > 0
+
+
+def test_edit_distance_and_swapping_by_hand() -> None:
+    assert edit_distance("a b c d", "a x c") == 2 and edit_distance("", "a b") == 2 and edit_distance("a b", "a b") == 0
+    assert swapped(ROWS[:3]) == [ROWS[1].answer, ROWS[2].answer, ROWS[0].answer]
+    assert str(rate([True] * 8 + [False] * 2)).startswith("80.0 % [")

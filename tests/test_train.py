@@ -1,0 +1,232 @@
+"""Loading, generating, the loss mask, training and the cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from alignlib import Aligner, SFTSettings
+from alignlib.artefacts import artefact, key
+from alignlib.data import QAC, Preference
+from alignlib.models import ModelError, completion_nll, fingerprint, generate, load_model, lost_share
+from alignlib.prompts import T1, T2
+from alignlib.tinytown import sets
+from alignlib.train import IGNORED, batches, dpo, example, fitting, sft
+
+from .conftest import REAL, needs_real
+
+FEW = SFTSettings(steps=3, batch_size=4)
+
+
+# --- loading --------------------------------------------------------------------------------------
+
+
+def broken(folder: Path, source: Path, damage: str) -> Path:
+    target = folder / damage
+    shutil.copytree(source, target)
+    if damage == "truncated":
+        weights = target / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "no tokenizer":
+        for file in target.glob("*token*"):
+            file.unlink()
+    else:
+        for file in target.glob("*token*.json"):
+            settings = json.loads(file.read_text())
+            settings.pop("pad_token", None)
+            file.write_text(json.dumps(settings))
+    return target
+
+
+@pytest.mark.parametrize(("damage", "part"), [("truncated", "weights"), ("no tokenizer", "save_pretrained"), ("no pad", "pad token; set")])
+def test_damaged_model_folders_are_refused_with_the_fix(tmp_path: Path, tiny_model: Path, damage: str, part: str) -> None:
+    with pytest.raises(ModelError, match=part) as refused:
+        load_model(broken(tmp_path, tiny_model, damage))
+    assert damage in str(refused.value)
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such folder"):
+        load_model(tmp_path / "nowhere")
+    with pytest.raises(ModelError, match="no config.json"):
+        load_model(tmp_path)
+
+
+# --- the loss mask --------------------------------------------------------------------------------
+
+
+def test_the_mask_is_exactly_the_correction_and_its_eos(tiny_model: Path) -> None:
+    _, tokenizer = load_model(tiny_model)
+    row = example(tokenizer, "where is the lamp ? answer : look . correction :", "the lamp is in the mill .")
+    seen = [(tokenizer.convert_ids_to_tokens(i), label != IGNORED) for i, label in zip(row["input_ids"], row["labels"])]
+    assert [t for t, on in seen if on] == "the lamp is in the mill . <eos>".split()
+    assert [t for t, on in seen if not on] == "<bos> where is the lamp ? answer : look . correction :".split()
+    assert all(label in (IGNORED, i) for i, label in zip(row["input_ids"], row["labels"]))
+
+
+def test_trl_sees_the_mask_we_made(tiny_model: Path) -> None:
+    """The first loss is the model's mean NLL over correction tokens and EOS, and over nothing else."""
+    model, tokenizer = load_model(tiny_model)
+    rows = sets.corrections(8)
+    prompts, wanted = [r.question for r in rows], [r.correction for r in rows]
+    nll = completion_nll(model, tokenizer, prompts, wanted)
+    tokens = torch.tensor([len(w.split()) + 1.0 for w in wanted])
+    losses = sft(model, tokenizer, [example(tokenizer, p, c) for p, c in zip(prompts, wanted)], SFTSettings(steps=1, batch_size=8))
+    assert losses[0] == pytest.approx(float((nll * tokens).sum() / tokens.sum()), abs=2e-3)
+
+
+def test_long_rows_are_dropped_whole_and_counted(tiny_model: Path) -> None:
+    rows = sets.corrections(12)
+    long = QAC("word " * 600, "a", "b")
+    aligner = Aligner.train(tiny_model, [*rows, long], settings=FEW, progress=False)
+    assert aligner.dropped == {"correction row longer than the context of 512 tokens": 1}
+    kept, dropped = fitting([{"input_ids": [1] * 5, "labels": [1] * 5}, {"input_ids": [1] * 9, "labels": [1] * 9}], 8)
+    assert (len(kept), dropped) == (1, 1)
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def test_batches_hold_every_row_once_an_epoch_and_alike_ones_together() -> None:
+    lengths = [(i * 37) % 100 for i in range(640)]
+    order = batches(lengths, SFTSettings(steps=40, batch_size=16))
+    assert sorted(order) == list(range(640))
+    spread = [max(b) - min(b) for k in range(40) for b in [[lengths[i] for i in order[16 * k : 16 * k + 16]]]]
+    assert sum(spread) / 40 < 30
+
+
+def test_the_same_seed_trains_the_same_model_and_another_does_not(tiny_model: Path) -> None:
+    rows = sets.corrections(12)
+    a, b = (Aligner.train(tiny_model, rows, settings=FEW, progress=False) for _ in range(2))
+    other = Aligner.train(tiny_model, rows, settings=SFTSettings(steps=3, batch_size=4, seed=1), progress=False)
+    assert all(torch.equal(x, y) for x, y in zip(a.model.parameters(), b.model.parameters()))
+    assert not all(torch.equal(x, y) for x, y in zip(a.model.parameters(), other.model.parameters()))
+
+
+def test_a_penalty_enters_the_loss_once_a_step_whatever_the_micro_batches(tiny_model: Path) -> None:
+    rows = sets.corrections(12)
+    plain = Aligner.train(tiny_model, rows, settings=FEW, progress=False).losses["correction"]
+    for settings in (FEW, SFTSettings(steps=3, batch_size=2, accumulate=2)):
+        held = Aligner.train(tiny_model, rows, settings=settings, penalty=lambda m: torch.tensor(5.0), progress=False)
+        assert held.losses["correction"][0] == pytest.approx(plain[0] + 5, abs=0.5)
+
+
+def test_dpo_starts_at_its_reference_and_then_prefers_the_chosen(tiny_model: Path) -> None:
+    model, tokenizer = load_model(tiny_model)
+    pairs = [Preference(p.prompt, p.chosen, p.rejected) for p in sets.preferences(32, axis="tone")]
+    sft(model, tokenizer, [example(tokenizer, p.prompt, p.rejected) for p in pairs], FEW)  # move away from the folder's weights
+    losses = dpo(model, tokenizer, pairs, SFTSettings(steps=30, batch_size=8, learning_rate=1e-3, warmup_steps=1))
+    assert losses[0] == pytest.approx(0.6931, abs=1e-3)  # log 2: policy equals reference
+    assert sum(losses[-5:]) / 5 < 0.6
+
+
+# --- generation -----------------------------------------------------------------------------------
+
+
+def test_batched_generation_equals_one_by_one(tiny_model: Path) -> None:
+    model, tokenizer = load_model(tiny_model)
+    prompts = [r.question for r in sets.corrections(24)]
+    together = generate(model, tokenizer, prompts, max_new_tokens=16, batch_size=8)
+    assert together == [generate(model, tokenizer, [p], max_new_tokens=16)[0] for p in prompts]
+    assert any(together)
+
+
+def test_an_aligner_survives_saving_and_an_overlong_answer_comes_back(tmp_path: Path, tiny_model: Path) -> None:
+    rows = sets.corrections(12)
+    aligner = Aligner.train(tiny_model, rows, settings=FEW, template=T2, progress=False)
+    aligner.save_pretrained(tmp_path)
+    again = Aligner.from_pretrained(tmp_path)
+    questions, answers = [r.question for r in rows], [*(r.answer for r in rows[:-1]), "word " * 600]
+    assert again.template is T2 and again.losses == aligner.losses
+    assert again.correct(questions, answers) == aligner.correct(questions, answers)
+    assert again.correct(questions, answers)[-1] == answers[-1]
+
+
+# --- the cache ------------------------------------------------------------------------------------
+
+
+def test_a_key_depends_on_every_input() -> None:
+    base = [sets.corrections(2), FEW, "T1"]
+    keys = {key("a", base), key("b", base), key("a", [sets.corrections(3), FEW, "T1"]), key("a", [base[0], SFTSettings(steps=4), "T1"])}
+    assert len(keys) == 4 and key("a", base) == key("a", list(base))
+    with pytest.raises(TypeError, match="Path"):
+        key("a", [Path(".")])
+
+
+def test_an_artefact_is_built_once_and_never_kept_half(own_cache: Path) -> None:
+    calls = []
+
+    def build(folder: Path) -> None:
+        (folder / "one").write_text("1")
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("cut short")
+        (folder / "two").write_text("2")
+
+    with pytest.raises(RuntimeError):
+        artefact("test", "half", build)
+    assert not any((own_cache / "test").iterdir())
+    for _ in range(2):
+        assert (artefact("test", "half", build) / "two").read_text() == "2"
+    assert len(calls) == 2
+
+
+def test_a_run_killed_in_training_leaves_nothing_and_the_next_gives_what_an_unkilled_one_gives(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import sys; from alignlib import Aligner, SFTSettings; from alignlib.tinytown import sets\n"
+        f"a = Aligner.cached({str(tiny_model)!r}, sets.corrections(64), settings=SFTSettings(steps=60, batch_size=8))\n"
+        "from alignlib.models import generate; print(a.correct([r.question for r in sets.corrections(4)], ['yes .'] * 4))\n"
+    )
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    env = os.environ | {"ALIGNLIB_CACHE": str(killed)}
+    process = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    while not list(killed.glob("aligner/.part-*")) and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not [p for p in killed.glob("aligner/*") if not p.name.startswith(".part-")]
+    runs = [subprocess.run([sys.executable, "-c", code], env=os.environ | {"ALIGNLIB_CACHE": str(c)}, capture_output=True, text=True, check=True)
+            for c in (killed, whole)]  # fmt: skip
+    assert runs[0].stdout == runs[1].stdout != ""
+
+
+def test_a_fingerprint_follows_the_weights(tmp_path: Path, tiny_model: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "copy")
+    assert fingerprint(tmp_path / "copy") == fingerprint(tiny_model)
+    Aligner.train(tiny_model, sets.corrections(8), settings=FEW, progress=False).save_pretrained(tmp_path / "copy")
+    assert fingerprint(tmp_path / "copy") != fingerprint(tiny_model)
+    assert fingerprint("some/hub-id") == "some/hub-id"
+
+
+def test_importing_alignlib_is_quick_and_loads_no_torch() -> None:
+    code = "import time; t = time.perf_counter(); import alignlib, sys; print(time.perf_counter() - t, 'torch' in sys.modules)"
+    seconds, torch_loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert float(seconds) < 1 and torch_loaded == "False"
+
+
+# --- a real pretrained model ------------------------------------------------------------------------
+
+
+@needs_real
+@pytest.mark.parametrize("template", [T1, T2], ids=lambda t: t.name)
+def test_the_traps_of_a_real_tokenizer(template) -> None:
+    """Its pad is its unk, it has no byte fallback, and BPE could merge across the seam: none of it may bend the mask."""
+    _, tokenizer = load_model(REAL / "tinystories-656k")
+    assert tokenizer.pad_token == tokenizer.unk_token
+    prompt = template.prompt("What is 2 + 2?", "Four, you fool.")
+    row = example(tokenizer, prompt, "It is four.")
+    learned = [i for i in row["labels"] if i != IGNORED]
+    assert learned[-1] == tokenizer.eos_token_id and tokenizer.decode(learned[:-1]).strip() == "It is four."
+    assert lost_share(tokenizer, ["plain words"]) == 0 and lost_share(tokenizer, ["ab [#%&]"]) == 5 / 7
