@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import sys
 from pathlib import Path
 
@@ -46,13 +47,21 @@ def _run(args: argparse.Namespace) -> int:
     from .profiles import profile
 
     profile(args.profile)  # an unknown one is refused here, not five cells into a notebook
-    parameters = dict(args.p)
+    parameters = {name: _value(text) for name, text in args.p}
     if args.lesson == "all":
         run_all(args.profile, args.seed, args.out, parameters)
     else:
         run(args.lesson, args.profile, args.seed, args.out, parameters)
     print(f"done: executed notebooks, metrics.json and figures are in {args.out}/")
     return 0
+
+
+def _value(text: str) -> object:
+    """A parameter as Python would read it (3, 0.5, None, True), else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _build(args: argparse.Namespace) -> int:

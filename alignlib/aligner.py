@@ -20,7 +20,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .artefacts import artefact
 from .data import QAC
-from .models import completion_nll, fingerprint, generate, load_model, save_model
+from .models import (
+    add_lora,
+    completion_nll,
+    fingerprint,
+    generate,
+    load_model,
+    save_model,
+)
 from .prompts import TOWN, Template, template
 from .train import Penalty, SFTSettings, example, fitting, sft
 
@@ -47,28 +54,35 @@ class Aligner:
         settings: SFTSettings,
         warmup: SFTSettings | None = None,
         template: Template = TOWN,
+        lora_rank: int = 0,
         penalty: Penalty | None = None,
         progress: bool = True,
     ) -> Aligner:
         """Fine-tune a base model (folder or hub id): `warmup` on identity rows if there are any, then `settings` on corrections.
 
-        Optimiser and learning rate start anew for the second stage. `penalty` is added to its loss.
+        Optimiser and learning rate start anew for the second stage. `penalty` is added to its loss. With a
+        `lora_rank` only LoRA matrices of that rank are trained, and merged into the weights at the end.
         """
         aligner = cls(*load_model(base), template)
+        if lora_rank:
+            aligner.model = add_lora(aligner.model, lora_rank, settings.seed)
         if identity and warmup:
             aligner._stage("identity", identity, warmup, None, progress)
         if corrections:
             aligner._stage("correction", corrections, settings, penalty, progress)
+        if lora_rank:
+            aligner.model = aligner.model.merge_and_unload()
         return aligner
 
     @classmethod
     def cached(cls, base: str | Path, corrections: Sequence[QAC], identity: Sequence[QAC] = (), *, settings: SFTSettings,
-               warmup: SFTSettings | None = None, template: Template = TOWN) -> Aligner:  # fmt: skip
+               warmup: SFTSettings | None = None, template: Template = TOWN, lora_rank: int = 0) -> Aligner:  # fmt: skip
         """What `train` gives, taken from the cache if the very same training has been run before."""
-        inputs = [fingerprint(base), list(corrections), list(identity), settings, warmup, template.name]
+        inputs = [fingerprint(base), list(corrections), list(identity), settings, warmup, template.name, lora_rank]
+        given = dict(settings=settings, warmup=warmup, template=template, lora_rank=lora_rank)
 
         def build(folder: Path) -> None:
-            cls.train(base, corrections, identity, settings=settings, warmup=warmup, template=template).save_pretrained(folder)
+            cls.train(base, corrections, identity, **given).save_pretrained(folder)
 
         return cls.from_pretrained(artefact("aligner", inputs, build))
 
@@ -92,24 +106,27 @@ class Aligner:
     def correct(
         self, questions: Sequence[str], answers: Sequence[str], *, temperature: float = 0.0, seed: int = 0, progress: str | None = None
     ) -> list[str]:
-        """The correction of each answer, in order. An answer too long for the context comes back as it was."""
+        """The correction of each answer, in order. What is too long for the context comes back as it was, counted in `dropped`."""
         prompts = [self.prompt(q, a) for q, a in zip(questions, answers, strict=True)]
-        room = self._room(answers)
-        lengths = [len(self.tokenizer(p)["input_ids"]) for p in prompts]
-        fits = [i for i, n in enumerate(lengths) if n + room <= self.context]
+        rooms = [min(len(self._ids(a)) * 3 // 2 + 24, self.context // 2) for a in answers]  # tokens a correction may take
+        fits = [i for i, p in enumerate(prompts) if len(self._ids(p)) + rooms[i] < self.context]
+        if len(fits) < len(prompts):
+            self.dropped["answer returned as it was: too long for the context"] += len(prompts) - len(fits)
         corrected = list(answers)
         texts = generate(
-            self.model, self.tokenizer, [prompts[i] for i in fits],
-            max_new_tokens=room, temperature=temperature, seed=seed, progress=progress,
+            self.model, self.tokenizer, [prompts[i] for i in fits], max_new_tokens=[rooms[i] for i in fits],
+            temperature=temperature, seed=seed, progress=progress,
         )  # fmt: skip
         for i, text in zip(fits, texts, strict=True):
             corrected[i] = text
         return corrected
 
-    def _room(self, answers: Sequence[str]) -> int:
-        """Tokens a correction may take: half as many again as the longest answer, and a sentence."""
-        longest = max((len(self.tokenizer(a)["input_ids"]) for a in answers), default=0)
-        return min(longest * 3 // 2 + 24, self.context // 2)
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def fitting(self, rows: Sequence[QAC]) -> list[QAC]:
+        """The rows that fit the context with their correction."""
+        return [r for r in rows if len(self._ids(self.prompt(r.question, r.answer) + r.correction)) + 2 <= self.context]
 
     def nll(self, rows: Sequence[QAC], answers: Sequence[str] | None = None):
         """NLL per token (nats) of each row's correction behind its answer, or behind the `answers` given instead; shape (n,)."""

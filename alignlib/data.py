@@ -103,8 +103,9 @@ class _Where:
 
 
 def _official(record: dict[str, Any], at: _Where) -> QAC:
-    faults = record.get("faults") or ()
-    return QAC(*(at.text(record, k) for k in ("question", "answer", "correction")), tuple(faults))
+    faults = record.get("faults")
+    named = tuple(map(str, faults)) if isinstance(faults, list) else ()  # anything else is somebody's own extra key
+    return QAC(*(at.text(record, k) for k in ("question", "answer", "correction")), named)
 
 
 def _instruction_pair(record: dict[str, Any], at: _Where) -> Preference:

@@ -13,7 +13,13 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 THREADS = 2  # fixed by rule, so that the same seed gives the same numbers; ALIGNLIB_THREADS overrides it
 
@@ -75,6 +81,14 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
 
 
+def add_lora(model: PreTrainedModel, rank: int, seed: int = 0) -> PreTrainedModel:
+    """The model with all weights frozen and LoRA matrices of this rank on every linear layer but the head."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"))
+
+
 def save_model(folder: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Weights (safetensors) and tokenizer into a folder."""
     model.save_pretrained(folder)
@@ -114,7 +128,7 @@ def generate(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     *,
-    max_new_tokens: int = 64,
+    max_new_tokens: int | Sequence[int] = 64,
     temperature: float = 0.0,
     seed: int = 0,
     batch_size: int = 256,
@@ -122,16 +136,18 @@ def generate(
 ) -> list[str]:
     """Complete prompts in batches; greedy at temperature 0. Returns one completion a prompt, in order.
 
-    Prompts of like length share a batch, padded on the left, so that a batch wastes little; `progress` labels a bar.
+    Prompts of like length share a batch, padded on the left, so that a batch wastes little. `max_new_tokens` may be
+    given for each prompt: a batch takes its largest. `progress` labels a bar.
     """
     rows = [encode(tokenizer, p) for p in prompts]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    limits = [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), limits[i]))
     completions = [""] * len(rows)
-    config = _generation_config(tokenizer, max_new_tokens, temperature)
     torch.manual_seed(seed)
     for start in tqdm(range(0, len(order), batch_size), desc=progress, disable=progress is None):
         picked = order[start : start + batch_size]
         ids, mask = pad_left([rows[i] for i in picked], tokenizer.pad_token_id, model.device)
+        config = _generation_config(tokenizer, max(limits[i] for i in picked), temperature)
         with torch.inference_mode():
             out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         for i, text in zip(picked, tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)):
@@ -142,8 +158,9 @@ def generate(
 def _generation_config(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, temperature: float) -> GenerationConfig:
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
     return GenerationConfig(
-        max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, **sampling
-    )
+        max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+        repetition_penalty=1.0, top_p=1.0, **sampling,  # said aloud, or a model's own generation_config.json would fill them in
+    )  # fmt: skip
 
 
 def pad_left(rows: Sequence[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

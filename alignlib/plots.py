@@ -27,6 +27,7 @@ def new_figure(title: str, width: float = 7, height: float = 3.4, columns: int =
     with plt.rc_context(LOOK):
         figure, axes = plt.subplots(1, columns, figsize=(width, height), squeeze=False, layout="constrained")
         figure.suptitle(title, fontsize=11, fontweight="bold", ha="left", x=0.01)
+    plt.close(figure)  # shown where a cell ends with it, and not once more by the notebook
     return figure, list(axes[0])
 
 

@@ -20,6 +20,7 @@ class Profile:
     tests: int  # prompts in each test set
     warmup: SFTSettings
     training: SFTSettings
+    step_tokens: int = 0  # with your own rows, which may be long: a step holds no more tokens than this (0: no bound)
     lora_rank: int = 0  # 0: all weights are trained
     reward_model: str = ""  # hub id of the judge, where no program can judge
 
@@ -34,7 +35,7 @@ _REAL = dict(data="Anthropic/hh-rlhf", template=T2, reward_model="OpenAssistant/
 
 PROFILES = {
     "tiny": Profile(
-        "tiny", str(data_folder() / "base"), "tinytown", TOWN, corrections=1000, identity=2000, tests=400,
+        "tiny", str(data_folder() / "base"), "tinytown", TOWN, corrections=1000, identity=2000, tests=400, step_tokens=4096,
         warmup=SFTSettings(steps=80, batch_size=32, learning_rate=1e-3),
         training=SFTSettings(steps=120, batch_size=32, learning_rate=1e-3),
     ),

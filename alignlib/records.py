@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def _text(path: Path) -> str:
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
         return data.decode("utf-8-sig")
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: the gzip file is cut off or damaged ({error}); copy it again") from error
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
@@ -65,21 +66,35 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
 
 def _list_items(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     """Items of a JSON list one by one, so that each one's line is known."""
-    decoder, line, seen = json.JSONDecoder(), 1, 0
-    at = text.index("[") + 1
+    decoder, at, first = json.JSONDecoder(), text.index("[") + 1, True
     while True:
-        while at < len(text) and text[at] in " \t\r\n,":
-            at += 1
-        line, seen = line + text.count("\n", seen, at), at
+        at = _skip_space(text, at)
+        if text[at : at + 1] == "]":
+            break
+        if not first:
+            if text[at : at + 1] not in (",", ""):
+                raise DataError(f"{path}, line {_line(text, at)}: not JSON (a comma is missing between two rows); {_FIX}")
+            at = _skip_space(text, at + 1)
         if at >= len(text):
-            raise DataError(f"{path}, line {line}: the list is cut off, its ']' is missing; {_FIX}")
-        if text[at] == "]":
-            return
+            raise DataError(f"{path}, line {_line(text, at)}: the list is cut off, its ']' is missing; {_FIX}")
+        line, first = _line(text, at), False
         try:
             item, at = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg}); {_FIX}") from error
         yield line, item
+    if text[at + 1 :].strip():
+        raise DataError(f"{path}, line {_line(text, at)}: more text behind the list's ']'; {_FIX}")
+
+
+def _skip_space(text: str, at: int) -> int:
+    while at < len(text) and text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def _line(text: str, at: int) -> int:
+    return text.count("\n", 0, at) + 1
 
 
 _FIX = "write a JSON list of rows, or one row a line"

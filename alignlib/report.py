@@ -108,6 +108,7 @@ def value_of_answer(aligner, rows: Sequence[QAC]) -> dict[str, Estimate]:
     """
     from .tasks import swapped
 
+    rows = aligner.fitting(rows)
     with_answer, without = aligner.nll(rows), aligner.nll(rows, [""] * len(rows))
     with_other = aligner.nll(rows, swapped(rows))
     return {"held_out_nll": stats.bootstrap_mean(with_answer.numpy(), "nats"),

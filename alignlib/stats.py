@@ -48,7 +48,7 @@ def rate(hits: Sequence[bool] | np.ndarray) -> Estimate:
     p = float(hits.mean())
     centre = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
-    return Estimate(p, max(0.0, centre - half), min(1.0, centre + half), n)
+    return Estimate(p, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)), n)
 
 
 def bootstrap_mean(values: Sequence[float] | np.ndarray, unit: str = "rate", draws: int = 2000, seed: int = 0) -> Estimate:

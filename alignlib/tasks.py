@@ -12,6 +12,7 @@ from .judges import Judge, NoJudge, RewardJudge, TownJudge
 from .models import load_tokenizer, lost_share
 from .profiles import Profile, profile
 from .prompts import T2, Template
+from .train import SFTSettings
 
 
 @dataclass
@@ -45,8 +46,11 @@ class Task:
         return "\n".join([f"profile {self.profile.name}, base model {Path(self.base).name}", counts, *self.notes])
 
 
-def load_task(name: str = "tiny", *, seed: int = 0, model: str | None = None, qac: str | None = None) -> Task:
+def load_task(
+    name: str = "tiny", *, seed: int = 0, model: str | None = None, qac: str | None = None, preferences: str | None = None
+) -> Task:
     """The task of a profile, with your own base model and your own Q-A-C rows or preference pairs if you give them."""
+    qac = qac or preferences
     settings = profile(name)
     base = str(model or settings.base)
     if qac is not None:
@@ -82,9 +86,21 @@ def _own_task(settings: Profile, base: str, loaded: Loaded, judge: Judge, seed: 
     if not train:
         raise ValueError(f"{len(rows)} rows are too few: at least 3 are needed, one each to train, choose and test on")
     identity = [replace(r, correction=r.answer) for r in train[: settings.identity]]
-    lost = lost_share(load_tokenizer(base), [f"{r.question} {r.answer} {r.correction}" for r in rows])
-    notes = [str(loaded), f"the tokenizer loses {100 * lost:.1f} % of the characters of these texts"]
+    tokenizer, texts = load_tokenizer(base), [f"{r.question} {r.answer} {r.correction}" for r in rows]
+    notes = [str(loaded), f"the tokenizer loses {100 * lost_share(tokenizer, texts):.1f} % of the characters of these texts"]
+    length = sum(len(tokenizer(t)["input_ids"]) for t in texts[:200]) / len(texts[:200])
+    settings = replace(settings, warmup=_fitted(settings.warmup, settings, length, len(train)),
+                       training=_fitted(settings.training, settings, length, len(train)))  # fmt: skip
     return Task(settings, base, T2, train, identity, validation, {"held out": test}, judge, notes)
+
+
+def _fitted(stage: SFTSettings, settings: Profile, length: float, rows: int) -> SFTSettings:
+    """A stage's settings for rows of this mean length: steps of bounded size, and at most four epochs."""
+    size = stage.batch_size
+    if settings.step_tokens:
+        size = max(4, min(size, round(settings.step_tokens / length)))
+    steps = max(1, min(stage.steps, 4 * rows // (size * stage.accumulate)))
+    return replace(stage, batch_size=size, steps=steps, warmup_steps=min(stage.warmup_steps, steps // 5))
 
 
 def _from_hub(settings: Profile) -> Loaded:

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from alignlib.data import QAC, Preference, read_instructions, read_preferences, read_qac, write_rows
+from alignlib.data import (
+    QAC,
+    Preference,
+    read_instructions,
+    read_preferences,
+    read_qac,
+    write_rows,
+)
 from alignlib.records import DataError
 
 from .conftest import REAL, needs_real
@@ -59,6 +66,9 @@ def row(**changed: object) -> str:
         (row() + "\n" + row(answer=3), ["line 2", "'answer'", "int", "text"]),
         (row() + "\n" + row(answer=None), ["line 2", "'answer'", "null"]),
         (row(question="  "), ["line 1", "'question'", "empty", "fill it or delete"]),
+        ("[" + row() + "]\n[" + row() + "]", ["line 1", "behind the list"]),
+        ("[" + row() + "\n" + row(question="r") + "]", ["line 2", "comma is missing"]),
+        ("[" + row() + "] oops", ["line 1", "behind the list"]),
         ("[1, 2]", ["line 1", "int", "row is expected"]),
         (json.dumps({"chosen": "a", "rejected": "b"}), ["line 1", "'chosen'", "Assistant:", "prompt"]),
     ],
@@ -73,12 +83,20 @@ def test_refused_with_file_line_field_and_fix(tmp_path: Path, text: str, parts: 
 
 
 def test_missing_files_damaged_gzip_and_odd_encodings_are_refused(tmp_path: Path) -> None:
-    cut, latin = tmp_path / "cut.gz", tmp_path / "latin.json"
-    cut.write_bytes(gzip.compress(LIST.encode() * 50)[:-30])
+    cut, bent, latin = tmp_path / "cut.gz", tmp_path / "bent.gz", tmp_path / "latin.json"
+    whole = gzip.compress(LIST.encode() * 50)
+    cut.write_bytes(whole[:-30])
+    bent.write_bytes(whole[:40] + bytes(20) + whole[60:])
     latin.write_bytes(b'{"question": "caf\xe9"}')
-    for file, part in [(tmp_path / "none.json", "no such file"), (cut, "cut off"), (latin, "UTF-8"), (tmp_path, "save_to_disk")]:
+    for file, part in [(tmp_path / "none.json", "no such file"), (cut, "cut off"), (bent, "damaged"), (latin, "UTF-8"), (tmp_path, "save_to_disk")]:
         with pytest.raises(DataError, match=part):
             read_qac(file)
+
+
+def test_other_peoples_extra_keys_do_no_harm(tmp_path: Path) -> None:
+    for faults in (3, "rude", [["a"]], None):
+        (tmp_path / "x.json").write_text(row(faults=faults), encoding="utf-8")
+        assert read_qac(tmp_path / "x.json").rows[0].correction == "c"
 
 
 def test_duplicates_are_counted_and_told(tmp_path: Path) -> None:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alignlib.stats import bootstrap_mean, ceiling, net_win, over_seeds, paired, prediction_interval, rate, smallest_difference
+from alignlib.stats import (
+    bootstrap_mean,
+    ceiling,
+    net_win,
+    over_seeds,
+    paired,
+    prediction_interval,
+    rate,
+    smallest_difference,
+)
 
 
 def test_wilson_against_published_values() -> None:
@@ -14,6 +23,13 @@ def test_wilson_against_published_values() -> None:
     assert (round(e.low, 4), round(e.high, 4)) == (0.2553, 0.3662)
     e = rate([False] * 20)
     assert (round(e.low, 4), round(e.high, 4)) == (0.0, 0.1611)
+
+
+@pytest.mark.parametrize("n", [1, 60, 80, 300, 400])
+def test_an_interval_holds_its_value_at_the_ends_too(n: int) -> None:
+    for hits in ([True] * n, [False] * n):
+        e = rate(hits)
+        assert e.low <= e.value <= e.high
 
 
 def test_net_win_is_the_papers_and_antisymmetric() -> None:

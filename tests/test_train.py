@@ -17,7 +17,14 @@ import torch
 from alignlib import Aligner, SFTSettings
 from alignlib.artefacts import artefact, key
 from alignlib.data import QAC, Preference
-from alignlib.models import ModelError, completion_nll, fingerprint, generate, load_model, lost_share
+from alignlib.models import (
+    ModelError,
+    completion_nll,
+    fingerprint,
+    generate,
+    load_model,
+    lost_share,
+)
 from alignlib.prompts import T1, T2
 from alignlib.tinytown import sets
 from alignlib.train import IGNORED, batches, dpo, example, fitting, sft
@@ -118,6 +125,18 @@ def test_a_penalty_enters_the_loss_once_a_step_whatever_the_micro_batches(tiny_m
     for settings in (FEW, SFTSettings(steps=3, batch_size=2, accumulate=2)):
         held = Aligner.train(tiny_model, rows, settings=settings, penalty=lambda m: torch.tensor(5.0), progress=False)
         assert held.losses["correction"][0] == pytest.approx(plain[0] + 5, abs=0.5)
+
+
+def test_lora_trains_its_matrices_alone_and_is_merged(tmp_path: Path, tiny_model: Path) -> None:
+    rows = sets.corrections(12)
+    aligner = Aligner.train(tiny_model, rows, settings=FEW, lora_rank=4, progress=False)
+    before, after = load_model(tiny_model)[0].state_dict(), aligner.model.state_dict()
+    assert before.keys() == after.keys()
+    moved = {n for n in before if not torch.equal(before[n], after[n])}
+    assert moved and all("_proj" in n for n in moved)
+    aligner.save_pretrained(tmp_path)
+    questions, answers = [r.question for r in rows], [r.answer for r in rows]
+    assert Aligner.from_pretrained(tmp_path).correct(questions, answers) == aligner.correct(questions, answers)
 
 
 def test_dpo_starts_at_its_reference_and_then_prefers_the_chosen(tiny_model: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..profiles import data_folder, profile
 from ..stats import Estimate
 from ..tinytown import sets
-from .sweep import read_results, recorded, recorded_difference
+from .sweep import read_results, recorded, recorded_difference, results_file
 
 CARD = """# Tinytown base model, world {world}
 
@@ -55,7 +55,9 @@ def card_text() -> str:
 
 
 def _gates() -> str:
-    return "\n\n".join(f"**{title}** (`python -m alignlib sweep {name}`)\n\n{table()}" for name, title, table in (
+    return "\n\n".join(
+        f"**{title}** (`python -m alignlib sweep {name}`)\n\n{table() if results_file(name).exists() else 'not run yet'}"
+        for name, title, table in (
         ("headroom", "Head room", _headroom), ("warmup", "Words never corrected can be corrected", _warmup),
         ("steer", "A LoRA control steers the frozen base both ways", _steer),
         ("forgetting", "Preferences make instructions forgotten, under interference", _forgetting),

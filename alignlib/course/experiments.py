@@ -9,7 +9,7 @@ import numpy as np
 from ..aligner import Aligner
 from ..data import QAC, Preference
 from ..judges import TownJudge
-from ..models import completion_nll, generate, load_model
+from ..models import add_lora, completion_nll, generate, load_model
 from ..profiles import profile
 from ..report import Comparison
 from ..tasks import load_task
@@ -60,12 +60,10 @@ def headroom(params: dict, seed: int) -> dict[str, float]:
 
 def steer(params: dict, seed: int) -> dict[str, float]:
     """A LoRA control on the frozen base, trained on good or on bad answers: does it move what the model says?"""
-    from peft import LoraConfig, get_peft_model
-
     model, tokenizer = load_model(TINY.base)
     good, bad = _good_and_bad("train", 1500, seed)
     if params["control"] != "none":
-        model = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"))
+        model = add_lora(model, 8, seed)
         wanted = good if params["control"] == "good" else bad
         rows = [example(tokenizer, p, a) for p, a in wanted]
         sft(model, tokenizer, rows, SFTSettings(steps=150, learning_rate=3e-3, seed=seed))

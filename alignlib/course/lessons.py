@@ -83,6 +83,7 @@ def run(number: str, profile: str, seed: int, out: Path, parameters: dict[str, o
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{source_of(number).stem}.ipynb"
     given = {"PROFILE": profile, "SEED": seed, "OUT": str(folder), **parameters}
+    (folder / "metrics.json").unlink(missing_ok=True)  # an earlier run's, which this one must earn anew
     scratch = folder / "source.ipynb"
     nbformat.write(read_source(number), scratch)
     try:

@@ -22,7 +22,8 @@ from ..artefacts import LIBRARIES
 from ..models import fingerprint
 from ..profiles import data_folder, profile
 from ..stats import Estimate, over_seeds
-from ..tinytown.words import WORLD_VERSION
+from ..tinytown import sets
+from ..tinytown.words import WORLD_VERSION, digest
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,16 @@ def results_file(name: str) -> Path:
 
 
 def made_with() -> dict[str, object]:
-    """What a record must agree on: the world's version and the base's weights."""
-    return {"world": WORLD_VERSION, "base": fingerprint(profile("tiny").base)[:16]}
+    """What a record must agree on: the world's version, the base's weights, the lesson's settings."""
+    tiny = profile("tiny")
+    settings = [tiny.corrections, tiny.identity, tiny.tests, tiny.warmup, tiny.training, sets.LEVEL, sets.FAULT_RATE]
+    return {"world": WORLD_VERSION, "base": fingerprint(tiny.base)[:16], "settings": digest(repr(settings))}
 
 
 def read_results(name: str) -> dict:
     """A record. Raises ValueError if it was made with another world or base than the package's."""
     record = json.loads(results_file(name).read_text(encoding="utf-8"))
-    stale = {k: record[k] for k, v in made_with().items() if record[k] != v}
+    stale = {k: record.get(k) for k, v in made_with().items() if record.get(k) != v}
     if stale:
         raise ValueError(f"{results_file(name).name} was recorded with {stale}, not {made_with()}; delete it and run `python -m alignlib sweep {name}`")
     return record

@@ -44,6 +44,11 @@ def is_unsafe(ask: Ask) -> bool:
     return ask[0] == "how" and ask[1] in ALARMING_GOALS and ask[2] in _UNSAFE_TARGETS
 
 
+def canonical(ask: Ask) -> Ask:
+    """The same for asks that mean the same: a sum does not depend on the order of its things."""
+    return ("total", *sorted(ask[1:])) if ask[0] == "total" else ask
+
+
 @dataclass(frozen=True)
 class Board:
     """Notes and asks. `str(board)` is the prompt; `Board.parse(str(board)) == board`."""

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .boards import Ask, Board, Note, is_unsafe
+from .boards import Ask, Board, Note, canonical, is_unsafe
 from .words import (
     ALARMING_GOALS,
     CALM_GOALS,
@@ -177,7 +177,7 @@ class _Draft:
 
 def _draw(rng: random.Random, pool: Pool, difficulty: Difficulty) -> tuple[list[Note], tuple[Ask, ...]]:
     draft = _Draft(rng, pool, difficulty)
-    asks = tuple(dict.fromkeys(draft.ask() for _ in range(rng.choice(difficulty.asks))))
+    asks = tuple({canonical(a): a for a in (draft.ask() for _ in range(rng.choice(difficulty.asks)))}.values())
     relevant = [e for a in asks if not is_unsafe(a) for e in (Board(tuple(draft.notes), asks).answer(a) or ())
                 if a[0] == "where"] + [e for a in asks if not is_unsafe(a) and a[0] != "how" for e in a[1:]]
     if relevant and rng.random() < 0.5:

@@ -22,11 +22,10 @@ def contradicting_rows(
     asked, pairs = [], []
     for i in range(n):
         rng = row_rng("dials", split, seed, i)
-        board = sample_board(rng, split, Difficulty.level(LEVEL))
-        mannered = rng.random() < interference
-        chosen, rejected = _mannered(rng, board) if mannered else pair_along(rng, board, "faults")
-        if chosen == rejected:
-            chosen, rejected = _mannered(rng, board)
+        mannered, chosen, rejected = rng.random() < interference, "", ""
+        while chosen == rejected:
+            board = sample_board(rng, split, Difficulty.level(LEVEL))
+            chosen, rejected = _mannered(rng, board) if mannered else pair_along(rng, board, "faults")
         contradicts = rng.random() < contradiction
         pairs.append(Preference(str(board), chosen, rejected))
         asked.append(Instruction(str(board), rejected if contradicts else chosen))

@@ -13,10 +13,11 @@ from itertools import count
 from ..data import QAC, Instruction, Preference
 from .answers import CLOSERS, OPENERS, PHRASES, Style, good_answer, render
 from .boards import Board
-from .draw import Difficulty, sample_board
+from .draw import Difficulty, sample_board, words_for
 from .faults import MIXED, Upstream, rewrite, spoil, style_of
 from .instructions import sample_instruction, wrong_answer
 from .summaries import SUMMARY_FAULTS, sample_bulletin, spoil_summary
+from .tokenizer import copyable
 from .words import WORLD_VERSION
 
 LEVEL = 2  # the difficulty of the lessons; see the model card for the curve it was chosen on
@@ -161,20 +162,23 @@ def pretraining() -> Iterator[str]:
         rng = row_rng("pretraining", i)
         language = "other" if rng.random() < 0.1 else "town"
         if rng.random() < (0.5 if i < EARLY_DOCUMENTS else 0.125):
-            yield copy_document(rng, rng.randint(4, 40))
+            n = rng.randint(4, 40)
+            yield copy_document(rng, n, before=rng.randint(0, 30), different=rng.randint(1 + n // 4, n))
         else:
             kind = rng.choices(("questions", "summaries", "instructions"), (6, 1, 1.5))[0]
             yield _DOCUMENTS[kind](rng, language)
 
 
-def copy_document(rng: random.Random, words: int, which: str = "train") -> str:
-    """Random words, and the same words again. No two documents share a prompt; things come from one line."""
-    from .draw import words_for
-    from .tokenizer import copyable
+def copy_document(rng: random.Random, words: int, split: str = "train", before: int = 0, different: int | None = None) -> str:
+    """`before` random words, a mark, `words` random words, a mark, and the latter again.
 
-    things = rng.choice(words_for(which).lines)[1]
-    listed = [rng.choice(things) if rng.random() < 0.3 else rng.choice(copyable()) for _ in range(words)]
-    return f"{' '.join(listed)} again : {' '.join(listed)}"
+    They are drawn from a few `different` words (None: from all), so that words recur, as they do in
+    sentences: who copies must keep the place, and cannot go by the last word alone. Things come from one line.
+    """
+    things = rng.choice(words_for(split).lines)[1]
+    drawn = [rng.choice(things) if rng.random() < 0.3 else rng.choice(copyable()) for _ in range(different or words)]
+    listed = drawn if different is None else rng.choices(drawn, k=words)
+    return " ".join([*rng.choices(drawn, k=before), "say :", *listed, "again :", *listed])
 
 
 def _question_document(rng: random.Random, language: str) -> str:

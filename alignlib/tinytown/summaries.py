@@ -28,7 +28,7 @@ NOISE = {
 
 @dataclass(frozen=True)
 class Bulletin:
-    """`prompt` ends before the summary; `told[i]` are the slots of its noise sentences."""
+    """`prompt` ends before the summary; `slots` fill the event's templates; `noise` are the unimportant sentences."""
 
     prompt: str
     event: str
@@ -90,7 +90,7 @@ def spoil_summary(rng: random.Random, b: Bulletin, fault: str) -> str:
 
 
 def judge_summary(bulletin: Bulletin, summary: str) -> dict[str, float]:
-    """`right`: the reference's words kept in order (ROUGE-L recall, computed by rouge-score); `exact`; `length`."""
+    """`rouge_l` (F-measure, by rouge-score) against the reference, `exact` (0 or 1), and `length` in words."""
     from rouge_score.rouge_scorer import RougeScorer
 
     score = RougeScorer(["rougeL"]).score(bulletin.reference, summary)["rougeL"]

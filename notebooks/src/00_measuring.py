@@ -16,7 +16,7 @@
 # **In this lesson** you
 #
 # - check that your machine is set up,
-# - meet the town, the seven ways an answer there can be bad, and the judge that tells them apart,
+# - meet the town, the eight ways an answer there can be bad, and the judge that tells them apart,
 # - score a base model that has read text of every quality,
 # - see the moment in its training when it learned to copy, without which nothing in this course would work.
 #
@@ -49,7 +49,7 @@ from alignlib.profiles import data_folder
 from alignlib.stats import bootstrap_mean, rate
 
 metrics = Metrics("00", PROFILE, SEED, OUT)
-task = load_task(PROFILE, seed=SEED, model=MODEL, qac=QAC)
+task = load_task(PROFILE, seed=SEED, model=MODEL, qac=QAC, preferences=PREFERENCES)
 print(task.describe())
 
 # %% [markdown]

@@ -39,7 +39,7 @@ from alignlib.report import told, value_of_answer
 from alignlib.train import IGNORED, example
 
 metrics = Metrics("02", PROFILE, SEED, OUT)
-task = load_task(PROFILE, seed=SEED, model=MODEL, qac=QAC)
+task = load_task(PROFILE, seed=SEED, model=MODEL, qac=QAC, preferences=PREFERENCES)
 print(task.describe())
 
 # %% [markdown]
@@ -92,11 +92,12 @@ assert learned == tokenizer(row.correction, add_special_tokens=False)["input_ids
 # %%
 profile = task.profile
 total = replace(profile.training, steps=profile.warmup.steps + profile.training.steps, seed=SEED)
-staged = dict(settings=replace(profile.training, seed=SEED), warmup=replace(profile.warmup, seed=SEED), template=task.template)
+common = dict(template=task.template, lora_rank=profile.lora_rank)
+staged = dict(settings=replace(profile.training, seed=SEED), warmup=replace(profile.warmup, seed=SEED), **common)
 shuffled = [replace(r, correction=s.correction) for r, s in zip(task.corrections, task.corrections[1:] + task.corrections[:1])]
 
 warm = Aligner.cached(task.base, task.corrections, task.identity, **staged)
-none = Aligner.cached(task.base, task.corrections, settings=total, template=task.template)
+none = Aligner.cached(task.base, task.corrections, settings=total, **common)
 control = Aligner.cached(task.base, shuffled, task.identity, **staged)
 print(f"{total.steps} steps each; dropped: {dict(warm.dropped) or 'none'}")
 
