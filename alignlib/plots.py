@@ -52,7 +52,8 @@ def bars(ax: Axes, groups: Mapping[str, Mapping[str, Estimate | None]], label: s
                edgecolor="white", error_kw={"elinewidth": 1.2, "capsize": 3, "ecolor": "black"})  # fmt: skip
     ax.set_xticks(range(len(places)), places)
     ax.set_ylabel(label)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=len(groups))
+    if len(groups) > 1:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=len(groups), frameon=False)
 
 
 def curves(ax: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> None:
@@ -62,7 +63,7 @@ def curves(ax: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float]
         ax.plot(xs, ys, line, color=color, label=name, linewidth=1.8)
     ax.set(xlabel=x, ylabel=y)
     if len(series) > 1:
-        ax.legend()
+        ax.legend(frameon=False)
 
 
 def heatmap(ax: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str) -> None:

@@ -44,7 +44,7 @@ def read_source(number: str) -> NotebookNode:
     import jupytext
 
     source = source_of(number)
-    notebook = jupytext.read(source)
+    notebook = jupytext.read(source, fmt="py:percent")
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     for i, cell in enumerate(notebook.cells):
         cell["id"] = hashlib.sha256(f"{source.stem}/{i}/{cell.cell_type}/{cell.source}".encode()).hexdigest()[:8]
