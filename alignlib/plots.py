@@ -36,8 +36,11 @@ def say_no_judge(ax: Axes) -> None:
     ax.text(0.5, 0.5, NOTHING, ha="center", va="center", fontsize=12, color=MUTED)
 
 
-def bars(ax: Axes, groups: Mapping[str, Mapping[str, Estimate | None]], label: str, percent: bool = True) -> None:
-    """Grouped bars with 95 % intervals: groups[bar's name][position on the x axis]. Says so if no judge could tell."""
+def bars(ax: Axes, groups: Mapping[str, Mapping[str, Estimate | None]], label: str, percent: bool = True, first: int = 0) -> None:
+    """Grouped bars with 95 % intervals: groups[bar's name][position on the x axis]. Says so if no judge could tell.
+
+    `first` is the first group's place in the row of colours, so that neighbouring panels can share theirs.
+    """
     groups = {name: {k: e for k, e in g.items() if e is not None} for name, g in groups.items()}
     places = list(dict.fromkeys(k for g in groups.values() for k in g))
     if not places:
@@ -47,13 +50,13 @@ def bars(ax: Axes, groups: Mapping[str, Mapping[str, Estimate | None]], label: s
         at = [places.index(k) + (i - (len(groups) - 1) / 2) * width for k in g]
         values = [e.value * scale for e in g.values()]
         errors = [[(e.value - e.low) * scale for e in g.values()], [(e.high - e.value) * scale for e in g.values()]]
-        color = (LIGHT, DARK, ACCENT, MUTED)[i % 4]
-        ax.bar(at, values, width * 0.92, yerr=errors, label=name, color=color, hatch=("", "", "//", "..")[i % 4],
+        color, hatch = ((LIGHT, ""), (DARK, ""), (ACCENT, "//"), (MUTED, ".."))[(first + i) % 4]
+        ax.bar(at, values, width * 0.92, yerr=errors, label=name, color=color, hatch=hatch,
                edgecolor="white", error_kw={"elinewidth": 1.2, "capsize": 3, "ecolor": "black"})  # fmt: skip
     ax.set_xticks(range(len(places)), places)
     ax.set_ylabel(label)
     if len(groups) > 1:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=len(groups), frameon=False)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False, fontsize=9)
 
 
 def curves(ax: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> None:

@@ -23,7 +23,7 @@ nothing else.
 | not in it | the words' pairs, layouts and prompts of validation and test; any correction of an answer |
 | tokens | {tokens:.1f} million, in rows of {context} without padding, {batch} rows a step, {steps:,} steps |
 | loss | cross-entropy; what stands before an answer is random and counts {prompt_weight} of the rest |
-| optimiser | Muon (matrices, {matrix_lr}) and AdamW (embeddings and norms, {other_lr}); {warmup_steps} steps up, level, down to 0 over the last 40 % |
+| optimiser | Muon (matrices, {matrix_lr}, weight decay {weight_decay}) and AdamW (embeddings and norms, {other_lr}); {warmup_steps} steps up, level, down to 0 over the last 40 % |
 | took | {minutes:.0f} minutes on 2 CPU cores, bf16 |
 | rebuild | `make base`, then `cp -r runs/base/model/. data/base/ && cp runs/base/pretraining.json data/`; checkpoints along the way are left in `runs/base/checkpoints` |
 | `model.safetensors` | sha256 `{sha}` |
@@ -32,11 +32,13 @@ nothing else.
 
 The loss falls from {first_loss:.2f} to {last_loss:.2f} nats per token. Copying 20 random words passes 50 % after {copied:.1f} million tokens and ends at {copying:.1%}.
 
-## Gates: what was measured before world {world} was frozen
+## Gates
+
+World {world} is frozen once all of these are measured; until then its rows and weights may still change.
 
 {gates}
 
-Lessons use difficulty {level}, a fault rate of {rate} and {corrections} corrections: the recorded curve above is why.
+Lessons use difficulty {level}, a fault rate of {rate} and {corrections} corrections.
 """
 
 

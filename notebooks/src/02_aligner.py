@@ -138,13 +138,14 @@ for axis in main["warm-up"].marks_before:
 # ## The figure that answers the question
 
 # %%
-figure, axes = new_figure("A small Aligner mends most answers, on words never corrected too, and leaves most good ones alone", width=9, columns=2)
+figure, axes = new_figure("A small Aligner mends most answers, on words never corrected too, and leaves most good ones alone",
+                          width=9, height=4.2, columns=2)
 groups = {"the upstream's answers": {name: c["warm-up"].fault_free("before") for name, c in after.items()}}
 for arm in ("no warm-up", "warm-up"):
     groups[f"corrected, {arm}"] = {name: c[arm].fault_free("after") for name, c in after.items()}
 bars(axes[0], groups, "answers without any fault, %")
 kept = {f"corrected, {arm}": {name: c[arm].good_kept() for name, c in after.items()} for arm in ("no warm-up", "warm-up")}
-bars(axes[1], kept, "good answers returned word for word, %")
+bars(axes[1], kept, "good answers returned word for word, %", first=1)
 metrics.save_figure(figure, "answer")
 figure
 
