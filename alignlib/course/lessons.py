@@ -61,6 +61,7 @@ def build(number: str) -> Path:
     notebook = read_source(number)
     with tempfile.TemporaryDirectory() as scratch:
         NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": scratch}}).execute()
+    notebook.metadata = read_source(number).metadata  # the kernel wrote its own version into it
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
