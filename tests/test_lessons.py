@@ -129,7 +129,7 @@ def test_the_committed_notebook_is_clean(number: str) -> None:
     assert place.stat().st_size <= 400_000
     assert [c.execution_count for c in code] == list(range(1, len(code) + 1))
     assert any(c.outputs for c in code) and not any(o.output_type == "error" for c in code for o in c.outputs)
-    assert not re.search(r"/home/|/root/|/tmp/|/Users/|/work/|C:\\\\|hf_[A-Za-z0-9]{20}|sk-[A-Za-z0-9]{20}", text)
+    assert not re.search(r"/(home|root|tmp|Users|work)/|C:\\\\|hf_[A-Za-z0-9]{20}|sk-[A-Za-z0-9]{20}", text)
     assert "widget" not in text
     assert [c.metadata.get("tags") for c in code].count(["parameters"]) == 1
     lines = sorted(len(c.source.splitlines()) for c in code)

@@ -16,7 +16,10 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 SOURCES = NOTEBOOKS / "src"
-KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+METADATA = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
 
 
 class LessonError(RuntimeError):
@@ -45,7 +48,7 @@ def read_source(number: str) -> NotebookNode:
 
     source = source_of(number)
     notebook = jupytext.read(source, fmt="py:percent")
-    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    notebook.metadata = nbformat.from_dict(METADATA)
     for i, cell in enumerate(notebook.cells):
         cell["id"] = hashlib.sha256(f"{source.stem}/{i}/{cell.cell_type}/{cell.source}".encode()).hexdigest()[:8]
         cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
@@ -61,7 +64,7 @@ def build(number: str) -> Path:
     notebook = read_source(number)
     with tempfile.TemporaryDirectory() as scratch:
         NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": scratch}}).execute()
-    notebook.metadata = read_source(number).metadata  # the kernel wrote its own version into it
+    notebook.metadata = nbformat.from_dict(METADATA)  # the kernel wrote its own version into it
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":

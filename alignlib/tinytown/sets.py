@@ -20,7 +20,7 @@ from .summaries import SUMMARY_FAULTS, sample_bulletin, spoil_summary
 from .tokenizer import copyable
 from .words import WORLD_VERSION
 
-LEVEL = 2  # the difficulty of the lessons; see the model card for the curve it was chosen on
+LEVEL = 2  # the difficulty of the lessons
 FAULT_RATE = 0.25
 AXES = ("tone", "detail", "length")
 TASKS = ("questions", "summaries", "instructions")
