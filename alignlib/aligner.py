@@ -20,14 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .artefacts import artefact
 from .data import QAC
-from .models import (
-    add_lora,
-    completion_nll,
-    fingerprint,
-    generate,
-    load_model,
-    save_model,
-)
+from .models import add_lora, completion_nll, encode, fingerprint, generate, load_model, save_model
 from .prompts import TOWN, Template, template
 from .train import Penalty, SFTSettings, example, fitting, sft
 
@@ -87,8 +80,7 @@ class Aligner:
         return cls.from_pretrained(artefact("aligner", inputs, build))
 
     def _stage(self, name: str, rows: Sequence[QAC], settings: SFTSettings, penalty: Penalty | None, progress: bool) -> None:
-        encoded = [example(self.tokenizer, self.prompt(r.question, r.answer), r.correction) for r in rows]
-        kept, long = fitting(encoded, self.context)
+        kept, long = fitting([self._example(r) for r in rows], self.context)
         if long:
             self.dropped[f"{name} row longer than the context of {self.context} tokens"] += long
         self.losses[name] = sft(
@@ -108,8 +100,8 @@ class Aligner:
     ) -> list[str]:
         """The correction of each answer, in order. What is too long for the context comes back as it was, counted in `dropped`."""
         prompts = [self.prompt(q, a) for q, a in zip(questions, answers, strict=True)]
-        rooms = [min(len(self._ids(a)) * 3 // 2 + 24, self.context // 2) for a in answers]  # tokens a correction may take
-        fits = [i for i, p in enumerate(prompts) if len(self._ids(p)) + rooms[i] < self.context]
+        rooms = [min(len(encode(self.tokenizer, a)) * 3 // 2 + 64, self.context // 2) for a in answers]  # tokens it may take
+        fits = [i for i, p in enumerate(prompts) if len(encode(self.tokenizer, p)) + rooms[i] <= self.context]
         if len(fits) < len(prompts):
             self.dropped["answer returned as it was: too long for the context"] += len(prompts) - len(fits)
         corrected = list(answers)
@@ -121,12 +113,12 @@ class Aligner:
             corrected[i] = text
         return corrected
 
-    def _ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-
     def fitting(self, rows: Sequence[QAC]) -> list[QAC]:
         """The rows that fit the context with their correction."""
-        return [r for r in rows if len(self._ids(self.prompt(r.question, r.answer) + r.correction)) + 2 <= self.context]
+        return [r for r in rows if len(self._example(r)["input_ids"]) <= self.context]
+
+    def _example(self, row: QAC) -> dict[str, list[int]]:
+        return example(self.tokenizer, self.prompt(row.question, row.answer), row.correction)
 
     def nll(self, rows: Sequence[QAC], answers: Sequence[str] | None = None):
         """NLL per token (nats) of each row's correction behind its answer, or behind the `answers` given instead; shape (n,)."""

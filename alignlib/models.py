@@ -13,13 +13,7 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 THREADS = 2  # fixed by rule, so that the same seed gives the same numbers; ALIGNLIB_THREADS overrides it
 
@@ -137,7 +131,7 @@ def generate(
     """Complete prompts in batches; greedy at temperature 0. Returns one completion a prompt, in order.
 
     Prompts of like length share a batch, padded on the left, so that a batch wastes little. `max_new_tokens` may be
-    given for each prompt: a batch takes its largest. `progress` labels a bar.
+    given for each prompt; what a completion is does not depend on who shares its batch. `progress` labels a bar.
     """
     rows = [encode(tokenizer, p) for p in prompts]
     limits = [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
@@ -150,8 +144,8 @@ def generate(
         config = _generation_config(tokenizer, max(limits[i] for i in picked), temperature)
         with torch.inference_mode():
             out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-        for i, text in zip(picked, tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)):
-            completions[i] = text.strip()
+        for i, said in zip(picked, out[:, ids.shape[1] :], strict=True):
+            completions[i] = tokenizer.decode(said[: limits[i]], skip_special_tokens=True).strip()
     return completions
 
 

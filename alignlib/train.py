@@ -14,12 +14,7 @@ from dataclasses import dataclass
 import torch
 from datasets import Dataset
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    TrainerCallback,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from transformers.utils import logging as hf_logging
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 

@@ -8,14 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from alignlib.data import (
-    QAC,
-    Preference,
-    read_instructions,
-    read_preferences,
-    read_qac,
-    write_rows,
-)
+from alignlib.data import QAC, Preference, read_instructions, read_preferences, read_qac, write_rows
 from alignlib.records import DataError
 
 from .conftest import REAL, needs_real

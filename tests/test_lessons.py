@@ -11,15 +11,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from alignlib.__main__ import _value
 from alignlib.course.card import card_text
 from alignlib.course.experiments import EXPERIMENTS
-from alignlib.course.lessons import (
-    NOTEBOOKS,
-    ROOT,
-    lesson_numbers,
-    notebook_of,
-    read_source,
-)
+from alignlib.course.lessons import NOTEBOOKS, ROOT, lesson_numbers, notebook_of, read_source
 from alignlib.course.sweep import read_results, results_file
 from alignlib.data import read_qac, write_rows
 from alignlib.profiles import data_folder
@@ -106,6 +101,10 @@ def test_lesson_02_runs_on_real_text_with_a_real_model(rows: str, n: int, tmp_pa
 def test_a_wrong_command_says_what_there_is(arguments: list[str], part: str) -> None:
     done = run(*arguments)
     assert done.returncode == 1 and part in done.stderr and "Traceback" not in done.stderr
+
+
+def test_parameters_are_read_as_python_reads_them() -> None:
+    assert list(map(_value, ["3", "0.5", "None", "True", "a/b.json"])) == [3, 0.5, None, True, "a/b.json"]
 
 
 # --- what is committed ------------------------------------------------------------------------------

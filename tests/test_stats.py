@@ -5,16 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alignlib.stats import (
-    bootstrap_mean,
-    ceiling,
-    net_win,
-    over_seeds,
-    paired,
-    prediction_interval,
-    rate,
-    smallest_difference,
-)
+from alignlib.stats import bootstrap_mean, ceiling, net_win, over_seeds, paired, prediction_interval, rate, smallest_difference
 
 
 def test_wilson_against_published_values() -> None:

@@ -17,14 +17,7 @@ import torch
 from alignlib import Aligner, SFTSettings
 from alignlib.artefacts import artefact, key
 from alignlib.data import QAC, Preference
-from alignlib.models import (
-    ModelError,
-    completion_nll,
-    fingerprint,
-    generate,
-    load_model,
-    lost_share,
-)
+from alignlib.models import ModelError, completion_nll, fingerprint, generate, load_model, lost_share
 from alignlib.prompts import T1, T2
 from alignlib.tinytown import sets
 from alignlib.train import IGNORED, batches, dpo, example, fitting, sft
@@ -129,7 +122,8 @@ def test_a_penalty_enters_the_loss_once_a_step_whatever_the_micro_batches(tiny_m
 
 def test_lora_trains_its_matrices_alone_and_is_merged(tmp_path: Path, tiny_model: Path) -> None:
     rows = sets.corrections(12)
-    aligner = Aligner.train(tiny_model, rows, settings=FEW, lora_rank=4, progress=False)
+    aligner, twin = (Aligner.train(tiny_model, rows, settings=FEW, lora_rank=4, progress=False) for _ in range(2))
+    assert all(torch.equal(x, y) for x, y in zip(aligner.model.parameters(), twin.model.parameters(), strict=True))
     before, after = load_model(tiny_model)[0].state_dict(), aligner.model.state_dict()
     assert before.keys() == after.keys()
     moved = {n for n in before if not torch.equal(before[n], after[n])}
@@ -137,6 +131,16 @@ def test_lora_trains_its_matrices_alone_and_is_merged(tmp_path: Path, tiny_model
     aligner.save_pretrained(tmp_path)
     questions, answers = [r.question for r in rows], [r.answer for r in rows]
     assert Aligner.from_pretrained(tmp_path).correct(questions, answers) == aligner.correct(questions, answers)
+
+
+def test_pretraining_does_not_go_on_from_another_recipe(tmp_path: Path) -> None:
+    from alignlib.course.pretrain import Recipe, pretrain
+
+    small = dict(hidden=32, layers=1, heads=2, feed_forward=64, batch=2, context=64, warmup_steps=1)
+    place = pretrain(tmp_path, Recipe(**small, steps=3))
+    assert load_model(place) and json.loads((tmp_path / "pretraining.json").read_text())["recipe"]["steps"] == 3
+    with pytest.raises(ValueError, match="another recipe"):
+        pretrain(tmp_path, Recipe(**small, steps=4))
 
 
 def test_dpo_starts_at_its_reference_and_then_prefers_the_chosen(tiny_model: Path) -> None:
@@ -165,9 +169,12 @@ def test_an_aligner_survives_saving_and_an_overlong_answer_comes_back(tmp_path: 
     aligner.save_pretrained(tmp_path)
     again = Aligner.from_pretrained(tmp_path)
     questions, answers = [r.question for r in rows], [*(r.answer for r in rows[:-1]), "word " * 600]
+    again.dropped.clear()
     assert again.template is T2 and again.losses == aligner.losses
     assert again.correct(questions, answers) == aligner.correct(questions, answers)
-    assert again.correct(questions, answers)[-1] == answers[-1]
+    together = again.correct(questions, answers)
+    assert together[-1] == answers[-1] and again.dropped["answer returned as it was: too long for the context"] == 2
+    assert together == [again.correct([q], [a])[0] for q, a in zip(questions, answers, strict=True)]
 
 
 # --- the cache ------------------------------------------------------------------------------------

@@ -16,13 +16,7 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..models import set_threads
 from ..tinytown.sets import copy_document, pretraining, row_rng
@@ -157,8 +151,8 @@ def pretrain(out: Path, recipe: Recipe = Recipe()) -> Path:
     _keep(out / "model", model, tokenizer)
     curve = state["curve"]
     loss = [[i, round(sum(curve[i : i + 20]) / len(curve[i : i + 20]), 3)] for i in range(0, len(curve), 20)]
-    log = {"recipe": asdict(recipe), "parameters": model.num_parameters(), "tokens": recipe.tokens, "seconds": round(state["seconds"]), "world": WORLD_VERSION,
-           "loss": loss, "copying": state["copying"]}  # fmt: skip
+    log = {"recipe": asdict(recipe), "parameters": model.num_parameters(), "tokens": recipe.tokens,
+           "seconds": round(state["seconds"]), "world": WORLD_VERSION, "loss": loss, "copying": state["copying"]}  # fmt: skip
     (out / "pretraining.json").write_text(json.dumps(log), encoding="utf-8")
     return out / "model"
 

@@ -52,7 +52,8 @@ def read_results(name: str) -> dict:
     record = json.loads(results_file(name).read_text(encoding="utf-8"))
     stale = {k: record.get(k) for k, v in made_with().items() if record.get(k) != v}
     if stale:
-        raise ValueError(f"{results_file(name).name} was recorded with {stale}, not {made_with()}; delete it and run `python -m alignlib sweep {name}`")
+        again = f"delete it and run `python -m alignlib sweep {name}`"
+        raise ValueError(f"{results_file(name).name} was recorded with {stale}, not {made_with()}; {again}")
     return record
 
 

@@ -7,20 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from .boards import Ask, Board, Note, canonical, is_unsafe
-from .words import (
-    ALARMING_GOALS,
-    CALM_GOALS,
-    HAZARDS,
-    MAX_HOUR,
-    MAX_PRICE,
-    NAMES,
-    PLACES,
-    SPLITS,
-    STEP_VERBS,
-    digest,
-    lines,
-    pool,
-)  # fmt: skip
+from .words import ALARMING_GOALS, CALM_GOALS, HAZARDS, MAX_HOUR, MAX_PRICE, NAMES, PLACES, SPLITS, STEP_VERBS, digest, lines, pool  # fmt: skip
 
 ASK_WEIGHTS = {"where": 4, "cost": 3, "who": 3, "when": 2, "how": 3, "unsafe": 2}
 SILENT = 0.12  # share of asks the board does not answer

@@ -10,28 +10,9 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from .answers import (
-    CLOSERS,
-    OPENERS,
-    PADDING,
-    RUDE,
-    Sentence,
-    Style,
-    good_answer,
-    render,
-    sentence_text,
-)
+from .answers import CLOSERS, OPENERS, PADDING, RUDE, Sentence, Style, good_answer, render, sentence_text
 from .boards import Ask, Board, is_unsafe
-from .words import (
-    INSULTS,
-    MAX_HOUR,
-    MAX_PRICE,
-    NAMES,
-    NEVER_CORRECTED,
-    PLACES,
-    RUDE_ADJECTIVES,
-    STEP_VERBS,
-)
+from .words import INSULTS, MAX_HOUR, MAX_PRICE, NAMES, NEVER_CORRECTED, PLACES, RUDE_ADJECTIVES, STEP_VERBS
 
 Answer = list[Sentence]
 
