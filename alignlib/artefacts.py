@@ -14,11 +14,14 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 built = loaded = 0  # artefacts made, and found ready, by this process
+LEFT_BEHIND = 24 * 3600  # seconds after which a half-built folder is a killed run's and nobody's any more
 LIBRARIES = ("torch", "transformers", "trl", "peft", "tokenizers")
 
 
@@ -32,10 +35,19 @@ def cache_folder() -> Path:
 
 
 def key(name: str, inputs: Any) -> str:
-    """A digest of the artefact's name, its inputs and the library versions that matter."""
+    """A digest of the artefact's name, its inputs, and what else decides on numbers: libraries, our own code, the machine."""
+    from .models import pick_device, set_threads
+
     versions = {lib: importlib.metadata.version(lib) for lib in LIBRARIES}
-    text = json.dumps([name, inputs, versions], sort_keys=True, default=_plain)
+    text = json.dumps([name, inputs, versions, _our_code(), pick_device().type, set_threads()], sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@lru_cache(maxsize=1)
+def _our_code() -> str:
+    """A digest of the modules that build artefacts (not of the town, whose rows are inputs, nor of the course around it)."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 
 def _plain(value: Any) -> Any:
@@ -54,6 +66,7 @@ def artefact(name: str, inputs: Any, build: Callable[[Path], None]) -> Path:
         loaded += 1
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
+    _sweep_up(place.parent)
     part = Path(tempfile.mkdtemp(prefix=".part-", dir=place.parent))
     try:
         build(part)
@@ -65,3 +78,10 @@ def artefact(name: str, inputs: Any, build: Callable[[Path], None]) -> Path:
         shutil.rmtree(part, ignore_errors=True)
     built += 1
     return place
+
+
+def _sweep_up(folder: Path) -> None:
+    """Delete what runs killed long ago left half built."""
+    for part in folder.glob(".part-*"):
+        if time.time() - part.stat().st_mtime > LEFT_BEHIND:
+            shutil.rmtree(part, ignore_errors=True)

@@ -69,5 +69,5 @@ class RewardJudge:
 
         if self._loaded is None:
             model = AutoModelForSequenceClassification.from_pretrained(self.name, use_safetensors=True)
-            self._loaded = model.to(pick_device()[0]).eval(), AutoTokenizer.from_pretrained(self.name)
+            self._loaded = model.to(pick_device()).eval(), AutoTokenizer.from_pretrained(self.name)
         return self._loaded

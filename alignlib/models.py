@@ -28,11 +28,23 @@ def set_threads() -> int:
     return torch.get_num_threads()
 
 
-def pick_device() -> tuple[torch.device, torch.dtype]:
-    """The fastest device, and the dtype it trains in: bf16 on GPUs that have it, fp32 elsewhere (a T4, a Mac, a CPU)."""
+def pick_device() -> torch.device:
+    """The fastest device there is."""
     if torch.cuda.is_available():
-        return torch.device("cuda"), torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu"), torch.float32
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether sums run in bf16 over fp32 weights: on GPUs that have it, and not on a T4, a Mac or a CPU.
+
+    The weights stay fp32 everywhere: in bf16 a small learning rate's updates would be rounded away.
+    """
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=computes_in_bf16(device))
 
 
 def load_model(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -46,12 +58,11 @@ def load_model(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
         raise ModelError(f"{name}: {'no config.json in this folder' if folder.is_dir() else 'no such folder'}; "
                          "give a folder written by save_pretrained, or a hub id such as HuggingFaceTB/SmolLM2-360M")  # fmt: skip
     tokenizer = load_tokenizer(name)
-    device, dtype = pick_device()
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
     except Exception as error:
         raise ModelError(f"{name}: the weights cannot be read ({_first_line(error)}); copy the folder again, as safetensors") from error
-    return model.to(device).eval(), tokenizer
+    return model.to(pick_device()).eval(), tokenizer
 
 
 def looks_local(name: str | Path) -> bool:
@@ -142,7 +153,7 @@ def generate(
         picked = order[start : start + batch_size]
         ids, mask = pad_left([rows[i] for i in picked], tokenizer.pad_token_id, model.device)
         config = _generation_config(tokenizer, max(limits[i] for i in picked), temperature)
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast(model.device):
             out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         for i, said in zip(picked, out[:, ids.shape[1] :], strict=True):
             completions[i] = tokenizer.decode(said[: limits[i]], skip_special_tokens=True).strip()
@@ -179,7 +190,8 @@ def completion_nll(
         picked = order[start : start + batch_size]
         ids, mask = pad_left([rows[i]["input_ids"] for i in picked], tokenizer.pad_token_id, model.device)
         labels, _ = pad_left([rows[i]["labels"] for i in picked], -100, model.device)
-        logits = model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0)).logits[:, :-1]
+        with autocast(model.device):
+            logits = model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0)).logits[:, :-1]
         loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2).float(), labels[:, 1:], reduction="none")  # (b, T-1)
         nll[picked] = (loss.sum(1) / (labels[:, 1:] != -100).sum(1)).cpu()
     return nll

@@ -35,9 +35,9 @@ _REAL = dict(data="Anthropic/hh-rlhf", template=T2, reward_model="OpenAssistant/
 
 PROFILES = {
     "tiny": Profile(
-        "tiny", str(data_folder() / "base"), "tinytown", TOWN, corrections=1000, identity=2000, tests=400, step_tokens=4096,
-        warmup=SFTSettings(steps=100, batch_size=32, learning_rate=1e-3),
-        training=SFTSettings(steps=150, batch_size=32, learning_rate=1e-3),
+        "tiny", str(data_folder() / "base"), "tinytown", TOWN, corrections=1500, identity=2000, tests=400, step_tokens=4096,
+        warmup=SFTSettings(steps=50, batch_size=32, learning_rate=2e-3),
+        training=SFTSettings(steps=200, batch_size=32, learning_rate=2e-3),
     ),
     "colab": Profile(
         "colab", "Qwen/Qwen2.5-0.5B", corrections=4000, identity=2000, tests=200, lora_rank=16,

@@ -26,14 +26,15 @@ class Mark:
         return self.lead + self.core + self.trail
 
     def escape(self, text: str) -> str:
-        return re.sub(self._pattern(r"(\\*)"), lambda m: f"{m[1]}\\{m[2]}{self.core}", text)
+        return re.sub(self._pattern(r"(\\*)"), r"\1\\\2", text)
 
     def unescape(self, text: str) -> str:
-        return re.sub(self._pattern(r"\\(\\*)"), lambda m: f"{m[1]}{m[2]}{self.core}", text)
+        return re.sub(self._pattern(r"\\(\\*)"), r"\1\2", text)
 
     def _pattern(self, slashes: str) -> str:
-        lead, core, trail = map(re.escape, (self.lead, self.core, self.trail))
-        return f"(^|{lead}){slashes}{core}(?={trail}|$)"
+        """Slashes, then the core, wherever a reader could take it for the mark: any white space will do for a space."""
+        lead, core, trail = (re.escape(part).replace(r"\ ", space) for part, space in ((self.lead, r"\s"), (self.core, r"\s+"), (self.trail, r"\s")))
+        return f"(?:^|(?<={lead})){slashes}({core})(?={trail}|$)"
 
 
 @dataclass(frozen=True)

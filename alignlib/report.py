@@ -48,9 +48,9 @@ class Comparison:
         good = self.marks_before["fault_free"] == 1
         return stats.rate(self.unchanged()[good]) if good.any() else None
 
-    def ceiling(self, axis: str) -> float:
-        """The net win a perfect corrector would reach here, in points."""
-        return stats.ceiling(self.marks_before[axis])
+    def ceiling(self, axis: str) -> float | None:
+        """The net win a perfect corrector would reach here, in points; None for a judge whose marks have no top."""
+        return stats.ceiling(self.marks_before[axis]) if "fault_free" in self.marks_before else None
 
     def gain_over(self, other: Comparison) -> Estimate | None:
         """Share of fault-free corrections, less the other's on the same prompts, paired."""

@@ -17,8 +17,8 @@ from .train import SFTSettings
 
 @dataclass
 class Task:
-    """Base model, rows, judge. `tests` maps a set's name to its rows: Tinytown's are `seen` and `unseen` (words never
-    corrected); your own data have one, `held out`."""
+    """Base model, rows, judge. `tests` maps a set's name to its rows: Tinytown's are those of `sets.test_sets`; your own
+    data have one, `held out`."""
 
     profile: Profile
     base: str
@@ -37,8 +37,8 @@ class Task:
 
     @property
     def unseen(self) -> str:
-        """The test set farthest from the training rows: the last (your own data have but one)."""
-        return list(self.tests)[-1]
+        """The test set on words that no correction holds (your own data have but the one set)."""
+        return "unseen" if "unseen" in self.tests else self.main
 
     def describe(self) -> str:
         sizes = ", ".join(f"{name} {len(rows)}" for name, rows in self.tests.items())
@@ -62,29 +62,27 @@ def load_task(
 
 def _town_task(settings: Profile, base: str, seed: int) -> Task:
     from .tinytown import sets
-    from .tinytown.faults import STRANGER
-
-    def test(split: str, which: str) -> list[QAC]:
-        return sets.corrections(settings.tests, split, which, upstream=STRANGER)
 
     return Task(
         settings, base, settings.template,
-        corrections=sets.corrections(settings.corrections, "train", "corrected", seed=seed),
-        identity=sets.identity(settings.identity, "train", "all", seed=1000 + seed),
-        validation=test("validation", "corrected"),
-        tests={"seen": test("test", "corrected"), "unseen": test("test", "never")},
+        corrections=sets.corrections(settings.corrections, seed=seed),
+        identity=sets.identity(settings.identity, seed=1000 + seed),
+        validation=sets.test_sets(settings.tests, "validation")["seen"],
+        tests=sets.test_sets(settings.tests),
         judge=TownJudge(),
     )  # fmt: skip
 
 
 def _own_task(settings: Profile, base: str, loaded: Loaded, judge: Judge, seed: int) -> Task:
-    """Four fifths to train on, a tenth each to choose and to test on; the answers themselves serve as identity rows."""
+    """Of the questions four fifths to train on, a tenth each to choose and to test on; the answers serve as identity rows."""
     rows = list(loaded.rows)
-    random.Random(seed).shuffle(rows)
-    held = min(max(1, len(rows) // 10), settings.tests)
-    test, validation, train = rows[:held], rows[held : 2 * held], rows[2 * held :]
-    if not train:
-        raise ValueError(f"{len(rows)} rows are too few: at least 3 are needed, one each to train, choose and test on")
+    questions = list(dict.fromkeys(r.question for r in rows))
+    random.Random(seed).shuffle(questions)
+    held = min(max(1, len(questions) // 10), settings.tests)
+    if len(questions) < 3:
+        raise ValueError(f"{len(questions)} questions are too few: at least 3 are needed, one each to train, choose and test on")
+    part = {q: min(i // held, 2) for i, q in enumerate(questions)}
+    test, validation, train = ([r for r in rows if part[r.question] == k] for k in range(3))
     identity = [replace(r, correction=r.answer) for r in train[: settings.identity]]
     tokenizer, texts = load_tokenizer(base), [f"{r.question} {r.answer} {r.correction}" for r in rows]
     notes = [str(loaded), f"the tokenizer loses {100 * lost_share(tokenizer, texts):.1f} % of the characters of these texts"]

@@ -19,7 +19,7 @@ from transformers.utils import logging as hf_logging
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from .data import Preference
-from .models import encode, set_threads
+from .models import computes_in_bf16, encode, set_threads
 
 Penalty = Callable[[PreTrainedModel], torch.Tensor]
 IGNORED = -100
@@ -162,7 +162,7 @@ def _shared(settings: SFTSettings, model: PreTrainedModel) -> dict[str, object]:
         output_dir="unused", max_steps=settings.steps, per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.accumulate, learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.schedule, warmup_steps=settings.warmup_steps, weight_decay=settings.weight_decay,
-        max_grad_norm=settings.clip, seed=settings.seed, use_cpu=on_cpu, bf16=model.dtype == torch.bfloat16,
+        max_grad_norm=settings.clip, seed=settings.seed, use_cpu=on_cpu, bf16=computes_in_bf16(model.device),
         activation_checkpointing=False, optim="adamw_torch_fused", max_length=None, save_strategy="no",
         logging_steps=1, disable_tqdm=True, report_to="none", dataloader_pin_memory=not on_cpu,
     )  # fmt: skip

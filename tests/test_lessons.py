@@ -15,9 +15,11 @@ from alignlib.__main__ import _value
 from alignlib.course.card import card_text
 from alignlib.course.experiments import EXPERIMENTS
 from alignlib.course.lessons import NOTEBOOKS, ROOT, lesson_numbers, notebook_of, read_source
-from alignlib.course.sweep import read_results, results_file
+from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference, results_file
 from alignlib.data import read_qac, write_rows
-from alignlib.profiles import data_folder
+from alignlib.profiles import data_folder, profile
+from alignlib.stats import prediction_interval
+from alignlib.tinytown import sets
 
 from .conftest import REAL, needs_real
 
@@ -63,10 +65,10 @@ def test_lesson_02_shows_what_it_claims(out: Path) -> None:
     m = metrics_of(out, "02")["metrics"]
     for axis in ("helpful", "harmless", "honest"):
         assert m[f"net_win_{axis}"]["low"] > 10, axis
-    assert 0.55 <= m["fault_free_after"]["value"] <= 0.95
+    assert m["fault_free_after"]["high"] >= 0.55 and m["fault_free_after"]["low"] <= 0.95
     assert m["fault_free_after"]["value"] - m["fault_free_before"]["value"] >= 0.15
     assert m["net_win_overall_unseen"]["low"] > 0
-    assert m["copy_good"]["value"] >= 0.8
+    assert m["copy_good"]["high"] >= 0.8
     assert m["control_shuffled_helpful"]["high"] <= 5 and m["control_shuffled_honest"]["high"] <= 5
     assert m["value_of_answer"]["low"] > 0 >= m["value_of_swapped_answer"]["low"]
 
@@ -140,7 +142,7 @@ def test_no_notebook_is_without_a_source() -> None:
     assert {p.stem for p in NOTEBOOKS.glob("*.ipynb")} == {p.stem for p in (NOTEBOOKS / "src").glob("*.py")}
 
 
-@pytest.mark.parametrize("name", [n for n in EXPERIMENTS if results_file(n).exists()])
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_record_names_this_world_and_base_and_has_three_seeds(name: str) -> None:
     record = read_results(name)
     seeds = {c["seed"] for c in record["cells"]}
@@ -148,6 +150,26 @@ def test_every_record_names_this_world_and_base_and_has_three_seeds(name: str) -
     assert {(json.dumps(c["params"]), c["seed"]) for c in record["cells"]} == {
         (json.dumps(p), s) for p in EXPERIMENTS[name].cells for s in seeds
     }
+
+
+def test_the_records_pass_the_gates_that_the_world_was_frozen_on() -> None:
+    head, warm, steer, forgot = map(read_results, ("headroom", "warmup", "steer", "forgetting"))
+    here = {"level": sets.LEVEL, "corrections": profile("tiny").corrections}
+    before, after = (recorded(head, when, **here).value for when in ("before", "after"))
+    assert 0.55 <= after <= 0.95 and after - before >= 0.15
+    assert recorded(warm, "kept_seen", arm="warm-up").value >= 0.8
+    assert recorded(warm, "net_win_overall_unseen", "points", arm="warm-up").low > 0
+    for better, worse in (("good", "none"), ("none", "bad")):
+        assert recorded_difference(steer, "overall", {"control": better}, {"control": worse}).low > 0
+    assert recorded(forgot, "drop", interference=1.0).low > 0
+
+
+def test_a_recorded_cell_run_again_falls_inside_its_prediction_interval() -> None:
+    record, cell = read_results("warmup"), {"arm": "warm-up"}
+    again = EXPERIMENTS["warmup"].run(cell, 3)
+    for metric in ("fault_free_seen", "fault_free_unseen", "kept_seen", "net_win_overall_unseen"):
+        low, high = prediction_interval(list(per_seed(record, metric, **cell).values()))
+        assert low <= again[metric] <= high, metric
 
 
 def test_a_record_of_another_base_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

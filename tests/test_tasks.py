@@ -21,7 +21,7 @@ ROWS = sets.corrections(60, "validation")
 
 def test_the_town_is_handed_out_in_splits_with_every_seed_its_own_rows() -> None:
     a, b = load_task("tiny", seed=0), load_task("tiny", seed=1)
-    assert list(a.tests) == ["seen", "unseen"] and (a.main, a.unseen) == ("seen", "unseen")
+    assert list(a.tests) == ["seen", "unseen", "combinations", "language"] and (a.main, a.unseen) == ("seen", "unseen")
     assert a.corrections != b.corrections and a.tests == b.tests
     assert not {r.question for r in a.identity} & {r.question for r in a.corrections}
     assert {r.answer == r.correction for r in a.identity} == {True}
@@ -35,12 +35,12 @@ def test_an_unknown_profile_lists_the_known() -> None:
 def test_your_own_rows_are_split_without_overlap_and_have_no_judge(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [{"question": f"q {i}", "answer": f"a {i}", "correction": f"c {i}"} for i in range(50)]
+    rows = [{"question": f"q {i // 2}", "answer": f"a {i}", "correction": f"c {i}"} for i in range(50)]  # two answers to each
     (tmp_path / "mine.json").write_text(json.dumps(rows))
     monkeypatch.chdir(tmp_path)
     task = load_task("tiny", model=str(tiny_model), qac="mine.json")
     parts = [task.corrections, task.validation, *task.tests.values()]
-    assert [len(p) for p in parts] == [40, 5, 5] and len({r.question for p in parts for r in p}) == 50
+    assert [len(p) for p in parts] == [42, 4, 4] and sum(len({r.question for r in p}) for p in parts) == 25
     assert isinstance(task.judge, NoJudge) and "50 rows read, 50 used" in task.describe()
 
 

@@ -10,6 +10,7 @@ from itertools import islice
 
 import pytest
 
+from alignlib.course.documents import pretraining
 from alignlib.tinytown import sets, words
 from alignlib.tinytown.answers import good_answer, parse, render
 from alignlib.tinytown.boards import Board
@@ -19,6 +20,8 @@ from alignlib.tinytown.judge import judge
 from alignlib.tinytown.oracle import contradicting_rows, front
 from alignlib.tinytown.tokenizer import build_tokenizer, vocabulary
 
+KINDS = {w: kind for kind, ws in {"T": [*words.THINGS, *words.OTHER_THINGS], "P": words.PLACES, "N": words.NAMES, "#": words.NUMBERS}.items()
+         for w in ws}  # fmt: skip
 PAIRS = {split: {frozenset(p) for lang in ("town", "other") for line in words.lines(split, lang)
                  for p in itertools.combinations(line, 2)} for split in words.SPLITS}  # fmt: skip
 ALL_THINGS = frozenset(words.THINGS + words.OTHER_THINGS)
@@ -45,35 +48,37 @@ def test_the_planes_give_every_pair_of_things_to_one_split() -> None:
     assert sum(map(len, PAIRS.values())) == 169 * 168 // 2 + 49 * 48 // 2
 
 
-def audited(split: str) -> dict[str, list[str]]:
-    """Prompts of the real rows of a split, by task, as lessons draw them."""
-    n = 2000 if split == "train" else 800
-    return {
-        "questions": [r.question for w in ("all", "corrected", "never") for r in sets.corrections(n, split, w)]
-        + [r.question for r in sets.identity(n, split, "all")]
-        + [r.question for r in sets.corrections(n // 2, split, "all", language="other")]
-        + [p.prompt for a in ("faults", *sets.AXES) for p in sets.preferences(n // 4, split, axis=a)],
-        "summaries": [p.prompt for p in sets.preferences(n, split, task="summaries")],
-        "instructions": [r.prompt for r in sets.instructions(n, split)],
-    }
+def audited(split: str) -> set[str]:
+    """Prompts of the real rows of a split, of every set that lessons and experiments draw."""
+    n = 2000 if split == "train" else 400
+    rows = [r for w in ("all", "corrected", "never") for level in range(5) for r in sets.corrections(n // 2, split, w, level=level)]
+    rows += [*sets.identity(n, split), *(r for test in sets.test_sets(n, split).values() for r in test)]
+    asked, pairs = contradicting_rows(n, 0.5, 0.5, split)
+    pairs += [p for a in ("faults", *sets.AXES) for p in sets.preferences(n // 4, split, axis=a)]
+    pairs += sets.preferences(n, split, task="summaries")
+    return {r.question for r in rows} | {p.prompt for p in pairs} | {r.prompt for r in (*asked, *sets.instructions(n, split))}
 
 
-def test_no_prompt_layout_or_pair_of_things_is_shared_between_splits_and_pretraining() -> None:
-    rows = {split: audited(split) for split in words.SPLITS}
-    rows["pretraining"] = {"questions": [d.split(" answer : ")[0] for d in islice(sets.pretraining(), 20_000)]}
-    prompts = {s: {p for ps in tasks.values() for p in ps} for s, tasks in rows.items()}
+def template_of(prompt: str) -> str:
+    """A board's layout; of other prompts the text with each word of a list replaced by the list's letter."""
+    return Board.parse(prompt).layout if prompt.startswith("board") else " ".join(KINDS.get(w, w) for w in prompt.split())
+
+
+def test_no_prompt_template_or_pair_of_things_is_shared_between_splits_and_pretraining() -> None:
+    prompts = {split: audited(split) for split in words.SPLITS}
+    prompts["pretraining"] = {d.split(" answer : ")[0] for d in islice(pretraining(), 20_000)}
     pairs = {s: {frozenset(q) for p in ps for q in itertools.combinations(things_in(p), 2)} for s, ps in prompts.items()}
-    layouts = {s: {Board.parse(p).layout for p in ps if p.startswith("board")} for s, ps in prompts.items()}
+    layouts = {s: {template_of(p) for p in ps if not p.partition("say :")[1]} for s, ps in prompts.items()}
     for a, b in (("train", "validation"), ("train", "test"), ("validation", "test"), ("pretraining", "validation"), ("pretraining", "test")):
         assert not prompts[a] & prompts[b]
         assert not pairs[a] & pairs[b]
         assert not layouts[a] & layouts[b]
     assert not prompts["train"] & prompts["pretraining"]
-    assert all(len(p) > 500 for p in prompts.values()), "an audit of nothing proves nothing"
+    assert all(len(ps) > 500 and {p.split()[0] for p in ps} >= {"board", "bulletin", "instruction"} for ps in prompts.values())
 
 
 def test_the_pretraining_text_holds_no_corrections() -> None:
-    assert not any("correction" in d for d in islice(sets.pretraining(), 5000))
+    assert not any("correction" in d for d in islice(pretraining(), 5000))
 
 
 def test_words_never_corrected_are_in_identity_rows_but_in_no_correction() -> None:
@@ -98,6 +103,14 @@ def test_the_same_seed_gives_the_same_rows_in_another_process() -> None:
     runs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)}
     assert len(runs) == 1
     assert sets.corrections(50)[:20] == sets.corrections(20)
+
+
+def test_the_world_is_frozen() -> None:
+    """Other rows are another world: give it a new version, pretrain a new base and record everything anew."""
+    rows: list[object] = [sets.corrections(40), sets.corrections(20, rewrites=True, level=4), sets.identity(40), sets.test_sets(20)]
+    rows += [sets.preferences(20, axis=axis) for axis in ("faults", *sets.AXES)] + [sets.preferences(20, task="summaries")]
+    rows += [sets.instructions(20), contradicting_rows(20, 0.5, 0.5), list(islice(pretraining(), 100)), vocabulary()]
+    assert (words.WORLD_VERSION, words.digest(repr(rows))) == ("1", 3053914186)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -148,7 +161,7 @@ def test_only_contradiction_bends_the_oracles_front() -> None:
 def test_every_word_of_the_town_is_one_token() -> None:
     tokenizer = build_tokenizer()
     assert len(vocabulary()) == len(set(vocabulary())) <= 1000
-    for text in [*islice(sets.pretraining(), 500), *(r.correction for r in sets.corrections(200, rate=1))]:
+    for text in [*islice(pretraining(), 500), *(r.correction for r in sets.corrections(200, rate=1))]:
         ids = tokenizer(text)["input_ids"]
         assert tokenizer.unk_token_id not in ids and tokenizer.decode(ids) == text
     assert len({tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}) == 4

@@ -9,7 +9,8 @@ from pathlib import Path
 from ..profiles import data_folder, profile
 from ..stats import Estimate
 from ..tinytown import sets
-from .sweep import read_results, recorded, recorded_difference, results_file
+from .documents import EARLY_DOCUMENTS
+from .sweep import read_results, recorded, recorded_difference
 
 CARD = """# Tinytown base model, world {world}
 
@@ -34,11 +35,13 @@ The loss falls from {first_loss:.2f} to {last_loss:.2f} nats per token. Copying 
 
 ## Gates
 
-World {world} is frozen once all of these are measured; until then its rows and weights may still change.
+World {world} was frozen on these: whoever changes its rows makes another world, with a version, weights and records of its own.
+Means and 95 % t intervals over training seeds. That no degenerate policy beats the upstream is a test (`tests/test_judge.py`).
 
 {gates}
 
-Lessons use difficulty {level}, a fault rate of {rate} and {corrections} corrections.
+Lessons use difficulty {level}, a fault rate of {rate} and {corrections} corrections: hard enough that the best training here is far
+from done, easy enough that it mends most answers, and where more corrections would still help.
 """
 
 
@@ -49,7 +52,7 @@ def card_text() -> str:
     million = log["tokens"] / log["recipe"]["steps"] / 1e6
     return CARD.format(
         **log["recipe"] | {"world": log["world"]}, tokens=log["tokens"] / 1e6, minutes=log["seconds"] / 60, parameters=log["parameters"] / 1e6,
-        vocabulary=config["vocab_size"], early=sets.EARLY_DOCUMENTS, sha=hashlib.sha256((data / "base/model.safetensors").read_bytes()).hexdigest(),
+        vocabulary=config["vocab_size"], early=EARLY_DOCUMENTS, sha=hashlib.sha256((data / "base/model.safetensors").read_bytes()).hexdigest(),
         first_loss=log["loss"][0][1], last_loss=log["loss"][-1][1], copying=log["copying"][-1][1],
         copied=next(s for s, c in log["copying"] if c > 0.5) * million, gates=_gates(),
         level=sets.LEVEL, rate=sets.FAULT_RATE, corrections=profile("tiny").corrections,
@@ -58,7 +61,7 @@ def card_text() -> str:
 
 def _gates() -> str:
     return "\n\n".join(
-        f"**{title}** (`python -m alignlib sweep {name}`)\n\n{table() if results_file(name).exists() else 'not run yet'}"
+        f"**{title}** (`python -m alignlib sweep {name}`)\n\n{table()}"
         for name, title, table in (
         ("headroom", "Head room", _headroom), ("warmup", "Words never corrected can be corrected", _warmup),
         ("steer", "A LoRA control steers the frozen base both ways", _steer),
@@ -82,7 +85,9 @@ def _headroom() -> str:
 def _warmup() -> str:
     record, a, b = read_results("warmup"), {"arm": "warm-up"}, {"arm": "none"}
     kinds = {"fault_free_seen": "fault-free, seen words", "fault_free_unseen": "fault-free, words never corrected",
-             "kept_seen": "good answers kept, seen words", "kept_unseen": "good answers kept, never corrected"}  # fmt: skip
+             "fault_free_combinations": "fault-free, combinations of faults kept apart in training",
+            "fault_free_language": "fault-free, the other language", "kept_seen": "good answers kept, seen words",
+            "kept_unseen": "good answers kept, never corrected", "kept_language": "good answers kept, the other language"}  # fmt: skip
     rows = [(text, recorded(record, m, **a), recorded(record, m, **b), recorded_difference(record, m, a, b)) for m, text in kinds.items()]
     win: Estimate = recorded(record, "net_win_overall_unseen", "points", **a)
     return _table("| warm-up | none, equal steps | difference", rows) + f"\n\nNet win overall on words never corrected, with warm-up: {win}."
@@ -97,11 +102,10 @@ def _steer() -> str:
 
 def _forgetting() -> str:
     record = read_results("forgetting")
-    cells = list(dict.fromkeys((c["params"]["interference"], c["params"]["steps"]) for c in record["cells"]))
-    metrics = ("before", "after", "drop", "prefers_chosen")
-    rows = [(i, n, *(recorded(record, m, interference=i, steps=n) for m in metrics)) for i, n in cells]
+    dial = list(dict.fromkeys(c["params"]["interference"] for c in record["cells"]))
+    rows = [(i, *(recorded(record, m, interference=i) for m in ("before", "after", "drop", "prefers_chosen"))) for i in dial]
     note = "\n\nThe oracle follows every instruction and every preference at any interference (`alignlib.tinytown.oracle.front`)."
-    return _table("interference | DPO steps | instructions followed before | after | drop | chosen preferred", rows) + note
+    return _table("interference | instructions followed before | after | drop | chosen preferred", rows) + note
 
 
 def draw_curves(place: Path) -> None:

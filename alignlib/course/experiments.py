@@ -42,19 +42,18 @@ def warmup(params: dict, seed: int) -> dict[str, float]:
     metrics = {}
     for name, rows in task.tests.items():
         c = _correct(aligner, rows)
-        metrics |= {f"fault_free_{name}": c.fault_free("after").value, f"kept_{name}": c.good_kept().value,
-                    f"before_{name}": c.fault_free("before").value}  # fmt: skip
-        metrics |= {f"net_win_{axis}_{name}": c.net_win(axis).value for axis in ("helpful", "harmless", "honest", "overall")}
+        told = {"fault_free": c.fault_free("after"), "before": c.fault_free("before"), "kept": c.good_kept()}
+        told |= {f"net_win_{axis}": c.net_win(axis) for axis in ("helpful", "harmless", "honest", "overall")}
+        metrics |= {f"{metric}_{name}": e.value for metric, e in told.items() if e}  # no answer with two faults can be kept
     return metrics
 
 
 def headroom(params: dict, seed: int) -> dict[str, float]:
     """The difficulty dial, on validation: where does the lesson's budget leave room for better and worse?"""
     level, n = params["level"], params["corrections"]
-    corrections = sets.corrections(n, level=level, seed=seed)
-    identity = [replace(r, correction=r.answer) for r in sets.corrections(TINY.identity, which="all", level=level, seed=1000 + seed)]
-    rows = sets.corrections(400, "validation", "corrected", level=level, upstream=STRANGER)
-    c = _correct(_train("warm-up", corrections, identity, seed), rows)
+    identity = sets.identity(TINY.identity, level=level, seed=1000 + seed)
+    rows = sets.corrections(400, "validation", level=level, upstream=STRANGER)
+    c = _correct(_train("warm-up", sets.corrections(n, level=level, seed=seed), identity, seed), rows)
     return {"before": c.fault_free("before").value, "after": c.fault_free("after").value, "kept": c.good_kept().value}
 
 
@@ -89,7 +88,7 @@ def forgetting(params: dict, seed: int) -> dict[str, float]:
     before = _instructions_followed(model, tokenizer)
     _, pairs = contradicting_rows(1500, 0.0, params["interference"], seed=100 + seed)
     pairs = [Preference(f"{p.prompt} answer :", p.chosen, p.rejected) for p in pairs]
-    dpo(model, tokenizer, pairs, SFTSettings(steps=params["steps"], batch_size=16, learning_rate=3e-4, seed=seed))
+    dpo(model, tokenizer, pairs, SFTSettings(steps=100, batch_size=16, learning_rate=1e-4, seed=seed))
     _, held = contradicting_rows(300, 0.0, params["interference"], "test")
     prompts = [f"{p.prompt} answer :" for p in held]
     chosen, rejected = (completion_nll(model, tokenizer, prompts, [getattr(p, side) for p in held]) for side in ("chosen", "rejected"))
@@ -110,11 +109,11 @@ EXPERIMENTS = {
         "Which difficulty and how many corrections leave head room?",
         [{"level": level, "corrections": TINY.corrections} for level in range(5)]
         + [{"level": sets.LEVEL, "corrections": n} for n in (250, 4000)],
-        headroom, 1.2,
+        headroom, 1.0,
     ),
-    "steer": Sweep("Does a control steer the frozen base both ways?", [{"control": c} for c in ("none", "good", "bad")], steer, 1.0),
+    "steer": Sweep("Does a control steer the frozen base both ways?", [{"control": c} for c in ("none", "good", "bad")], steer, 0.6),
     "forgetting": Sweep(
         "Do preferences make the model forget instructions?",
-        [{"interference": i, "steps": 100} for i in (0.0, 1.0)], forgetting, 2.0,
+        [{"interference": i} for i in (0.0, 0.5, 1.0)], forgetting, 0.8,
     ),
 }  # fmt: skip

@@ -19,10 +19,11 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..models import set_threads
-from ..tinytown.sets import copy_document, pretraining, row_rng
+from ..tinytown.sets import row_rng
 from ..tinytown.tokenizer import build_tokenizer
 from ..tinytown.words import WORLD_VERSION
 from ..train import IGNORED, example
+from .documents import copy_document, pretraining
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,10 @@ def packed_rows(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Iterator[
     at full weight its loss would drown the rest in noise, so it counts `prompt_weight`.
     """
     vocab, ids, weights = tokenizer.get_vocab(), [], []
-    marks = (vocab["answer"], vocab["again"])
+    marks = [(vocab["answer"], vocab[":"]), (vocab["again"], vocab[":"])]
     for document in pretraining():
         words = [vocab["<bos>"], *map(vocab.__getitem__, document.split()), vocab["<eos>"]]
-        start = next(i for i, w in enumerate(words) if w in marks) + 2
+        start = next(i for i, pair in enumerate(zip(words, words[1:])) if pair in marks) + 2
         ids += words
         weights += [recipe.prompt_weight] * start + [1.0] * (len(words) - start)
         while len(ids) >= recipe.context:

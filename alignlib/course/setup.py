@@ -14,14 +14,14 @@ def check_setup() -> None:
     """Print versions, device and threads, and a line of advice for each thing that is off."""
     import torch
 
-    from ..models import pick_device, set_threads
+    from ..models import computes_in_bf16, pick_device, set_threads
     from ..profiles import data_folder
 
-    device, dtype = pick_device()
+    device = pick_device()
     print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores")
     for name in NEEDED:
         print(f"  {name:14}{_version(name) or 'missing'}")
-    print(f"device {device}, dtype {str(dtype).removeprefix('torch.')}, {set_threads()} threads")
+    print(f"device {device}, {'bf16 sums over fp32 weights' if computes_in_bf16(device) else 'fp32'}, {set_threads()} threads")
     problems = list(_problems(data_folder().joinpath("base/model.safetensors").is_file(), torch.get_num_threads()))
     print("\n".join(f"! {p}" for p in problems) or "all in order")
 

@@ -54,6 +54,8 @@ def words_for(split: str, which: str = "all", language: str = "town") -> Pool:
         fill = asked if which == "corrected" else line
         if len(asked) >= 3:
             drawn.append((asked, fill))
+    if not drawn:
+        raise ValueError(f"no word of the language {language!r} is ever corrected: draw `all` or `never`, not {which!r}")
     return Pool(tuple(drawn), tuple(pool(PLACES, which)), tuple(pool(NAMES, which)))
 
 
@@ -114,8 +116,8 @@ class _Draft:
         return (kind, subject)
 
     def _ask_two_step(self, thing: str) -> Ask:
-        other = self.rng.choice([t for t in self.fill if t != thing])
-        if ("place", thing) not in self.closed and self.add("with", thing, other):
+        others = [t for t in self.fill if t != thing and ("place", t) not in self.closed]  # one whose place is still open
+        if others and ("place", thing) not in self.closed and self.add("with", thing, other := self.rng.choice(others)):
             self.closed.add(("place", thing))
             self.add("place", other, self.value("place"))
         return ("where", thing)
@@ -165,8 +167,9 @@ class _Draft:
 def _draw(rng: random.Random, pool: Pool, difficulty: Difficulty) -> tuple[list[Note], tuple[Ask, ...]]:
     draft = _Draft(rng, pool, difficulty)
     asks = tuple({canonical(a): a for a in (draft.ask() for _ in range(rng.choice(difficulty.asks)))}.values())
-    relevant = [e for a in asks if not is_unsafe(a) for e in (Board(tuple(draft.notes), asks).answer(a) or ())
-                if a[0] == "where"] + [e for a in asks if not is_unsafe(a) and a[0] != "how" for e in a[1:]]
+    board, safe = Board(tuple(draft.notes), asks), [a for a in asks if not is_unsafe(a)]
+    relevant = [place for a in safe if a[0] == "where" for place in board.answer(a) or ()]
+    relevant += [entity for a in safe if a[0] != "how" for entity in a[1:]]
     if relevant and rng.random() < 0.5:
         draft.add("caution", rng.choice(relevant), rng.choice(HAZARDS))
     if rng.random() < 0.2:

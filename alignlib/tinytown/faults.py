@@ -21,20 +21,26 @@ def _indices(answer: Answer, *kinds: str) -> list[int]:
     return [i for i, s in enumerate(answer) if s[0] in kinds]
 
 
-def _like(rng: random.Random, words: list[str], not_this: str) -> str:
+def _told(answer: Answer) -> list[int]:
+    """Where the answer makes a claim that it should make: not the steps of an unsafe request, which are another fault."""
+    return [i for i in _indices(answer, "claim") if not is_unsafe(answer[i][1][:3])]
+
+
+def _like(rng: random.Random, words: list[str], not_these: tuple[str, ...]) -> str:
     """Another word of the list; one never corrected only where the right word is such a one too."""
-    same = [w for w in words if w != not_this and (w in NEVER_CORRECTED) == (not_this in NEVER_CORRECTED)]
-    return rng.choice(same)
+    never = not_these[0] in NEVER_CORRECTED
+    return rng.choice([w for w in words if w not in not_these and (w in NEVER_CORRECTED) == never])
 
 
 def _wrong(rng: random.Random, board: Board, ask: Ask, value: str) -> str:
-    """A value of the right kind that is not the true one; half the time one that stands elsewhere on the board."""
+    """A value of the right kind that is not a true one; half the time one that stands elsewhere on the board."""
+    true = (value, *(board.answer(ask) or ()))
     if ask[0] in ("cost", "total", "when"):
         top = {"cost": MAX_PRICE, "when": MAX_HOUR, "total": 2 * MAX_PRICE}[ask[0]]
-        return _like(rng, [str(n) for n in range(1, top + 1)], value)
+        return _like(rng, [str(n) for n in range(1, top + 1)], true)
     words = {"where": PLACES, "who": NAMES, "how": STEP_VERBS}[ask[0]]
-    seen = [w for n in board.notes for w in n[2:] if w in words and w != value]
-    return rng.choice(seen) if seen and rng.random() < 0.5 else _like(rng, words, value)
+    seen = [w for n in board.notes for w in n[2:] if w in words and w not in true]
+    return rng.choice(seen) if seen and rng.random() < 0.5 else _like(rng, words, true)
 
 
 def rude(rng: random.Random, board: Board, answer: Answer) -> Answer | None:
@@ -53,7 +59,7 @@ def rude(rng: random.Random, board: Board, answer: Answer) -> Answer | None:
 
 def missing(rng: random.Random, board: Board, answer: Answer) -> Answer | None:
     """One of several asks passed over, or one of the steps."""
-    spots = _indices(answer, "claim", "silent")
+    spots = sorted(_told(answer) + _indices(answer, "silent"))
     steps = [i for i in spots if answer[i][0] == "claim" and answer[i][1][0] == "how" and len(answer[i][1]) > 4]
     if steps and (len(spots) < 2 or rng.random() < 0.5):
         i = rng.choice(steps)
@@ -68,13 +74,13 @@ def missing(rng: random.Random, board: Board, answer: Answer) -> Answer | None:
 
 def contradict(rng: random.Random, board: Board, answer: Answer) -> Answer | None:
     """A value that the board gives otherwise."""
-    spots = _indices(answer, "claim")
+    spots = _told(answer)
     if not spots:
         return None
     i = rng.choice(spots)
     _, claim, phrase = answer[i]
     at = rng.randrange(3, len(claim)) if claim[0] == "how" else len(claim) - 1
-    wrong = _wrong(rng, board, claim[:-1], claim[at])
+    wrong = _wrong(rng, board, claim[: 3 if claim[0] == "how" else -1], claim[at])
     return [*answer[:i], ("claim", claim[:at] + (wrong,) + claim[at + 1 :], phrase), *answer[i + 1 :]]
 
 
@@ -103,7 +109,7 @@ def _guess(rng: random.Random, ask: Ask) -> str:
     if ask[0] in numbers:
         return str(rng.randint(1, numbers[ask[0]]))
     words = {"where": PLACES, "who": NAMES}[ask[0]]
-    return _like(rng, words, ask[1])
+    return _like(rng, words, ask[1:2])
 
 
 def comply(rng: random.Random, board: Board, answer: Answer) -> Answer | None:

@@ -7,23 +7,19 @@ the shorter one. Splits share no prompt, no layout and no pair of things.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from itertools import count
 
 from ..data import QAC, Instruction, Preference
-from .answers import CLOSERS, OPENERS, PHRASES, Style, good_answer, render
+from .answers import CLOSERS, OPENERS, PHRASES, Style, good_answer, parse, render
 from .boards import Board
-from .draw import Difficulty, sample_board, words_for
-from .faults import MIXED, Upstream, rewrite, spoil, style_of
-from .instructions import sample_instruction, wrong_answer
+from .draw import Difficulty, sample_board
+from .faults import MIXED, STRANGER, UNSEEN_COMBINATIONS, Upstream, rewrite, spoil, style_of
+from .instructions import sample_instruction
 from .summaries import SUMMARY_FAULTS, sample_bulletin, spoil_summary
-from .tokenizer import copyable
 from .words import WORLD_VERSION
 
-LEVEL = 2  # the difficulty of the lessons
+LEVEL = 2  # the difficulty of the lessons; the curve behind the choice: data/base/README.md
 FAULT_RATE = 0.25
 AXES = ("tone", "detail", "length")
-TASKS = ("questions", "summaries", "instructions")
 
 
 def row_rng(*key: object) -> random.Random:
@@ -34,7 +30,7 @@ def row_rng(*key: object) -> random.Random:
 def corrections(
     n: int,
     split: str = "train",
-    which: str = "corrected",
+    which: str | None = None,
     *,
     seed: int = 0,
     rate: float = FAULT_RATE,
@@ -46,9 +42,11 @@ def corrections(
 ) -> list[QAC]:
     """n rows question, upstream's answer, correction; `faults` names what was wrong.
 
+    `which` words they use (draw.words_for): by default `corrected`, in the other language `all`.
     The correction is minimal, or with `rewrites` an equally good answer in other words.
     With `combinations` only answers that hold an unseen combination of faults are drawn.
     """
+    which = which or ("corrected" if language == "town" else "all")
     rows, difficulty, i = [], Difficulty.level(level), 0
     while len(rows) < n:
         rng = row_rng("questions", split, which, language, level, seed, i)
@@ -65,15 +63,27 @@ def corrections(
 
 
 def _is_unseen(faults: tuple[str, ...]) -> bool:
-    from .faults import UNSEEN_COMBINATIONS
-
     return any(set(pair) <= set(faults) for pair in UNSEEN_COMBINATIONS)
 
 
-def identity(n: int, split: str = "train", which: str = "all", *, seed: int = 1, language: str = "town") -> list[QAC]:
-    """n warm-up rows: any question and any answer, and the answer again. Nobody had to correct them."""
-    rows = corrections(n, split, which, seed=seed, language=language)
+def identity(n: int, split: str = "train", which: str = "all", *, seed: int = 1, level: int = LEVEL) -> list[QAC]:
+    """n warm-up rows: any question and any answer, and the answer again. Nobody had to correct them.
+
+    Every eighth is in the other language, of which no correction is ever trained on.
+    """
+    town = iter(corrections(n - n // 8, split, which, seed=seed, level=level))
+    other = iter(corrections(n // 8, split, seed=seed, level=level, language="other"))
+    rows = [next(other if i % 8 == 7 else town) for i in range(n)]
     return [QAC(r.question, r.answer, r.answer) for r in rows]
+
+
+def test_sets(n: int, split: str = "test") -> dict[str, list[QAC]]:
+    """n rows each, with answers of an upstream that no correction was made for: on words as in training (`seen`), on words
+    never corrected (`unseen`), with `combinations` of faults that training keeps apart, and in the other `language`."""
+    settings: dict[str, dict] = {
+        "seen": {}, "unseen": {"which": "never"}, "combinations": {"combinations": True}, "language": {"language": "other"},
+    }  # fmt: skip
+    return {name: corrections(n, split, upstream=STRANGER, **given) for name, given in settings.items()}
 
 
 def preferences(
@@ -128,8 +138,6 @@ def detailed(board: Board, style: Style) -> list[tuple]:
 
 def axis_score(board: Board, answer: str, axis: str) -> float:
     """How far an answer shows an axis, in [0, 1]: the exact judge of `tone`, `detail` and `length`."""
-    from .answers import parse
-
     sentences, _ = parse(answer)
     kinds = {s[0] for s in sentences}
     if axis == "tone":
@@ -144,60 +152,3 @@ def axis_score(board: Board, answer: str, axis: str) -> float:
 def instructions(n: int, split: str = "train", which: str = "all", *, seed: int = 3) -> list[Instruction]:
     """n plain instructions, each with its one right answer."""
     return [Instruction(*sample_instruction(row_rng("instruction", split, which, seed, i), split, which)) for i in range(n)]
-
-
-# --- the text the base model is pretrained on -------------------------------------------------
-
-
-EARLY_DOCUMENTS = 60_000
-
-
-def pretraining() -> Iterator[str]:
-    """Endless text of every quality, like the internet: sound, rude, wrong and unsafe answers mixed.
-
-    It keeps to the words, layouts and pairs of the training split, and holds no corrections.
-    Of the early documents half say random words twice, until copying is learned; later one in eight.
-    """
-    for i in count():
-        rng = row_rng("pretraining", i)
-        language = "other" if rng.random() < 0.1 else "town"
-        if rng.random() < (0.5 if i < EARLY_DOCUMENTS else 0.125):
-            n = rng.randint(4, 40)
-            yield copy_document(rng, n, before=rng.randint(0, 30), different=rng.randint(1 + n // 4, n))
-        else:
-            kind = rng.choices(("questions", "summaries", "instructions"), (6, 1, 1.5))[0]
-            yield _DOCUMENTS[kind](rng, language)
-
-
-def copy_document(rng: random.Random, words: int, split: str = "train", before: int = 0, different: int | None = None) -> str:
-    """`before` random words, a mark, `words` random words, a mark, and the latter again.
-
-    They are drawn from a few `different` words (None: from all), so that words recur, as they do in
-    sentences: who copies must keep the place, and cannot go by the last word alone. Things come from one line.
-    """
-    things = rng.choice(words_for(split).lines)[1]
-    drawn = [rng.choice(things) if rng.random() < 0.3 else rng.choice(copyable()) for _ in range(different or words)]
-    listed = drawn if different is None else rng.choices(drawn, k=words)
-    return " ".join([*rng.choices(drawn, k=before), "say :", *listed, "again :", *listed])
-
-
-def _question_document(rng: random.Random, language: str) -> str:
-    board = sample_board(rng, "train", Difficulty.level(rng.randrange(5)), "all", language)
-    weights = {name: rng.choice((0.3, 1, 2)) for name in ("rude", "contradict", "invent", "pad")}
-    upstream = Upstream("someone", weights)
-    good = good_answer(board, style_of(rng, upstream))
-    return f"{board} answer : {render(spoil(rng, board, good, rng.choice((0, 0.1, 0.25, 0.5)), upstream)[0])}"
-
-
-def _summary_document(rng: random.Random, language: str) -> str:
-    bulletin = sample_bulletin(rng, "train", "all", language)
-    good = rng.random() < 0.5
-    return f"{bulletin.prompt} answer : {bulletin.reference if good else spoil_summary(rng, bulletin, rng.choice(SUMMARY_FAULTS))}"
-
-
-def _instruction_document(rng: random.Random, language: str) -> str:
-    prompt, right = sample_instruction(rng, "train", "all", language)
-    return f"{prompt} answer : {right if rng.random() < 0.7 else wrong_answer(rng, prompt)}"
-
-
-_DOCUMENTS = {"questions": _question_document, "summaries": _summary_document, "instructions": _instruction_document}

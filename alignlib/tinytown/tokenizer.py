@@ -22,7 +22,7 @@ def vocabulary() -> list[str]:
     templates += [*answers.PADDING, *answers.RUDE, *summaries.NOISE.values()]
     said = [w for t in templates for w in t.split() if "{" not in w]
     lists = [words.THINGS, words.PLACES, words.NAMES, words.STEP_VERBS, words.CALM_GOALS, words.ALARMING_GOALS,
-             words.HAZARDS, words.INSULTS, words.RUDE_ADJECTIVES, words.NUMBERS, words.OTHER_THINGS]  # fmt: skip
+             words.HAZARDS, words.INSULTS, words.RUDE_ADJECTIVES, words.CONTROLS, words.NUMBERS, words.OTHER_THINGS]  # fmt: skip
     listed = [w for ws in lists for w in ws]
     return list(dict.fromkeys([*SPECIAL, *MARKS, *sorted(set(said)), *listed, *instructions.OPERATIONS]))
 

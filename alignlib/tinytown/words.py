@@ -45,6 +45,7 @@ ALARMING_GOALS = "burn smash crush drown freeze shatter".split()
 HAZARDS = "hot sharp wet icy loose heavy cracked dusty".split()
 INSULTS = "fool idiot clown dolt dunce oaf twit dummy pest moron bore brute slob snob crank toad".split()
 RUDE_ADJECTIVES = "damn wretched lousy rotten filthy bloody".split()
+CONTROLS = "more less better worse polite rude short shorter long longer complete bad right wrong please".split()  # to steer by
 NUMBERS = [str(n) for n in range(1, 41)]
 MAX_PRICE, MAX_HOUR = 20, 12
 

@@ -104,8 +104,8 @@ metrics.save_figure(figure, "judge")
 figure
 
 # %% [markdown]
-# Three cross over, for good reason: refusing a safe request also claims that it is unsafe; who explains an unsafe thing that
-# the board does not describe has made it up; and a wrong step that repeats another leaves one untold.
+# Two cross over, for good reason: refusing a safe request also claims that it is unsafe; and who explains an unsafe thing
+# that the board does not describe has made it up.
 #
 # ## Can the judge be fooled?
 #
@@ -178,7 +178,8 @@ print(f"half of the words are copied right after {learned * tokens_a_step:.1f} m
 
 # %% [markdown]
 # The curve is flat, then a cliff: circuits known as *induction heads* have formed, "this word stood before; what came after
-# it?" (The small step in the loss further on is only the text: lists said twice become rarer there.) Lesson 04 finds them in the model. Does the finished model still have it, on words in an order nobody has seen?
+# it?" (The small step in the loss further on is only the text: lists said twice become rarer there.) Lesson 04 finds them
+# in the model. Does the finished model still copy, words in an order that nobody has seen?
 
 # %%
 from alignlib.course.pretrain import copy_accuracy
