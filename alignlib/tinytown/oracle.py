@@ -3,10 +3,9 @@
 contradiction  the share of preference prompts for which an instruction demands what the
                preference rejects. On those nobody can have both; the front bends.
 interference   the share of preference pairs that reward a manner, warm and wordy, on prompts of
-               their own; the rest set sound answers against spoilt ones. Who learns the manner learns
-               to go on after a sentence that has said it all, and tends to carry that into plain
-               instructions, where it is wrong (measured: `sweep forgetting`). Both can be had, so the
-               front does not bend: methods can help.
+               their own, where plain instructions want few words; the rest set sound answers against
+               spoilt ones. Both can be had, so the front does not bend: methods can help. What it
+               costs the instructions is measured by `sweep forgetting`.
 """
 
 from __future__ import annotations

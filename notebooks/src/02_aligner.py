@@ -159,7 +159,7 @@ print(f"Two shares of {n} prompts must differ by {100 * smallest_difference(n):.
 
 # %% [markdown]
 # The two arms lie close together: our base model learned to copy long before this lesson (lesson 00 shows when), so a
-# warm-up in copying has little left to teach it. One training seed cannot tell a small gain from none; here are three, recorded, on
+# warm-up in copying has little left to teach it. One training seed cannot tell a small gain from none; here are five, recorded, on
 # four test sets: `seen` and `unseen` words as above, `combinations` of faults that training kept apart, and another
 # `language`, whose things occur in identity rows and in no correction:
 
@@ -175,10 +175,10 @@ for metric, unit in (("fault_free", "rate"), ("kept", "rate"), ("net_win_overall
             print(f"{metric:16}{test:13}with warm-up {recorded(record, name, unit, **warm_cell)}, more than without by {gain}")
 
 # %% [markdown]
-# On the town's own words there is no gain that three seeds can show. In the other language there may be one: the corrected
-# answers win more often and good answers are kept more often. That is where one would look for it, since those words occur
-# in identity rows and in no correction; but it is one test set of four, and the share without fault does not move: a lead,
-# not yet a finding.
+# On the town's own words there is no gain that five seeds can show. In the other language there is: the corrected answers win
+# more often overall, by points that stay above zero, while the share without any fault does not move. That is where one would
+# look for it, since those words occur in identity rows and in no correction; but it is one difference of eleven printed here,
+# and whether it is the *copying* or the mere *sight* of the words that helps, this design cannot tell.
 #
 # ## Controls: who else would have won?
 #
@@ -228,4 +228,4 @@ print("written to", metrics.write().name)
 # | the paper | here |
 # |---|---|
 # | an Aligner of 2 to 13 B parameters raises helpfulness and harmlessness of 11 upstream models (Table 1) | 0.9 M parameters, one upstream it was not trained on: the net wins above |
-# | warming up on 20 % identity rows is best (Fig. 3; the evidence is thin) | with a base that can copy, the recorded gain over three seeds, above, is what there is; its interval says whether it is any |
+# | warming up on 20 % identity rows is best (Fig. 3; the evidence is thin) | with a base that can copy, the recorded gain over five seeds, above, is what there is; its interval says whether it is any |
