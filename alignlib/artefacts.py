@@ -1,8 +1,9 @@
 """The cache of trained things: built once, loaded whole or not at all, safe to delete.
 
-An artefact is a folder, keyed by its name and everything it was made from (rows, the
-base's weights, settings, seed, library versions). It is built in a folder beside its
-place and renamed when complete, so a killed run leaves nothing that could be loaded.
+An artefact is a folder, keyed by its name and everything it was made from: rows, the
+base's weights, settings, seed, libraries, our own code and the machine. It is built in a
+folder beside its place and renamed when complete, so a killed run leaves nothing that
+could be loaded.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def key(name: str, inputs: Any) -> str:
 
 @lru_cache(maxsize=1)
 def _our_code() -> str:
-    """A digest of the modules that build artefacts (not of the town, whose rows are inputs, nor of the course around it)."""
+    """A digest of the package's own modules (not of the town, whose rows are inputs, nor of the course around it)."""
     files = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
@@ -83,5 +84,9 @@ def artefact(name: str, inputs: Any, build: Callable[[Path], None]) -> Path:
 def _sweep_up(folder: Path) -> None:
     """Delete what runs killed long ago left half built."""
     for part in folder.glob(".part-*"):
-        if time.time() - part.stat().st_mtime > LEFT_BEHIND:
+        try:
+            old = time.time() - part.stat().st_mtime > LEFT_BEHIND
+        except FileNotFoundError:  # just now completed and renamed by another process
+            continue
+        if old:
             shutil.rmtree(part, ignore_errors=True)

@@ -142,21 +142,23 @@ def generate(
     """Complete prompts in batches; greedy at temperature 0. Returns one completion a prompt, in order.
 
     Prompts of like length share a batch, padded on the left, so that a batch wastes little. `max_new_tokens` may be
-    given for each prompt; what a completion is does not depend on who shares its batch. `progress` labels a bar.
+    given for each prompt; greedily, a completion does not depend on who shares its batch. `progress` labels a bar. Sampling
+    draws from `seed` alone and leaves the caller's generator as it was.
     """
     rows = [encode(tokenizer, p) for p in prompts]
     limits = [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), limits[i]))
     completions = [""] * len(rows)
-    torch.manual_seed(seed)
-    for start in tqdm(range(0, len(order), batch_size), desc=progress, disable=progress is None):
-        picked = order[start : start + batch_size]
-        ids, mask = pad_left([rows[i] for i in picked], tokenizer.pad_token_id, model.device)
-        config = _generation_config(tokenizer, max(limits[i] for i in picked), temperature)
-        with torch.inference_mode(), autocast(model.device):
-            out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-        for i, said in zip(picked, out[:, ids.shape[1] :], strict=True):
-            completions[i] = tokenizer.decode(said[: limits[i]], skip_special_tokens=True).strip()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for start in tqdm(range(0, len(order), batch_size), desc=progress, disable=progress is None):
+            picked = order[start : start + batch_size]
+            ids, mask = pad_left([rows[i] for i in picked], tokenizer.pad_token_id, model.device)
+            config = _generation_config(tokenizer, max(limits[i] for i in picked), temperature)
+            with torch.inference_mode(), autocast(model.device):
+                out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+            for i, said in zip(picked, out[:, ids.shape[1] :], strict=True):
+                completions[i] = tokenizer.decode(said[: limits[i]], skip_special_tokens=True).strip()
     return completions
 
 

@@ -64,7 +64,7 @@ class Comparison:
 
     def edit_ratio(self) -> Estimate:
         """Words inserted, deleted or replaced, over the answer's words."""
-        return stats.bootstrap_mean([edit_distance(a, c) / len(a.split()) for a, c in zip(self.answers, self.after)], "ratio")
+        return stats.bootstrap_mean([edit_distance(a, c) / max(1, len(a.split())) for a, c in zip(self.answers, self.after)], "ratio")
 
     def mended(self) -> dict[str, Estimate]:
         """By kind of fault: of the answers that had it, the share that is fault-free after correction."""

@@ -77,7 +77,9 @@ def _own_task(settings: Profile, base: str, loaded: Loaded, judge: Judge, seed: 
     """Of the questions four fifths to train on, a tenth each to choose and to test on; the answers serve as identity rows."""
     rows = list(loaded.rows)
     questions = list(dict.fromkeys(r.question for r in rows))
-    random.Random(seed).shuffle(questions)
+    rng = random.Random(seed)
+    rng.shuffle(questions)
+    rng.shuffle(rows)
     held = min(max(1, len(questions) // 10), settings.tests)
     if len(questions) < 3:
         raise ValueError(f"{len(questions)} questions are too few: at least 3 are needed, one each to train, choose and test on")
@@ -114,5 +116,6 @@ def _from_hub(settings: Profile) -> Loaded:
 
 
 def swapped(rows: Sequence[QAC]) -> list[str]:
-    """Each row's answer replaced by the next row's: the control for whether the answer is used."""
-    return [r.answer for r in (*rows[1:], rows[0])]
+    """Each row's answer replaced by that of the next row with another question: the control for whether the answer is used."""
+    around = [*rows, *rows]
+    return [next((o.answer for o in around[i + 1 : i + len(rows)] if o.question != r.question), r.answer) for i, r in enumerate(rows)]

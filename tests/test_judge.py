@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -153,6 +154,7 @@ def test_the_judge_agrees_that_corrections_are_sound_and_faulty_answers_are_not(
 # --- degenerate policies ----------------------------------------------------------------------
 
 
+@lru_cache(maxsize=1)
 def degenerate() -> dict[str, Callable[[str, str], str]]:
     """Policies that answer without reading: none may beat the upstream."""
     constants = [r.correction for r in ROWS[:60]] + [*OPENERS, "the board does not say ."]

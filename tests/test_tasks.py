@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,4 +84,7 @@ def test_hub_profiles_name_all_that_they_need() -> None:
 def test_edit_distance_and_swapping_by_hand() -> None:
     assert edit_distance("a b c d", "a x c") == 2 and edit_distance("", "a b") == 2 and edit_distance("a b", "a b") == 0
     assert swapped(ROWS[:3]) == [ROWS[1].answer, ROWS[2].answer, ROWS[0].answer]
+    twice = [replace(r, answer=f"{r.answer} {k}") for r in ROWS[:2] for k in "ab"]  # two answers to each question
+    assert swapped(twice) == [twice[2].answer, twice[2].answer, twice[0].answer, twice[0].answer]
+    assert Comparison(NoJudge(), [replace(ROWS[0], answer="")], ["yes ."]).edit_ratio().value == 2
     assert str(rate([True] * 8 + [False] * 2)).startswith("80.0 % [")

@@ -165,6 +165,14 @@ def test_batched_generation_equals_one_by_one() -> None:
     assert len(set(together)) > 40
 
 
+def test_sampling_follows_its_seed_and_leaves_the_callers_generator_alone(tiny_model: Path) -> None:
+    model, tokenizer = load_model(tiny_model)
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    a, b, other = (generate(model, tokenizer, ["where is"] * 4, max_new_tokens=8, temperature=1.0, seed=s) for s in (1, 1, 2))
+    assert a == b != other and torch.equal(torch.get_rng_state(), state)
+
+
 def test_an_aligner_survives_saving_and_an_overlong_answer_comes_back(tmp_path: Path, tiny_model: Path) -> None:
     rows = sets.corrections(12)
     aligner = Aligner.train(tiny_model, rows, settings=FEW, template=T2, progress=False)

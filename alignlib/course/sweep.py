@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -93,11 +93,11 @@ def per_seed(record: dict, metric: str, **params: object) -> dict[int, float]:
 def recorded(record: dict, metric: str, unit: str = "rate", **params: object) -> Estimate:
     """A metric with its t interval over seeds."""
     values = per_seed(record, metric, **params)
-    return over_seeds(list(values.values()), unit, tuple(values))
+    return replace(over_seeds(list(values.values()), unit, tuple(values)), source="recorded")
 
 
 def recorded_difference(record: dict, metric: str, a: dict, b: dict, unit: str = "rate") -> Estimate:
     """Mean over seeds of a metric in cell `a` less that in cell `b`, paired by seed, with its t interval."""
     first, second = per_seed(record, metric, **a), per_seed(record, metric, **b)
     shared = sorted(first.keys() & second.keys())
-    return over_seeds([first[s] - second[s] for s in shared], unit, shared)
+    return replace(over_seeds([first[s] - second[s] for s in shared], unit, shared), source="recorded")
