@@ -165,10 +165,10 @@ def test_the_records_pass_the_gates_that_the_world_was_frozen_on() -> None:
 
 
 def test_a_recorded_cell_run_again_falls_inside_its_prediction_interval() -> None:
-    """A sixth seed, on the headline alone: of many numbers one in twenty falls outside by chance."""
+    """One cell, on the headline alone: of many numbers one in twenty falls outside by chance on another machine."""
     record, cell = read_results("warmup"), {"arm": "warm-up"}
     low, high = prediction_interval(list(per_seed(record, "fault_free_seen", **cell).values()))
-    assert low <= EXPERIMENTS["warmup"].run(cell, 5)["fault_free_seen"] <= high
+    assert low <= EXPERIMENTS["warmup"].run(cell, 0)["fault_free_seen"] <= high
 
 
 def test_a_record_of_another_base_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
