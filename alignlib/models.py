@@ -13,8 +13,10 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import ModelOutput
 
+ROUND = 8  # tokens generated before finished rows leave their batch
 THREADS = 2  # fixed by rule, so that the same seed gives the same numbers; ALIGNLIB_THREADS overrides it
 
 
@@ -136,7 +138,7 @@ def generate(
     max_new_tokens: int | Sequence[int] = 64,
     temperature: float = 0.0,
     seed: int = 0,
-    batch_size: int = 256,
+    batch_size: int = 128,
     progress: str | None = None,
 ) -> list[str]:
     """Complete prompts in batches; greedy at temperature 0. Returns one completion a prompt, in order.
@@ -149,25 +151,54 @@ def generate(
     limits = [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), limits[i]))
     completions = [""] * len(rows)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), torch.inference_mode(), autocast(model.device):
         torch.manual_seed(seed)
         for start in tqdm(range(0, len(order), batch_size), desc=progress, disable=progress is None):
             picked = order[start : start + batch_size]
-            ids, mask = pad_left([rows[i] for i in picked], tokenizer.pad_token_id, model.device)
-            config = _generation_config(tokenizer, max(limits[i] for i in picked), temperature)
-            with torch.inference_mode(), autocast(model.device):
-                out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-            for i, said in zip(picked, out[:, ids.shape[1] :], strict=True):
-                completions[i] = tokenizer.decode(said[: limits[i]], skip_special_tokens=True).strip()
+            said = _complete(model, tokenizer, [rows[i] for i in picked], [limits[i] for i in picked], temperature)
+            for i, ids in zip(picked, said, strict=True):
+                completions[i] = tokenizer.decode(ids, skip_special_tokens=True).strip()
     return completions
+
+
+def _complete(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], limits: list[int], temperature: float
+) -> list[list[int]]:
+    """The tokens said behind each row of one batch. Every ROUND tokens the rows that are done leave, so that few wait for the longest."""
+    ids, mask = pad_left(rows, tokenizer.pad_token_id, model.device)
+    left, most, prompt, cache = torch.arange(len(rows)), torch.tensor(limits), ids.shape[1], None
+    said: list[list[int]] = [[] for _ in rows]
+    while len(left):
+        config = _generation_config(tokenizer, min(ROUND, int(most[left].max()) + prompt - ids.shape[1]), temperature)
+        known = {} if cache is None else {"past_key_values": cache}
+        out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **known)
+        new = out.sequences[:, prompt:].cpu()
+        done = (new == tokenizer.eos_token_id).any(1) | (new.shape[1] >= most[left])
+        for i, row in zip(left[done].tolist(), new[done].tolist(), strict=True):
+            said[i] = row[: limits[i]]
+        keep = (~done).nonzero()[:, 0].to(ids.device)
+        mask = torch.nn.functional.pad(mask[keep], (0, out.sequences.shape[1] - mask.shape[1]), value=1)
+        ids, left, cache = out.sequences[keep], left[~done], _continuable(model, out, keep)
+    return said
 
 
 def _generation_config(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, temperature: float) -> GenerationConfig:
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
     return GenerationConfig(
         max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
-        repetition_penalty=1.0, top_p=1.0, **sampling,  # said aloud, or a model's own generation_config.json would fill them in
+        repetition_penalty=1.0, top_p=1.0,  # said aloud, or a model's own generation_config.json would fill them in
+        return_dict_in_generate=True, **sampling,
     )  # fmt: skip
+
+
+def _continuable(model: PreTrainedModel, out: ModelOutput, keep: torch.Tensor) -> DynamicCache | None:
+    """The cache of the rows to keep; None, and all is read again, where virtual tokens or a recurrent state make it another thing."""
+    cache = out.get("past_key_values")
+    virtual = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
+    if virtual or not isinstance(cache, DynamicCache):
+        return None
+    cache.batch_select_indices(keep)
+    return cache
 
 
 def pad_left(rows: Sequence[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from alignlib import Aligner, SFTSettings
+from alignlib import Aligner, SFTSettings, models
 from alignlib.artefacts import artefact, key
 from alignlib.data import QAC, Preference
-from alignlib.models import ModelError, completion_nll, fingerprint, generate, load_model, lost_share
+from alignlib.models import ModelError, completion_nll, encode, fingerprint, generate, load_model, lost_share
 from alignlib.profiles import profile
 from alignlib.prompts import T1, T2
 from alignlib.tinytown import sets
@@ -122,6 +122,23 @@ def test_a_penalty_enters_the_loss_once_a_step_whatever_the_micro_batches(tiny_m
         assert held.losses["correction"][0] == pytest.approx(plain[0] + 5, abs=0.5)
 
 
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_a_penalty_is_differentiated(tiny_model: Path, method: str) -> None:
+    """Pulled towards zero far harder than the rows pull, a weight shrinks; without the penalty it does not."""
+    sizes = []
+    for strength in (0.0, 1e4):
+        model, tokenizer = load_model(tiny_model)
+        weight = model.model.norm.weight
+        penalty = lambda _: strength * weight.square().sum()  # noqa: B023, E731 - used within the round
+        settings = SFTSettings(steps=3, batch_size=4, learning_rate=0.1, warmup_steps=0)
+        if method == "sft":
+            sft(model, tokenizer, [example(tokenizer, r.question, r.correction) for r in sets.corrections(12)], settings, penalty=penalty)
+        else:
+            dpo(model, tokenizer, sets.preferences(12, axis="tone"), settings, penalty=penalty)
+        sizes.append(weight.norm().item())
+    assert sizes[1] < 0.9 * sizes[0]
+
+
 def test_lora_trains_its_matrices_alone_and_is_merged(tmp_path: Path, tiny_model: Path) -> None:
     rows = sets.corrections(12)
     aligner, twin = (Aligner.train(tiny_model, rows, settings=FEW, lora_rank=4, progress=False) for _ in range(2))
@@ -157,12 +174,19 @@ def test_dpo_starts_at_its_reference_and_then_prefers_the_chosen(tiny_model: Pat
 # --- generation -----------------------------------------------------------------------------------
 
 
-def test_batched_generation_equals_one_by_one() -> None:
+def test_batched_generation_equals_one_by_one_and_the_librarys_own(monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = load_model(profile("tiny").base)
     prompts = [f"{r.question} answer :" for r in sets.corrections(48)]
-    together = generate(model, tokenizer, prompts, max_new_tokens=40, batch_size=16)
-    assert together == [generate(model, tokenizer, [p], max_new_tokens=40)[0] for p in prompts]
+    limits = [20 + i % 21 for i in range(48)]
+    together = generate(model, tokenizer, prompts, max_new_tokens=limits, batch_size=16)
+    assert together == [generate(model, tokenizer, [p], max_new_tokens=n)[0] for p, n in zip(prompts, limits)]
+    for prompt, limit, said in zip(prompts, limits, together):  # one call, no rounds
+        ids = torch.tensor([encode(tokenizer, prompt)])
+        whole = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=limit, do_sample=False)
+        assert tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True) == said
     assert len(set(together)) > 40
+    monkeypatch.setattr(models, "_continuable", lambda *_: None)  # as for a model whose cache cannot be cut
+    assert generate(model, tokenizer, prompts, max_new_tokens=limits, batch_size=16) == together
 
 
 def test_sampling_follows_its_seed_and_leaves_the_callers_generator_alone(tiny_model: Path) -> None:
