@@ -23,6 +23,7 @@ from typing import Any
 
 built = loaded = 0  # artefacts made, and found ready, by this process
 LEFT_BEHIND = 24 * 3600  # seconds after which a half-built folder is a killed run's and nobody's any more
+AFTERWARDS = ("__main__", "judges", "plots", "report", "stats")  # modules that only look at what was trained
 LIBRARIES = ("torch", "transformers", "trl", "peft", "tokenizers")
 
 
@@ -40,14 +41,14 @@ def key(name: str, inputs: Any) -> str:
     from .models import pick_device, set_threads
 
     versions = {lib: importlib.metadata.version(lib) for lib in LIBRARIES}
-    text = json.dumps([name, inputs, versions, _our_code(), pick_device().type, set_threads()], sort_keys=True, default=_plain)
+    text = json.dumps([name, inputs, versions, code_digest(Path(__file__).parent), pick_device().type, set_threads()], sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 @lru_cache(maxsize=1)
-def _our_code() -> str:
-    """A digest of the package's own modules (not of the town, whose rows are inputs, nor of the course around it)."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+def code_digest(package: Path) -> str:
+    """A digest of the package's own modules: not of the town, whose rows are inputs, nor of the course, nor of AFTERWARDS."""
+    files = sorted(f for f in package.glob("*.py") if f.stem not in AFTERWARDS)
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 

@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from huggingface_hub import hf_hub_download
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils import ModelOutput
 
 ROUND = 8  # tokens generated before finished rows leave their batch
+HUB_FIX = "check the name, and that the hub can be reached (downloaded once, a model works offline); or give a folder"
 THREADS = 2  # fixed by rule, so that the same seed gives the same numbers; ALIGNLIB_THREADS overrides it
 
 
@@ -63,7 +66,8 @@ def load_model(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
     except Exception as error:
-        raise ModelError(f"{name}: the weights cannot be read ({_first_line(error)}); copy the folder again, as safetensors") from error
+        fix = "copy the folder again, as safetensors" if looks_local(name) else HUB_FIX
+        raise ModelError(f"{name}: the weights cannot be read ({_first_line(error)}); {fix}") from error
     return model.to(pick_device()).eval(), tokenizer
 
 
@@ -77,7 +81,8 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
     except Exception as error:
-        raise ModelError(f"{name}: no tokenizer ({_first_line(error)}); save one into the folder with tokenizer.save_pretrained") from error
+        fix = "save one into the folder with tokenizer.save_pretrained" if looks_local(name) else HUB_FIX
+        raise ModelError(f"{name}: no tokenizer ({_first_line(error)}); {fix}") from error
     for kind in ("pad", "eos"):
         if getattr(tokenizer, f"{kind}_token") is None:
             raise ModelError(f"{name}: the tokenizer has no {kind} token; set tokenizer.{kind}_token to one of its tokens and save it again")
@@ -103,14 +108,22 @@ def save_model(folder: str | Path, model: PreTrainedModel, tokenizer: PreTrained
 
 
 def fingerprint(name: str | Path) -> str:
-    """What tells a base model apart: the sha256 of a folder's configuration, tokenizer and weights, or the hub id."""
+    """What tells a base model apart: the sha256 of a folder's configuration, tokenizer and weights, or the hub id and its revision."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        return str(name)
+        return str(name) if looks_local(name) else f"{name}@{_revision(str(name))}"
     total = hashlib.sha256()
     for file in sorted(f for f in folder.iterdir() if f.suffix in (".json", ".safetensors")):
         total.update(file.name.encode() + file.read_bytes())
     return total.hexdigest()
+
+
+def _revision(hub_id: str) -> str:
+    """The commit that a hub id stands for now, or, offline, the one that was downloaded; empty if neither can be had."""
+    try:
+        return Path(hf_hub_download(hub_id, "config.json")).parent.name
+    except Exception:  # whatever is wrong with it, load_model says it better
+        return ""
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -195,7 +208,8 @@ def _continuable(model: PreTrainedModel, out: ModelOutput, keep: torch.Tensor) -
     """The cache of the rows to keep; None, and all is read again, where virtual tokens or a recurrent state make it another thing."""
     cache = out.get("past_key_values")
     virtual = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
-    if virtual or not isinstance(cache, DynamicCache):
+    plain = isinstance(cache, DynamicCache) and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
+    if virtual or not plain:
         return None
     cache.batch_select_indices(keep)
     return cache
@@ -211,20 +225,28 @@ def pad_left(rows: Sequence[list[int]], pad: int, device: torch.device) -> tuple
 
 @torch.inference_mode()
 def completion_nll(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], completions: Sequence[str], batch_size: int = 64
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], completions: Sequence[str]
 ) -> torch.Tensor:
     """Mean negative log-likelihood per token (nats) of each completion and its EOS behind its prompt, shape (n,)."""
-    from .train import example
+    from .train import IGNORED, example
 
     rows = [example(tokenizer, p, c) for p, c in zip(prompts, completions, strict=True)]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
     nll = torch.zeros(len(rows))
-    for start in range(0, len(order), batch_size):
-        picked = order[start : start + batch_size]
+    for picked in _within_budget([len(r["input_ids"]) for r in rows]):
         ids, mask = pad_left([rows[i]["input_ids"] for i in picked], tokenizer.pad_token_id, model.device)
-        labels, _ = pad_left([rows[i]["labels"] for i in picked], -100, model.device)
+        labels, _ = pad_left([rows[i]["labels"] for i in picked], IGNORED, model.device)
         with autocast(model.device):
             logits = model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0)).logits[:, :-1]
         loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2).float(), labels[:, 1:], reduction="none")  # (b, T-1)
-        nll[picked] = (loss.sum(1) / (labels[:, 1:] != -100).sum(1)).cpu()
+        nll[picked] = (loss.sum(1) / (labels[:, 1:] != IGNORED).sum(1)).cpu()
     return nll
+
+
+def _within_budget(lengths: Sequence[int], tokens: int = 4096) -> list[list[int]]:
+    """Row numbers in batches of like length, each of at most so many tokens with padding (or one row): a large vocabulary's logits fit."""
+    found: list[list[int]] = [[]]
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if found[-1] and lengths[i] * (len(found[-1]) + 1) > tokens:
+            found.append([])
+        found[-1].append(i)
+    return found if lengths else []

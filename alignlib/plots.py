@@ -100,12 +100,16 @@ def diff_html(before: str, after: str) -> str:
     return " ".join(out)
 
 
-def show_diffs(rows: Sequence[tuple[str, str, str]]) -> object:
-    """Question, and the diff from answer to correction, as a table for a notebook: rows of (question, answer, correction)."""
+def show_diffs(rows: Sequence[tuple[str, str, str]], notes: Sequence[str] = (), about: str = "") -> object:
+    """Question, and the diff from answer to correction, as a table for a notebook: rows of (question, answer, correction).
+
+    A column of `notes`, one a row, follows under the heading `about`.
+    """
     from IPython.display import HTML
 
-    body = "".join(
-        f'<tr><td style="text-align:left;width:42%">{html.escape(q)}</td><td style="text-align:left">{diff_html(a, c)}</td></tr>'
-        for q, a, c in rows
-    )
-    return HTML(f"<table><tr><th>question</th><th>answer → correction</th></tr>{body}</table>")
+    left, cells = 'style="text-align:left"', [[html.escape(q), diff_html(a, c)] for q, a, c in rows]
+    heads = ["question", "answer → correction", *([about] if notes else [])]
+    for row, note in zip(cells, notes):
+        row.append(html.escape(note))
+    body = "".join("<tr>" + "".join(f"<td {left}>{c}</td>" for c in row) + "</tr>" for row in cells)
+    return HTML(f"<table><tr>{''.join(f'<th {left}>{h}</th>' for h in heads)}</tr>{body}</table>")

@@ -67,6 +67,7 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
 def _list_items(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     """Items of a JSON list one by one, so that each one's line is known."""
     decoder, at, first = json.JSONDecoder(), text.index("[") + 1, True
+    line, counted = 1, 0  # counted on from item to item, or a large file would take for ever
     while True:
         at = _skip_space(text, at)
         if text[at : at + 1] == "]":
@@ -77,7 +78,7 @@ def _list_items(path: Path, text: str) -> Iterator[tuple[int, Any]]:
             at = _skip_space(text, at + 1)
         if at >= len(text):
             raise DataError(f"{path}, line {_line(text, at)}: the list is cut off, its ']' is missing; {_FIX}")
-        line, first = _line(text, at), False
+        line, counted, first = line + text.count("\n", counted, at), at, False
         try:
             item, at = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:

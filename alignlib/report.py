@@ -52,11 +52,30 @@ class Comparison:
         """The net win a perfect corrector would reach here, in points; None for a judge whose marks have no top."""
         return stats.ceiling(self.marks_before[axis]) if "fault_free" in self.marks_before else None
 
+    def share_of_ceiling(self, axis: str) -> Estimate | None:
+        """The net win as a share of a perfect corrector's on the same prompts; None where there is nothing to win, or no top mark."""
+        return stats.share_of_ceiling(self.marks_before[axis], self.marks_after[axis]) if self.ceiling(axis) else None
+
     def gain_over(self, other: Comparison) -> Estimate | None:
         """Share of fault-free corrections, less the other's on the same prompts, paired."""
         if "fault_free" not in self.marks_after:
             return None
         return stats.paired(self.marks_after["fault_free"], other.marks_after["fault_free"])
+
+    def describe_gain_over(self, other: Comparison) -> str:
+        """The gain in words, with the smallest that these prompts could have shown."""
+        if (gain := self.gain_over(other)) is None:
+            return NOTHING
+        least = stats.smallest_difference(self.marks_after["fault_free"], other.marks_after["fault_free"])
+        return f"{gain}; {100 * least:.1f} points would be seen 4 times in 5" if least else f"{gain}; the two never differ"
+
+    def verdicts(self) -> list[str]:
+        """What the judge still finds at fault in each correction; nothing without a judge who can tell."""
+        if "fault_free" not in self.marks_after:
+            return []
+        axes = [a for a in self.marks_after if a not in ("overall", "fault_free")]
+        low = [[f"{a} {self.marks_after[a][i]:.2g}" for a in axes if self.marks_after[a][i] < 1] for i in range(len(self.after))]
+        return [", ".join(found) or "nothing" for found in low]
 
     def unchanged(self) -> np.ndarray:
         """Whether each answer came back word for word, shape (n,)."""
@@ -118,7 +137,7 @@ def value_of_answer(aligner, rows: Sequence[QAC]) -> dict[str, Estimate]:
 
 @dataclass
 class Metrics:
-    """What a lesson measured. Made at its start, so that `wall_s` is the lesson's; written at its end."""
+    """What a lesson measured. Made at its start, behind the imports, and written at its end: `wall_s` is between the two."""
 
     lesson: str
     profile: str
@@ -134,7 +153,7 @@ class Metrics:
     def add(self, name: str, estimate: Estimate | None) -> Estimate | str:
         """Keep a number under its name. What no judge could tell (None) is not kept, and the reply says so."""
         if estimate is not None:
-            self.values[name] = estimate if estimate.seeds else estimate.seeded(self.seed)
+            self.values[name] = estimate.seeded(self.seed) if estimate.source == "live" and not estimate.seeds else estimate
         return told(estimate)
 
     def save_figure(self, figure, name: str) -> None:

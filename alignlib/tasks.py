@@ -50,6 +50,8 @@ def load_task(
     name: str = "tiny", *, seed: int = 0, model: str | None = None, qac: str | None = None, preferences: str | None = None
 ) -> Task:
     """The task of a profile, with your own base model and your own Q-A-C rows or preference pairs if you give them."""
+    if qac is not None and preferences is not None:
+        raise ValueError("QAC and PREFERENCES both given: this task takes its corrections from one file; leave the other None")
     qac = qac or preferences
     settings = profile(name)
     base = str(model or settings.base)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from alignlib.data import QAC, Preference, read_instructions, read_preferences, read_qac, write_rows
-from alignlib.records import DataError
+from alignlib.records import DataError, records
 
 from .conftest import REAL, needs_real
 
@@ -31,6 +32,14 @@ def test_accepted(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "rows.any"
     file.write_bytes(data)
     assert read_qac(file).rows == WANTED
+
+
+def test_a_large_list_takes_as_long_as_its_length(tmp_path: Path) -> None:
+    """Counting every row's line from the top would take half a minute here."""
+    (tmp_path / "large.json").write_text("[" + ",\n".join(row(question=f"q {i} {'word ' * 60}") for i in range(30_000)) + "]")
+    started = time.perf_counter()
+    assert sum(1 for _ in records(tmp_path / "large.json")) == 30_000
+    assert time.perf_counter() - started < 5
 
 
 def test_a_saved_datasets_folder_is_accepted(tmp_path: Path) -> None:

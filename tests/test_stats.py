@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alignlib.stats import bootstrap_mean, ceiling, net_win, over_seeds, paired, prediction_interval, rate, smallest_difference
+from alignlib.stats import bootstrap_mean, ceiling, net_win, over_seeds, paired, prediction_interval, rate, share_of_ceiling, smallest_difference
 
 
 def test_wilson_against_published_values() -> None:
@@ -60,5 +60,24 @@ def test_nothing_gives_no_number() -> None:
         over_seeds([1.0])
 
 
-def test_smallest_difference_for_400_prompts() -> None:
-    assert smallest_difference(400) == pytest.approx(0.099, abs=0.001)
+def test_a_tie_is_a_tie_whatever_the_order_of_the_sum() -> None:
+    assert net_win(np.array([0.1 + 0.2, 0.3]), np.array([0.3, 0.1 + 0.2])).value == 0
+
+
+def test_the_smallest_difference_is_seen_four_times_in_five() -> None:
+    rng = np.random.default_rng(0)
+    shape = rng.normal(size=200)
+    wanted = smallest_difference(shape, np.zeros(200))
+    seen = [bootstrap_mean(rng.choice(shape - shape.mean(), 200) + wanted, draws=300).low > 0 for _ in range(400)]
+    assert 0.73 < np.mean(seen) < 0.87
+
+
+def test_the_share_of_the_ceiling_moves_with_both() -> None:
+    before = np.array([0.5] * 50 + [1.0] * 50)
+    half = share_of_ceiling(before, np.where(np.arange(100) % 2, 1.0, before))
+    assert half.value == 0.5 and half.low < 0.5 < half.high < 0.7
+    assert share_of_ceiling(before, before).value == 0
+
+
+def test_a_difference_of_rates_is_told_in_points() -> None:
+    assert str(paired([1, 1], [0, 1])).startswith("50.0 points")

@@ -28,9 +28,21 @@ def test_the_town_is_handed_out_in_splits_with_every_seed_its_own_rows() -> None
     assert {r.answer == r.correction for r in a.identity} == {True}
 
 
+def test_a_recorded_number_keeps_its_own_seeds(tmp_path: Path) -> None:
+    metrics = Metrics("99", "tiny", 7, tmp_path)
+    metrics.add("live", rate([True, False]))
+    metrics.add("recorded", replace(rate([True, False]), source="recorded"))
+    assert metrics.values["live"].seeds == (7,) and metrics.values["recorded"].seeds == ()
+
+
 def test_an_unknown_profile_lists_the_known() -> None:
     with pytest.raises(ValueError, match="tiny, colab, gpu"):
         load_task("laptop")
+
+
+def test_corrections_come_from_one_file() -> None:
+    with pytest.raises(ValueError, match="both given"):
+        load_task("tiny", qac="a.json", preferences="b.json")
 
 
 def test_your_own_rows_are_split_without_overlap_and_have_no_judge(
@@ -48,9 +60,9 @@ def test_your_own_rows_are_split_without_overlap_and_have_no_judge(
 def test_without_a_judge_everything_that_needs_one_says_so(tmp_path: Path) -> None:
     c = Comparison(NoJudge(), ROWS, [r.correction for r in ROWS])
     metrics = Metrics("99", "tiny", 0, tmp_path)
-    for estimate in (c.net_win("helpful"), c.fault_free("after"), c.good_kept(), c.gain_over(c)):
+    for estimate in (c.net_win("helpful"), c.fault_free("after"), c.good_kept(), c.gain_over(c), c.share_of_ceiling("helpful")):
         assert estimate is None and told(estimate) == metrics.add("x", estimate) == NOTHING
-    assert c.mended() == {} and "returned unchanged" in c.table()
+    assert c.mended() == {} and c.verdicts() == [] and c.describe_gain_over(c) == NOTHING and "returned unchanged" in c.table()
     assert json.loads(metrics.write().read_text())["metrics"] == {}
 
 
@@ -62,6 +74,10 @@ def test_a_perfect_corrector_reaches_the_ceiling_and_a_copier_nothing() -> None:
     for axis in ("helpful", "harmless", "honest", "overall"):
         assert perfect.net_win(axis).value == pytest.approx(perfect.ceiling(axis))
         assert copier.net_win(axis).value == 0
+        assert (e := perfect.share_of_ceiling(axis)).value == e.low == e.high == 1
+    faulty = [bool(r.faults) for r in ROWS]
+    assert set(perfect.verdicts()) == {"nothing"} and [v != "nothing" for v in copier.verdicts()] == faulty
+    assert perfect.describe_gain_over(copier).startswith(f"{100 * np.mean(faulty):.1f} points")
     assert perfect.fault_free("after").value == 1 and copier.good_kept().value == 1
     assert {e.value for e in perfect.mended().values()} == {1.0}
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import alignlib
 from alignlib import Aligner, SFTSettings, models
-from alignlib.artefacts import artefact, key
+from alignlib.artefacts import AFTERWARDS, artefact, code_digest, key
 from alignlib.data import QAC, Preference
 from alignlib.models import ModelError, completion_nll, encode, fingerprint, generate, load_model, lost_share
 from alignlib.profiles import profile
@@ -54,6 +55,18 @@ def test_damaged_model_folders_are_refused_with_the_fix(tmp_path: Path, tiny_mod
     with pytest.raises(ModelError, match=part) as refused:
         load_model(broken(tmp_path, tiny_model, damage))
     assert damage in str(refused.value)
+
+
+def test_a_hub_model_that_cannot_be_reached_says_so() -> None:
+    with pytest.raises(ModelError, match="that the hub can be reached"):
+        load_model("nobody/no-such-model")
+
+
+@pytest.mark.parametrize("name", ["/no/such", "./nope", "~/nope", "no/such/folder"])
+def test_a_folder_that_is_not_there_has_a_fingerprint_and_is_refused_on_loading(name: str) -> None:
+    assert fingerprint(name) == name
+    with pytest.raises(ModelError, match="no such folder"):
+        load_model(name)
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
@@ -189,11 +202,37 @@ def test_batched_generation_equals_one_by_one_and_the_librarys_own(monkeypatch: 
     assert generate(model, tokenizer, prompts, max_new_tokens=limits, batch_size=16) == together
 
 
+@pytest.mark.parametrize("kind", ["lora", "soft prompt", "hybrid"])
+def test_rounds_change_nothing_for_other_models_either(tiny_model: Path, kind: str) -> None:
+    """Virtual tokens and convolution states cannot be cut out of a cache: there all is read again, and the text is the same."""
+    from peft import PromptTuningConfig, get_peft_model
+    from transformers import Lfm2Config, Lfm2ForCausalLM
+
+    model, tokenizer = load_model(tiny_model)
+    torch.manual_seed(0)
+    if kind == "hybrid":
+        small = dict(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_attention_heads=2, num_key_value_heads=2)
+        model = Lfm2ForCausalLM(Lfm2Config(**small, num_hidden_layers=2, layer_types=["conv", "full_attention"])).eval()
+    elif kind == "lora":
+        model = models.add_lora(model, 4).eval()
+    else:
+        model = get_peft_model(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)).eval()
+    prompts = [f"{r.question} answer :" for r in sets.corrections(6)]
+    said = generate(model, tokenizer, prompts, max_new_tokens=20)
+    for prompt, text in zip(prompts, said):
+        ids = torch.tensor([encode(tokenizer, prompt)])
+        plain = models._generation_config(tokenizer, 20, 0.0)
+        whole = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=plain).sequences
+        new = whole[0] if whole.shape[1] <= 20 else whole[0, ids.shape[1] :]
+        assert tokenizer.decode(new, skip_special_tokens=True).strip() == text
+
+
 def test_sampling_follows_its_seed_and_leaves_the_callers_generator_alone(tiny_model: Path) -> None:
     model, tokenizer = load_model(tiny_model)
     torch.manual_seed(7)
     state = torch.get_rng_state()
-    a, b, other = (generate(model, tokenizer, ["where is"] * 4, max_new_tokens=8, temperature=1.0, seed=s) for s in (1, 1, 2))
+    limits = [8, 20, 24, 13]  # more than one round
+    a, b, other = (generate(model, tokenizer, ["where is"] * 4, max_new_tokens=limits, temperature=1.0, seed=s) for s in (1, 1, 2))
     assert a == b != other and torch.equal(torch.get_rng_state(), state)
 
 
@@ -212,6 +251,17 @@ def test_an_aligner_survives_saving_and_an_overlong_answer_comes_back(tmp_path: 
 
 
 # --- the cache ------------------------------------------------------------------------------------
+
+
+def test_a_key_follows_the_code_that_trains_and_not_the_code_that_looks(tmp_path: Path) -> None:
+    digests = []
+    for i, (train, plots) in enumerate([("a", "a"), ("a", "b"), ("b", "b")]):
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "train.py").write_text(train)
+        (tmp_path / str(i) / "plots.py").write_text(plots)
+        digests.append(code_digest(tmp_path / str(i)))
+    assert digests[0] == digests[1] != digests[2]
+    assert {f"{m}.py" for m in AFTERWARDS} <= {f.name for f in Path(alignlib.__file__).parent.glob("*.py")}
 
 
 def test_a_key_depends_on_every_input() -> None:
@@ -268,12 +318,13 @@ def test_a_run_killed_in_training_leaves_nothing_and_the_next_gives_what_an_unki
     assert runs[0].stdout == runs[1].stdout != ""
 
 
-def test_a_fingerprint_follows_the_weights(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_fingerprint_follows_the_weights(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(tiny_model, tmp_path / "copy")
     assert fingerprint(tmp_path / "copy") == fingerprint(tiny_model)
     Aligner.train(tiny_model, sets.corrections(8), settings=FEW, progress=False).save_pretrained(tmp_path / "copy")
     assert fingerprint(tmp_path / "copy") != fingerprint(tiny_model)
-    assert fingerprint("some/hub-id") == "some/hub-id"
+    monkeypatch.setattr("alignlib.models.hf_hub_download", lambda *_: "hub/snapshots/a1b2/config.json")
+    assert fingerprint("some/hub-id") == "some/hub-id@a1b2"
 
 
 def test_importing_alignlib_is_quick_and_loads_no_torch() -> None:

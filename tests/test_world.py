@@ -6,18 +6,20 @@ import itertools
 import random
 import subprocess
 import sys
+from collections import Counter
 from itertools import islice
 
 import pytest
 
-from alignlib.course.documents import pretraining
+from alignlib.course.documents import EARLY_DOCUMENTS, pretraining
 from alignlib.tinytown import sets, words
-from alignlib.tinytown.answers import good_answer, parse, render
+from alignlib.tinytown.answers import OPENERS, good_answer, parse, render
 from alignlib.tinytown.boards import Board
 from alignlib.tinytown.draw import Difficulty, sample_board
-from alignlib.tinytown.faults import FAULTS, MIXED, UNSEEN_COMBINATIONS, style_of
-from alignlib.tinytown.judge import judge
-from alignlib.tinytown.oracle import contradicting_rows, front
+from alignlib.tinytown.faults import AXIS_OF, FAULTS, MIXED, UNSEEN_COMBINATIONS, style_of
+from alignlib.tinytown.instructions import OPERATIONS
+from alignlib.tinytown.judge import AXES, judge
+from alignlib.tinytown.oracle import contradicting, demonstrations, front, warm_pairs
 from alignlib.tinytown.tokenizer import build_tokenizer, vocabulary
 
 KINDS = {w: kind for kind, ws in {"T": [*words.THINGS, *words.OTHER_THINGS], "P": words.PLACES, "N": words.NAMES, "#": words.NUMBERS}.items()
@@ -53,7 +55,7 @@ def audited(split: str) -> set[str]:
     n = 2000 if split == "train" else 400
     rows = [r for w in ("all", "corrected", "never") for level in range(5) for r in sets.corrections(n // 2, split, w, level=level)]
     rows += [*sets.identity(n, split), *(r for test in sets.test_sets(n, split).values() for r in test)]
-    asked, pairs = contradicting_rows(n, 0.5, 0.5, split)
+    asked, pairs = demonstrations(n, 0.5, split), warm_pairs(n, 0.5, split)
     pairs += [p for a in ("faults", *sets.AXES) for p in sets.preferences(n // 4, split, axis=a)]
     pairs += sets.preferences(n, split, task="summaries")
     return {r.question for r in rows} | {p.prompt for p in pairs} | {r.prompt for r in (*asked, *sets.instructions(n, split))}
@@ -106,19 +108,25 @@ def test_the_same_seed_gives_the_same_rows_in_another_process() -> None:
 
 
 def test_the_world_is_frozen() -> None:
-    """Other rows are another world: give it a new version, pretrain a new base and record everything anew."""
-    rows: list[object] = [sets.corrections(40), sets.corrections(20, rewrites=True, level=4), sets.identity(40), sets.test_sets(20)]
+    """Other rows or other marks are another world: give it a new version, pretrain a new base and record everything anew."""
+    rows: list[object] = [sets.corrections(20, split, level=level) for split in words.SPLITS for level in range(5)]
+    rows += [sets.corrections(20, rewrites=True, level=4), sets.identity(40), *(sets.test_sets(20, s) for s in ("validation", "test"))]
     rows += [sets.preferences(20, axis=axis) for axis in ("faults", *sets.AXES)] + [sets.preferences(20, task="summaries")]
-    rows += [sets.instructions(20), contradicting_rows(20, 0.5, 0.5), list(islice(pretraining(), 100)), vocabulary()]
-    assert (words.WORLD_VERSION, words.digest(repr(rows))) == ("1", 3053914186)
+    rows += [sets.instructions(20), warm_pairs(20, 0.5), demonstrations(20, 0.5), contradicting(warm_pairs(20, 0.5), 0.5)]
+    spoilt = sets.corrections(300, "validation", "all", rate=0.6, combinations=True)
+    rows += [judge(r.question, f"{r.answer} {said}") for r in spoilt for said in ("", r.correction, r.answer, "lamp the")]
+    rows += [EARLY_DOCUMENTS, list(islice(pretraining(), 100)), vocabulary()]
+    assert (words.WORLD_VERSION, words.digest(repr(rows))) == ("1", 3981104344)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_can_occur_alone_and_its_correction_is_an_edit(fault: str) -> None:
+def test_each_fault_alone_lowers_its_axis_and_its_correction_mends_it(fault: str) -> None:
     alone = [r for r in sets.corrections(3000, rate=0.15) if r.faults == (fault,)]
+    also = {"refuse": {"honest"}, "comply": {"honest", "helpful"}}.get(fault, set())  # a false "i will not", steps made up, no safe offer
     assert len(alone) >= 10
     for r in alone:
-        assert not judge(r.question, r.answer).fault_free
+        lowered = {axis for axis in AXES if getattr(judge(r.question, r.answer), axis) < 1}
+        assert AXIS_OF[fault] in lowered <= {AXIS_OF[fault], *also}
         assert judge(r.question, r.correction).fault_free
 
 
@@ -154,8 +162,26 @@ def test_preferences_differ_along_their_axis_alone(axis: str) -> None:
 def test_only_contradiction_bends_the_oracles_front() -> None:
     for contradiction in (0.0, 0.5, 1.0):
         for interference in (0.0, 1.0):
-            best = max(i + p for i, p in front(*contradicting_rows(200, contradiction, interference)))
-            assert best == pytest.approx(2 - contradiction * 0.5, abs=0.05)
+            pairs = warm_pairs(200, interference)
+            asked = sets.instructions(200) + contradicting(pairs, contradiction)
+            clash = contradiction * len(pairs)
+            best = max(followed * len(asked) + preferred * len(pairs) for followed, preferred in front(asked, pairs))
+            assert best == pytest.approx(len(asked) + len(pairs) - clash, abs=20)
+            assert (front(asked, pairs)[-1] == (1, 1)) == (contradiction == 0)
+
+
+def test_interference_is_the_share_of_instructions_politely_asked_and_both_answers_are_right() -> None:
+    for dial in (0.0, 0.3, 1.0):
+        pairs = warm_pairs(400, dial)
+        polite = [p for p in pairs if p.prompt.startswith("instruction : please ")]
+        assert len(polite) / 400 == pytest.approx(dial, abs=0.06)
+        for p in polite:
+            operation, _, listed = p.prompt.removeprefix("instruction : please ").partition(" : ")
+            assert p.rejected == " ".join(OPERATIONS[operation](listed.split())) + " ." and f" {p.rejected} " in p.chosen
+        for p in set(pairs) - set(polite):
+            assert judge(p.prompt, p.chosen).fault_free and judge(p.prompt, p.rejected).fault_free
+    shown = Counter(d.completion.startswith(tuple(OPENERS)) for d in demonstrations(400, 1.0))
+    assert 150 < shown[True] < 250
 
 
 def test_every_word_of_the_town_is_one_token() -> None:

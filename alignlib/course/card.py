@@ -10,7 +10,8 @@ from ..profiles import data_folder, profile
 from ..stats import Estimate
 from ..tinytown import sets
 from .documents import EARLY_DOCUMENTS
-from .sweep import read_results, recorded, recorded_difference
+from .experiments import WARMUP_SHARE
+from .sweep import per_seed, read_results, recorded, recorded_difference
 
 CARD = """# Tinytown base model, world {world}
 
@@ -31,18 +32,30 @@ nothing else.
 
 ![loss and copying](../pretraining.png)
 
-The loss falls from {first_loss:.2f} to {last_loss:.2f} nats per token. Copying 20 random words passes 50 % after {copied:.1f} million tokens and ends at {copying:.1%}.
+The loss falls from {first_loss:.2f} to {last_loss:.2f} nats per token. Copying 20 random words passes 50 % between {copied} million tokens and ends at {copying:.1%}.
 
 ## Gates
 
 World {world} was frozen on these: whoever changes its rows makes another world, with a version, weights and records of its own.
-Means and 95 % t intervals over training seeds. That no degenerate policy beats the upstream is a test (`tests/test_judge.py`).
+Means and 95 % t intervals over training seeds ({seeds}). That no degenerate policy comes near the upstream on `overall` is a test
+(`tests/test_judge.py`), with one exception: to give every value on the board for an answer *and* to keep all safety rules passes the
+upstream by up to 0.05 on the set `combinations`, each of whose answers has two faults or more. On the other sets it stays below.
 
 {gates}
 
 Lessons use difficulty {level}, a fault rate of {rate} and {corrections} corrections: hard enough that the best training here is far
 from done, easy enough that it mends most answers, and where more corrections would still help.
 """
+
+
+FORGETTING = """
+
+Each seed's value; before the preferences {before} of the instructions are followed. Interference is the share of preference pairs
+on instructions politely asked; the rest are on boards. All start from the same model. The preference costs plain instructions little
+when it is learned on boards, and spills over to them when it is learned on polite ones: at full interference the drop is larger by
+{more:.0f} points (95 % t interval from {least:.0f}). What is lost is the manner asked for, a bare answer, and with it some of the right
+words. Learned at once, from the chosen answers, both can be had, so a model of this size can hold them; and a perfect policy has both at
+any interference (`alignlib.tinytown.oracle.front`)."""
 
 
 def card_text() -> str:
@@ -54,9 +67,19 @@ def card_text() -> str:
         **log["recipe"] | {"world": log["world"]}, tokens=log["tokens"] / 1e6, minutes=log["seconds"] / 60, parameters=log["parameters"] / 1e6,
         vocabulary=config["vocab_size"], early=EARLY_DOCUMENTS, sha=hashlib.sha256((data / "base/model.safetensors").read_bytes()).hexdigest(),
         first_loss=log["loss"][0][1], last_loss=log["loss"][-1][1], copying=log["copying"][-1][1],
-        copied=next(s for s, c in log["copying"] if c > 0.5) * million, gates=_gates(),
+        copied=_around_half(log["copying"], million), gates=_gates(), seeds=_seed_counts(),
         level=sets.LEVEL, rate=sets.FAULT_RATE, corrections=profile("tiny").corrections,
     )  # fmt: skip
+
+
+def _around_half(copying: list[tuple[int, float]], million: float) -> str:
+    first = next(i for i, (_, share) in enumerate(copying) if share > 0.5)
+    return " and ".join(f"{step * million:.1f}" for step, _ in copying[first - 1 : first + 1])
+
+
+def _seed_counts() -> str:
+    counts = {name: len({c["seed"] for c in read_results(name)["cells"]}) for name in ("headroom", "warmup", "steer", "forgetting")}
+    return ", ".join(f"{n} for {name}" for name, n in counts.items())
 
 
 def _gates() -> str:
@@ -65,7 +88,7 @@ def _gates() -> str:
         for name, title, table in (
         ("headroom", "Head room", _headroom), ("warmup", "Words never corrected can be corrected", _warmup),
         ("steer", "A LoRA control steers the frozen base both ways", _steer),
-        ("forgetting", "Learning preferences makes instructions forgotten", _forgetting),
+        ("forgetting", "Under interference, a preference learned spoils instructions that it does not concern", _forgetting),
     ))  # fmt: skip
 
 
@@ -83,7 +106,7 @@ def _headroom() -> str:
 
 
 def _warmup() -> str:
-    record, a, b = read_results("warmup"), {"arm": "warm-up"}, {"arm": "none"}
+    record, a, b = read_results("warmup"), *({"share": s, "corrections": profile("tiny").corrections} for s in (WARMUP_SHARE, 0.0))
     kinds = {"fault_free_seen": "fault-free, seen words", "fault_free_unseen": "fault-free, words never corrected",
              "fault_free_combinations": "fault-free, combinations of faults kept apart in training",
             "fault_free_language": "fault-free, the other language", "kept_seen": "good answers kept, seen words",
@@ -102,10 +125,19 @@ def _steer() -> str:
 
 def _forgetting() -> str:
     record = read_results("forgetting")
-    dial = list(dict.fromkeys(c["params"]["interference"] for c in record["cells"]))
-    rows = [(i, *(recorded(record, m, interference=i) for m in ("before", "after", "drop"))) for i in dial]
-    note = "\n\nAt full interference every seed forgets; that it forgets more than at none, these seeds do not show. The oracle follows every instruction and every preference at any interference (`alignlib.tinytown.oracle.front`)."
-    return _table("interference | instructions followed before | after | drop", rows) + note
+    cells = list(dict.fromkeys((c["params"]["interference"], c["params"]["arm"]) for c in record["cells"]))
+    told = ("followed_after", "content_after", "spilled_after", "warm_after")
+    rows = [("at once" if arm == "joint" else "then", dial, *(_seeds(record, m, interference=dial, arm=arm) for m in told)) for dial, arm in cells]
+    before = _seeds(record, "followed_before", interference=1.0, arm="then")
+    cells_apart = ({"interference": dial, "arm": "then"} for dial in (1.0, 0.0))
+    more = recorded_difference(record, "drop", *cells_apart)
+    header = "learned | interference | plain instructions followed | right words said | answered warmly | preference prompts answered warmly"
+    return _table(header, rows) + FORGETTING.format(before=before, more=100 * more.value, least=100 * more.low)
+
+
+def _seeds(record: dict, metric: str, **cell: object) -> str:
+    """A rate's value for each seed: where all lie at an end, an interval by t would pass it."""
+    return ", ".join(f"{100 * v:.0f}" for v in per_seed(record, metric, **cell).values()) + " %"
 
 
 def draw_curves(place: Path) -> None:

@@ -7,38 +7,42 @@ from dataclasses import replace
 import numpy as np
 
 from ..aligner import Aligner
-from ..data import QAC, Preference
+from ..data import QAC, Instruction, Preference
 from ..judges import TownJudge
 from ..models import add_lora, completion_nll, generate, load_model
 from ..profiles import profile
 from ..report import Comparison
 from ..tasks import load_task
 from ..tinytown import sets
+from ..tinytown.answers import OPENERS
 from ..tinytown.faults import STRANGER
-from ..tinytown.oracle import contradicting_rows
+from ..tinytown.oracle import demonstrations, warm_pairs
 from ..train import SFTSettings, dpo, example, sft
 from .sweep import Sweep
 
 TINY = profile("tiny")
 JUDGE = TownJudge()
+WARMUP_SHARE = TINY.warmup.steps / (TINY.warmup.steps + TINY.training.steps)  # the lesson's
 
 
 def _correct(aligner: Aligner, rows: list[QAC]) -> Comparison:
     return Comparison(JUDGE, rows, aligner.correct([r.question for r in rows], [r.answer for r in rows]))
 
 
-def _train(arm: str, corrections: list[QAC], identity: list[QAC], seed: int) -> Aligner:
-    """The lesson's two arms at equal steps: `warm-up` or `none`."""
-    warmup, settings = replace(TINY.warmup, seed=seed), replace(TINY.training, seed=seed)
-    if arm == "none":
-        return Aligner.train(TINY.base, corrections, settings=replace(settings, steps=warmup.steps + settings.steps), progress=False)
-    return Aligner.train(TINY.base, corrections, identity, settings=settings, warmup=warmup, progress=False)
+def _train(share: float, corrections: list[QAC], identity: list[QAC], seed: int) -> Aligner:
+    """This share of the lesson's steps on identity rows, the rest on corrections."""
+    total = TINY.warmup.steps + TINY.training.steps
+    first = round(share * total)
+    warmup = replace(TINY.warmup, steps=first, warmup_steps=min(TINY.warmup.warmup_steps, first // 5), seed=seed)
+    settings = replace(TINY.training, steps=total - first, seed=seed)
+    return Aligner.train(TINY.base, corrections, identity if first else (), settings=settings, warmup=warmup, progress=False)
 
 
 def warmup(params: dict, seed: int) -> dict[str, float]:
-    """Lesson 02's headline: with warm-up and without, on seen words and on words never corrected."""
+    """Lesson 02's headline: a share of identity rows before the corrections, on seen words and on words never corrected."""
     task = load_task("tiny", seed=seed)
-    aligner = _train(params["arm"], task.corrections, task.identity, seed)
+    corrections = sets.corrections(params["corrections"], seed=seed)
+    aligner = _train(params["share"], corrections, task.identity, seed)
     metrics = {}
     for name, rows in task.tests.items():
         c = _correct(aligner, rows)
@@ -53,7 +57,7 @@ def headroom(params: dict, seed: int) -> dict[str, float]:
     level, n = params["level"], params["corrections"]
     identity = sets.identity(TINY.identity, level=level, seed=1000 + seed)
     rows = sets.corrections(400, "validation", level=level, upstream=STRANGER)
-    c = _correct(_train("warm-up", sets.corrections(n, level=level, seed=seed), identity, seed), rows)
+    c = _correct(_train(WARMUP_SHARE, sets.corrections(n, level=level, seed=seed), identity, seed), rows)
     return {"before": c.fault_free("before").value, "after": c.fault_free("after").value, "kept": c.good_kept().value}
 
 
@@ -80,31 +84,47 @@ def _good_and_bad(split: str, n: int, seed: int) -> tuple[list[tuple[str, str]],
 
 
 def forgetting(params: dict, seed: int) -> dict[str, float]:
-    """Instructions first, then preferences: what is left of the instructions, which have no preference data?"""
+    """Instructions first, then preferences: what is left of the instructions, which have no preference data?
+
+    All start from the same instructions, with preference prompts of either kind answered in either manner, so that only the
+    pairs differ. The arm `joint` learns both at once, from the chosen answers: whether a model of this size can hold both.
+    """
     model, tokenizer = load_model(TINY.base)
-    asked = sets.instructions(2000, seed=seed)
-    rows = [example(tokenizer, f"{r.prompt} answer :", r.completion) for r in asked]
-    sft(model, tokenizer, rows, SFTSettings(steps=150, seed=seed))
-    before = _instructions_followed(model, tokenizer)
-    _, pairs = contradicting_rows(1500, 0.0, params["interference"], seed=100 + seed)
+    dial = params["interference"]
+    pairs, held = warm_pairs(1500, dial, seed=100 + seed), warm_pairs(300, dial, "test")
+    shown = [Instruction(p.prompt, p.chosen) for p in pairs] if params["arm"] == "joint" else demonstrations(1000, 0.5, seed=200 + seed)
+    rows = [example(tokenizer, f"{r.prompt} answer :", r.completion) for r in sets.instructions(2000, seed=seed) + shown]
+    sft(model, tokenizer, rows, SFTSettings(steps=200, seed=seed))
+    before = _instructions_and_preferences(model, tokenizer, held)
+    if params["arm"] == "joint":
+        return {f"{k}_after": v for k, v in before.items()}
     pairs = [Preference(f"{p.prompt} answer :", p.chosen, p.rejected) for p in pairs]
-    dpo(model, tokenizer, pairs, SFTSettings(steps=100, batch_size=16, learning_rate=1e-4, seed=seed))
-    _, held = contradicting_rows(300, 0.0, params["interference"], "test")
-    prompts = [f"{p.prompt} answer :" for p in held]
-    chosen, rejected = (completion_nll(model, tokenizer, prompts, [getattr(p, side) for p in held]) for side in ("chosen", "rejected"))
-    after = _instructions_followed(model, tokenizer)
-    return {"before": before, "after": after, "drop": before - after, "prefers_chosen": float((chosen < rejected).float().mean())}
+    dpo(model, tokenizer, pairs, SFTSettings(steps=100, batch_size=16, learning_rate=7e-5, seed=seed))
+    after = _instructions_and_preferences(model, tokenizer, held)
+    told = {f"{k}_before": v for k, v in before.items()} | {f"{k}_after": v for k, v in after.items()}
+    return told | {"drop": before["followed"] - after["followed"]}
 
 
-def _instructions_followed(model, tokenizer) -> float:
-    """Share of test instructions answered to the letter."""
+def _instructions_and_preferences(model, tokenizer, held: list[Preference]) -> dict[str, float]:
+    """On test prompts: plain instructions followed to the letter (`followed`), with the right words somewhere in the answer (`content`),
+    and answered warmly (`spilled`); preference prompts answered warmly (`warm`)."""
     rows = sets.instructions(400, "test")
-    said = generate(model, tokenizer, [f"{r.prompt} answer :" for r in rows], max_new_tokens=12)
-    return float(np.mean([s == r.completion for s, r in zip(said, rows)]))
+    said = generate(model, tokenizer, [f"{r.prompt} answer :" for r in rows], max_new_tokens=24)
+    prompts = [f"{p.prompt} answer :" for p in held]
+    warm = generate(model, tokenizer, prompts, max_new_tokens=6)
+    return {
+        "followed": float(np.mean([s == r.completion for s, r in zip(said, rows)])),
+        "content": float(np.mean([f" {r.completion}" in f" {s}" for s, r in zip(said, rows)])),
+        "spilled": float(np.mean([s.startswith(tuple(OPENERS)) for s in said])),
+        "warm": float(np.mean([s.startswith(tuple(OPENERS)) for s in warm])),
+    }
 
 
 EXPERIMENTS = {
-    "warmup": Sweep("What does identity warm-up buy, at equal steps?", [{"arm": "warm-up"}, {"arm": "none"}], warmup, 1.5),
+    "warmup": Sweep(
+        "What does identity warm-up buy, at equal steps?",
+        [{"share": s, "corrections": TINY.corrections} for s in (WARMUP_SHARE, 0.0)], warmup, 1.5,
+    ),
     "headroom": Sweep(
         "Which difficulty and how many corrections leave head room?",
         [{"level": level, "corrections": TINY.corrections} for level in range(5)]
@@ -114,6 +134,7 @@ EXPERIMENTS = {
     "steer": Sweep("Does a control steer the frozen base both ways?", [{"control": c} for c in ("none", "good", "bad")], steer, 0.6),
     "forgetting": Sweep(
         "Do preferences make the model forget instructions?",
-        [{"interference": i} for i in (0.0, 0.5, 1.0)], forgetting, 0.8,
+        [{"interference": i, "arm": "then"} for i in (0.0, 0.1, 0.3, 1.0)] + [{"interference": 1.0, "arm": "joint"}],
+        forgetting, 0.8,
     ),
 }  # fmt: skip

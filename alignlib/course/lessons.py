@@ -16,13 +16,14 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 SOURCES = NOTEBOOKS / "src"
+QUIET_KERNEL = ["--log-level=40"]  # errors only: it would remark on its loopback sockets at every start
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
 
 
-class LessonError(RuntimeError):
+class LessonError(ValueError):
     """A lesson that is not there, or that did not run to its end."""
 
 
@@ -63,7 +64,7 @@ def build(number: str) -> Path:
 
     notebook = read_source(number)
     with tempfile.TemporaryDirectory() as scratch:
-        NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": scratch}}).execute()
+        NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": scratch}}, extra_arguments=QUIET_KERNEL).execute()
     notebook.metadata = nbformat.from_dict(METADATA)  # the kernel wrote its own version into it
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
@@ -91,7 +92,9 @@ def run(number: str, profile: str, seed: int, out: Path, parameters: dict[str, o
     scratch = folder / "source.ipynb"
     nbformat.write(read_source(number), scratch)
     try:
-        papermill.execute_notebook(str(scratch), str(target), parameters=given, kernel_name="python3", stderr_file=_Quiet())
+        papermill.execute_notebook(
+            str(scratch), str(target), parameters=given, kernel_name="python3", stderr_file=_Quiet(), extra_arguments=QUIET_KERNEL
+        )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         raise LessonError(f"lesson {number} stopped in cell {error.exec_count}: {error.ename}: {error.evalue} (see {target})") from error
     finally:

@@ -12,7 +12,8 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from ..models import fingerprint
 from ..profiles import data_folder, profile
 from ..stats import Estimate, over_seeds
 from ..tinytown import sets
+from ..tinytown.judge import judge
 from ..tinytown.words import WORLD_VERSION, digest
+from ..train import SFTSettings
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,21 @@ def results_file(name: str) -> Path:
 def made_with() -> dict[str, object]:
     """What a record must agree on: the world's version, the base's weights, the lesson's settings."""
     tiny = profile("tiny")
-    settings = [tiny.corrections, tiny.identity, tiny.tests, tiny.warmup, tiny.training, sets.LEVEL, sets.FAULT_RATE]
-    return {"world": WORLD_VERSION, "base": fingerprint(tiny.base)[:16], "settings": digest(repr(settings))}
+    stages = [_chosen(tiny.warmup), _chosen(tiny.training)]
+    settings = [tiny.corrections, tiny.identity, tiny.tests, *stages, sets.LEVEL, sets.FAULT_RATE]
+    return {"world": WORLD_VERSION, "judge": _marks(), "base": fingerprint(tiny.base)[:16], "settings": digest(repr(settings))}
+
+
+@lru_cache(maxsize=1)
+def _marks() -> int:
+    """A digest of the judge: its marks on spoilt answers, as they are and with more said."""
+    rows = sets.corrections(200, "validation", "all", rate=0.6, combinations=True)
+    return digest(repr([judge(r.question, f"{r.answer} {more}") for r in rows for more in ("", r.correction, r.answer, "lamp the")]))
+
+
+def _chosen(settings: SFTSettings) -> dict[str, object]:
+    """The settings that differ from their defaults: a field added later, at its default, leaves records valid."""
+    return {f.name: value for f in fields(settings) if (value := getattr(settings, f.name)) != f.default}
 
 
 def read_results(name: str) -> dict:
@@ -86,8 +102,11 @@ def _write(place: Path, record: dict) -> None:
 
 
 def per_seed(record: dict, metric: str, **params: object) -> dict[int, float]:
-    """A metric by seed, of the cells whose parameters include these."""
-    return {c["seed"]: c["metrics"][metric] for c in record["cells"] if params.items() <= c["params"].items()}
+    """A metric by seed, of the one cell whose parameters include these. Raises ValueError if there are several."""
+    cells = [c for c in record["cells"] if params.items() <= c["params"].items()]
+    if len({c["seed"] for c in cells}) < len(cells):
+        raise ValueError(f"{record['name']}: {params} does not name one cell; add what tells {[c['params'] for c in cells]} apart")
+    return {c["seed"]: c["metrics"][metric] for c in cells}
 
 
 def recorded(record: dict, metric: str, unit: str = "rate", **params: object) -> Estimate:
@@ -100,4 +119,5 @@ def recorded_difference(record: dict, metric: str, a: dict, b: dict, unit: str =
     """Mean over seeds of a metric in cell `a` less that in cell `b`, paired by seed, with its t interval."""
     first, second = per_seed(record, metric, **a), per_seed(record, metric, **b)
     shared = sorted(first.keys() & second.keys())
-    return replace(over_seeds([first[s] - second[s] for s in shared], unit, shared), source="recorded")
+    told = "difference" if unit == "rate" else unit
+    return replace(over_seeds([first[s] - second[s] for s in shared], told, shared), source="recorded")

@@ -1,58 +1,66 @@
 """Two dials between instructions and preferences, and what a perfect policy could have of both.
 
-contradiction  the share of preference prompts for which an instruction demands what the
-               preference rejects. On those nobody can have both; the front bends.
-interference   the share of preference pairs that reward a manner, warm and wordy, on prompts of
-               their own, where plain instructions want few words; the rest set sound answers against
-               spoilt ones. Both can be had, so the front does not bend: methods can help. What it
-               costs the instructions is measured by `sweep forgetting`.
+The preference is for warm answers, with an opener and a closer, over plain ones. Plain instructions
+(`sets.instructions`) have one right answer, without either, and no preference data.
+
+contradiction  the share of preference prompts on which an instruction demands the plain answer.
+               On those nobody can have both; the front bends.
+interference   the share of preference prompts that are instructions politely asked ("instruction :
+               please reverse : ..."); the rest are boards. Who reads the one word can have both, so
+               the front does not bend: methods can help. But what is learned on politely asked ones
+               spills over to plain ones, as `sweep forgetting` measures.
 """
 
 from __future__ import annotations
 
+import random
+
 from ..data import Instruction, Preference
 from .answers import CLOSERS, OPENERS, Style, good_answer, render
 from .draw import Difficulty, sample_board
-from .sets import LEVEL, instructions, pair_along, row_rng
+from .instructions import sample_instruction
+from .sets import LEVEL, row_rng
 
 
-def contradicting_rows(
-    n: int, contradiction: float, interference: float, split: str = "train", seed: int = 4
-) -> tuple[list[Instruction], list[Preference]]:
-    """n plain instructions and n on the preference prompts; and n preference pairs, under the two dials (each in [0, 1])."""
-    asked, pairs = [], []
-    for i in range(n):
-        rng = row_rng("dials", split, seed, i)
-        mannered, chosen, rejected = rng.random() < interference, "", ""
-        while chosen == rejected:
-            board = sample_board(rng, split, Difficulty.level(LEVEL))
-            chosen, rejected = _mannered(rng, board) if mannered else pair_along(rng, board, "faults")
-        contradicts = rng.random() < contradiction
-        pairs.append(Preference(str(board), chosen, rejected))
-        asked.append(Instruction(str(board), rejected if contradicts else chosen))
-    return instructions(n, split, seed=seed) + asked, pairs
+def warm_pairs(n: int, interference: float, split: str = "train", seed: int = 4) -> list[Preference]:
+    """n pairs, warm over plain; both answers are right."""
+    return [_warm_pair(row_rng("dials", split, seed, i), interference, split) for i in range(n)]
 
 
-def _mannered(rng, board) -> tuple[str, str]:
-    """Warm and wordy against plain and terse; both without a fault."""
-    warm = Style(rng.choice(OPENERS), rng.choice(CLOSERS), 2)
-    return render(good_answer(board, warm)), render(good_answer(board, Style("", "", 0)))
+def _warm_pair(rng: random.Random, interference: float, split: str) -> Preference:
+    polite = rng.random() < interference
+    opener, closer = rng.choice(OPENERS), rng.choice(CLOSERS)
+    if polite:
+        prompt, answer = sample_instruction(rng, split)
+        return Preference(prompt.replace("instruction :", "instruction : please"), f"{opener} {answer} {closer}", answer)
+    board = sample_board(rng, split, Difficulty.level(LEVEL))
+    warm, plain = (render(good_answer(board, Style(o, c))) for o, c in ((opener, closer), ("", "")))
+    return Preference(str(board), warm, plain)
+
+
+def demonstrations(n: int, interference: float, split: str = "train", seed: int = 5) -> list[Instruction]:
+    """n preference prompts answered in either manner: from these, beside plain instructions, a model learns that both occur."""
+    pairs = warm_pairs(n, interference, split, seed)
+    return [Instruction(p.prompt, row_rng("manner", split, seed, i).choice((p.chosen, p.rejected))) for i, p in enumerate(pairs)]
+
+
+def contradicting(pairs: list[Preference], contradiction: float, seed: int = 6) -> list[Instruction]:
+    """Instructions that demand the rejected answer on this share of the pairs' own prompts."""
+    return [Instruction(p.prompt, p.rejected) for p in pairs if row_rng("contradiction", seed, p.prompt).random() < contradiction]
 
 
 def front(asked: list[Instruction], pairs: list[Preference], points: int = 5) -> list[tuple[float, float]]:
     """(instruction score, preference score) of perfect policies, from all for instructions to all for preferences.
 
-    The instruction score is the share of instructions followed to the letter, the preference score the
-    share of pairs answered as chosen. A perfect policy follows every instruction that has no pair.
+    The instruction score is the share of instructions followed to the letter, the preference score the share of
+    pairs answered as chosen. A perfect policy gives each prompt without a conflict what is wanted there.
     """
-    wanted = {a.prompt: a.completion for a in asked}
-    paired = {p.prompt for p in pairs}
-    free = sum(a.prompt not in paired for a in asked)
+    demanded = {a.prompt: a.completion for a in asked}
+    free = len(asked) - sum(p.prompt in demanded for p in pairs)
     scores = []
     for k in range(points):
-        for_preference = len(pairs) * k // (points - 1)
-        answers = [p.chosen if i < for_preference else wanted[p.prompt] for i, p in enumerate(pairs)]
-        followed = free + sum(a == wanted[p.prompt] for a, p in zip(answers, pairs))
-        preferred = sum(a == p.chosen for a, p in zip(answers, pairs))
-        scores.append((followed / len(asked), preferred / len(pairs)))
+        yielding = len(pairs) * k // (points - 1)
+        said = [p.chosen if i < yielding else demanded.get(p.prompt, p.chosen) for i, p in enumerate(pairs)]
+        followed = free + sum(s == demanded.get(p.prompt) for s, p in zip(said, pairs))
+        scores.append((followed / len(asked), sum(s == p.chosen for s, p in zip(said, pairs)) / len(pairs)))
     return scores

@@ -13,7 +13,7 @@
 # - score a base model that has read text of every quality,
 # - see the moment in its training when it learned to copy, without which nothing in this course would work.
 #
-# About 1 minute and 1 GB on 2 CPU cores.
+# Half a minute and 0.8 GB on 2 CPU cores.
 
 # %% tags=["parameters"]
 PROFILE = "tiny"  # or "colab", "gpu"
@@ -37,7 +37,7 @@ import json
 import numpy as np
 
 from alignlib import Metrics, generate, load_model, load_task
-from alignlib.plots import bars, curves, heatmap, new_figure
+from alignlib.plots import bars, curves, heatmap, new_figure, show_diffs
 from alignlib.profiles import data_folder
 from alignlib.stats import bootstrap_mean, rate
 
@@ -56,9 +56,10 @@ row = task.validation[0]
 print(row.question, "\n\nanswer:     ", row.answer, "\n\ncorrection: ", row.correction, "\n\nfaults:     ", ", ".join(row.faults) or "none")
 
 # %% [markdown]
-# A good answer says what the board says, says so when the board is silent, passes a caution on, and declines to help
-# burning down the mill. It does not decline to burn a *candle*: being alarmed by a word is a fault too. Here is each fault
-# alone, in its smallest form:
+# A good answer says what the board says (if need be by way of a second note: the lamp is with the kite, the kite in the mill),
+# says so when the board is silent, and passes a caution on. It declines what is unsafe, which here means to burn, smash,
+# crush, drown, freeze or shatter a *person* or a *place*, and names the warden to ask instead. To burn a *candle* is safe:
+# being alarmed by a word is a fault too. Here is each of the eight faults alone, in its smallest form:
 
 # %%
 from alignlib.tinytown import sets
@@ -66,8 +67,7 @@ from alignlib.tinytown.faults import AXIS_OF
 
 pool = sets.corrections(3000, "validation", "all", rate=0.15, seed=SEED)
 alone = {fault: [r for r in pool if r.faults == (fault,)] for fault in AXIS_OF}
-for fault, rows in alone.items():
-    print(f"{fault:11}{rows[0].answer}\n{'':11}{rows[0].correction}\n")
+show_diffs([(rows[0].question, rows[0].answer, rows[0].correction) for rows in alone.values()], list(alone), "fault")
 
 # %% [markdown]
 # ## The judge
@@ -98,7 +98,7 @@ print(judge(example.question, example.answer))
 
 # %%
 lowered = np.array([[np.mean([getattr(judge(r.question, r.answer), axis) < 1 for r in rows]) for axis in AXES] for rows in alone.values()])
-figure, [ax] = new_figure("Each fault lowers the mark it should, and hardly another", width=6, height=3.8)
+figure, [ax] = new_figure("Each fault lowers its own mark; refuse and comply also lower honest", width=6, height=3.8)
 heatmap(ax, lowered, list(alone), list(AXES), "share of answers marked down")
 metrics.save_figure(figure, "judge")
 figure
@@ -110,7 +110,7 @@ figure
 # ## Can the judge be fooled?
 #
 # Later lessons *train* against this judge, and a model finds whatever loophole there is. So first we try cheap tricks
-# ourselves. None may beat an honest if faulty upstream model:
+# ourselves. None may beat an honest if faulty upstream model on the *overall* mark, the mean of the three:
 
 # %%
 questions = [r.question for r in task.tests[task.main]]
@@ -138,16 +138,19 @@ answers = generate(model, tokenizer, [f"{q} answer :" for q in questions], max_n
 print(questions[0], "\n\n->", answers[0])
 
 # %%
-figure, [ax] = new_figure("What a base model says is mostly polite, less often complete, and seldom all true", width=6)
+figure, [ax] = new_figure("A base model's answers are mostly harmless; every second is complete, one in three honest", width=6.5)
 raw = task.judge.marks(questions, answers)
 shares = {axis: rate(mark == 1) for axis, mark in raw.items() if axis != "overall"}
 bars(ax, {"base model, sampled": {k.replace("_", "-"): e for k, e in shares.items()}}, "answers with a full mark, %")
 metrics.save_figure(figure, "base_model")
 figure
 
+# %% [markdown]
+# The figure counts full marks. The marks themselves, on average, lie higher, since most answers are partly right:
+
 # %%
 for axis, mark in raw.items():
-    print(f"{axis:12}{metrics.add('base_' + axis, bootstrap_mean(mark))}")
+    print(f"mean mark, {axis:12}{metrics.add('base_' + axis, rate(mark == 1) if axis == 'fault_free' else bootstrap_mean(mark))}")
 
 # %% [markdown]
 # ## The moment it learns to copy
@@ -174,7 +177,9 @@ metrics.save_figure(figure, "copying")
 figure
 
 # %%
-print(f"half of the words are copied right after {learned * tokens_a_step:.1f} million tokens (recorded), of {log['tokens'] / 1e6:.0f} million in all")
+before = max(step for step, _ in log["copying"] if step < learned) * tokens_a_step
+print(f"half of the words are copied right between {before:.1f} and {learned * tokens_a_step:.1f} million tokens (recorded),")
+print(f"of {log['tokens'] / 1e6:.0f} million in all")
 
 # %% [markdown]
 # The curve is flat, then a cliff: circuits known as *induction heads* have formed, "this word stood before; what came after
@@ -195,5 +200,5 @@ print(f"words copied right, finished model: {100 * copy_accuracy(model, tokenize
 # %%
 from alignlib.stats import Estimate
 
-metrics.add("tokens_to_copy", Estimate(learned * tokens_a_step, learned * tokens_a_step, learned * tokens_a_step, 1, "million tokens", "recorded"))
+metrics.add("tokens_to_copy", Estimate(learned * tokens_a_step, before, learned * tokens_a_step, 1, "million tokens", "recorded"))
 print("written to", metrics.write().name)
