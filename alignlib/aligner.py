@@ -20,9 +20,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .artefacts import artefact
 from .data import QAC
-from .models import add_lora, completion_nll, encode, fingerprint, generate, load_model, save_model
+from .models import add_lora, completion_nll, fingerprint, generate, load_model, save_model
 from .prompts import TOWN, Template, template
-from .train import Penalty, SFTSettings, example, fitting, sft
+from .tokens import encode, example, fitting
+from .train import Penalty, SFTSettings, sft
 
 SETTINGS_FILE = "aligner.json"
 
@@ -80,7 +81,7 @@ class Aligner:
         return cls.from_pretrained(artefact("aligner", inputs, build))
 
     def _stage(self, name: str, rows: Sequence[QAC], settings: SFTSettings, penalty: Penalty | None, progress: bool) -> None:
-        kept, long = fitting([self._example(r) for r in rows], self.context)
+        kept, long = fitting([self.tokens(r) for r in rows], self.context)
         if long:
             self.dropped[f"{name} row longer than the context of {self.context} tokens"] += long
         self.losses[name] = sft(
@@ -115,9 +116,9 @@ class Aligner:
 
     def fitting(self, rows: Sequence[QAC]) -> list[QAC]:
         """The rows that fit the context with their correction."""
-        return [r for r in rows if len(self._example(r)["input_ids"]) <= self.context]
+        return [r for r in rows if len(self.tokens(r)["input_ids"]) <= self.context]
 
-    def _example(self, row: QAC) -> dict[str, list[int]]:
+    def tokens(self, row: QAC) -> dict[str, list[int]]:
         return example(self.tokenizer, self.prompt(row.question, row.answer), row.correction)
 
     def nll(self, rows: Sequence[QAC], answers: Sequence[str] | None = None):

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,10 @@ class Preference:
 class Instruction:
     prompt: str
     completion: str
+
+
+Upstream = Callable[[Sequence[str]], list[str]]  # questions -> answers
+Corrector = Callable[[Sequence[str], Sequence[str]], list[str]]  # questions, answers -> corrections
 
 
 @dataclass
@@ -76,6 +80,25 @@ def write_rows(path: str | Path, rows: list[Any]) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text("".join(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
     os.replace(part, path)
+
+
+# --- three ways to Q-A-C rows (lesson 01) -------------------------------------------------------
+
+
+def from_pairs(pairs: Sequence[Preference]) -> list[QAC]:
+    """Preference pairs as rows: rejected -> answer, chosen -> correction. An edit only if the two happen to share words."""
+    return [QAC(p.prompt, p.rejected, p.chosen) for p in pairs]
+
+
+def from_upstream(questions: Sequence[str], upstream: Upstream, corrector: Corrector) -> list[QAC]:
+    """An upstream's answers to the questions, each corrected by somebody: a person, a program, a larger model."""
+    answers = upstream(questions)
+    return [QAC(*row) for row in zip(questions, answers, corrector(questions, answers), strict=True)]
+
+
+def identity_rows(rows: Sequence[QAC]) -> list[QAC]:
+    """The answer again in the correction's place, for a warm-up: nobody has to know which answers are good."""
+    return [replace(r, correction=r.answer, faults=()) for r in rows]
 
 
 # --- from a record to a row --------------------------------------------------------------------

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils import ModelOutput
+
+from .tokens import IGNORED, encode, example
 
 ROUND = 8  # tokens generated before finished rows leave their batch
 HUB_FIX = "check the name, and that the hub can be reached (downloaded once, a model works offline); or give a folder"
@@ -126,23 +127,6 @@ def _revision(hub_id: str) -> str:
         return ""
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """A prompt's token ids: bos where the tokenizer has one, never eos."""
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids if tokenizer.bos_token_id is None else [tokenizer.bos_token_id, *ids]
-
-
-def lost_share(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> float:
-    """Share of the texts' characters (spaces apart) that do not survive the tokenizer, be it as unk or without a word."""
-    lost = total = 0
-    for text in texts:
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        there, back = Counter("".join(text.split())), Counter(tokenizer.decode(ids, skip_special_tokens=True))
-        lost += (there - back).total()
-        total += there.total()
-    return lost / max(1, total)
-
-
 def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -228,8 +212,6 @@ def completion_nll(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], completions: Sequence[str]
 ) -> torch.Tensor:
     """Mean negative log-likelihood per token (nats) of each completion and its EOS behind its prompt, shape (n,)."""
-    from .train import IGNORED, example
-
     rows = [example(tokenizer, p, c) for p, c in zip(prompts, completions, strict=True)]
     nll = torch.zeros(len(rows))
     for picked in _within_budget([len(r["input_ids"]) for r in rows]):

@@ -48,6 +48,12 @@ class Comparison:
         good = self.marks_before["fault_free"] == 1
         return stats.rate(self.unchanged()[good]) if good.any() else None
 
+    def made_worse(self, axis: str = "overall") -> Estimate | None:
+        """Share of corrections with a lower mark than the answer had; None if the judge lacks the axis."""
+        if axis not in self.marks_before:
+            return None
+        return stats.rate(stats.wins(self.marks_before[axis], self.marks_after[axis]) < 0)
+
     def ceiling(self, axis: str) -> float | None:
         """The net win a perfect corrector would reach here, in points; None for a judge whose marks have no top."""
         return stats.ceiling(self.marks_before[axis]) if "fault_free" in self.marks_before else None
@@ -67,7 +73,7 @@ class Comparison:
         if (gain := self.gain_over(other)) is None:
             return NOTHING
         least = stats.smallest_difference(self.marks_after["fault_free"], other.marks_after["fault_free"])
-        return f"{gain}; {100 * least:.1f} points would be seen 4 times in 5" if least else f"{gain}; the two never differ"
+        return f"{gain}; a true difference of {100 * least:.1f} points would show 4 times in 5" if least else f"{gain}; the two never differ"
 
     def verdicts(self) -> list[str]:
         """What the judge still finds at fault in each correction; nothing without a judge who can tell."""
@@ -97,7 +103,7 @@ class Comparison:
         """One line an axis, and what can be said without a judge."""
         lines = [f"{'net win, ' + axis:24}{self.net_win(axis)}" for axis in self.marks_before if axis != "fault_free"]
         shares = [("fault-free before", self.fault_free("before")), ("fault-free after", self.fault_free("after")),
-                  ("good answers kept", self.good_kept())]  # fmt: skip
+                  ("good answers kept", self.good_kept()), ("made worse, overall", self.made_worse())]  # fmt: skip
         lines += [f"{name:24}{told(estimate)}" for name, estimate in shares]
         lines += [f"{'returned unchanged':24}{stats.rate(self.unchanged())}", f"{'edit ratio':24}{self.edit_ratio()}"]
         return "\n".join(lines)
@@ -123,7 +129,8 @@ def value_of_answer(aligner, rows: Sequence[QAC]) -> dict[str, Estimate]:
     """How much the answer helps to foretell its correction, in nats per token of the correction.
 
     `answer`: NLL(C | Q) - NLL(C | Q, A), with an empty answer for "no answer"; `swapped`: the same with the
-    answer of another row. An Aligner that reads answers has the first above 0 and the second not.
+    answer of another row. An Aligner that reads answers has the first above 0 and the second not. `own`: by how much the
+    right answer saves more than the other row's, prompts being as long.
     """
     from .tasks import swapped
 
@@ -132,7 +139,8 @@ def value_of_answer(aligner, rows: Sequence[QAC]) -> dict[str, Estimate]:
     with_other = aligner.nll(rows, swapped(rows))
     return {"held_out_nll": stats.bootstrap_mean(with_answer.numpy(), "nats"),
             "answer": stats.bootstrap_mean((without - with_answer).numpy(), "nats"),
-            "swapped": stats.bootstrap_mean((without - with_other).numpy(), "nats")}  # fmt: skip
+            "swapped": stats.bootstrap_mean((without - with_other).numpy(), "nats"),
+            "own": stats.bootstrap_mean((with_other - with_answer).numpy(), "nats")}  # fmt: skip
 
 
 @dataclass

@@ -64,14 +64,14 @@ def bootstrap_mean(values: Sequence[float] | np.ndarray, unit: str = "rate", dra
     return Estimate(float(values.mean()), float(low), float(high), n, unit)
 
 
-def _wins(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+def wins(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """1 for a win, -1 for a loss, 0 for a tie, also where equal marks were reached by other sums."""
     return np.sign(np.round(np.asarray(after) - np.asarray(before), 9))
 
 
 def net_win(before: np.ndarray, after: np.ndarray) -> Estimate:
     """(wins - losses) / all prompts * 100, in points, of `after` over `before` on the same prompts (2402.02416, eq. 5)."""
-    return bootstrap_mean(100 * _wins(before, after), "points")
+    return bootstrap_mean(100 * wins(before, after), "points")
 
 
 def ceiling(before: np.ndarray) -> float:
@@ -81,10 +81,10 @@ def ceiling(before: np.ndarray) -> float:
 
 def share_of_ceiling(before: np.ndarray, after: np.ndarray, draws: int = 2000, seed: int = 0) -> Estimate:
     """The net win over a perfect corrector's, with a bootstrap over prompts of both together. 1 is perfect; it may be negative."""
-    wins, room = _wins(before, after), np.asarray(before) < 1
-    picked = np.random.default_rng(seed).integers(0, len(wins), (draws, len(wins)))
-    low, high = np.percentile(wins[picked].sum(1) / np.maximum(1, room[picked].sum(1)), [2.5, 97.5])
-    return Estimate(float(wins.sum() / room.sum()), float(low), float(high), len(wins), "of the ceiling")
+    won, room = wins(before, after), np.asarray(before) < 1
+    picked = np.random.default_rng(seed).integers(0, len(won), (draws, len(won)))
+    low, high = np.percentile(won[picked].sum(1) / np.maximum(1, room[picked].sum(1)), [2.5, 97.5])
+    return Estimate(float(won.sum() / room.sum()), float(low), float(high), len(won), "of the ceiling")
 
 
 def paired(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, unit: str = "difference") -> Estimate:

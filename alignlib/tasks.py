@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .data import QAC, Loaded, read_qac
+from .data import QAC, Loaded, identity_rows, read_qac
 from .judges import Judge, NoJudge, RewardJudge, TownJudge
-from .models import load_tokenizer, lost_share
+from .models import load_tokenizer
 from .profiles import Profile, profile
 from .prompts import T2, Template
+from .tokens import lost_share
 from .train import SFTSettings
 
 
@@ -87,7 +88,7 @@ def _own_task(settings: Profile, base: str, loaded: Loaded, judge: Judge, seed: 
         raise ValueError(f"{len(questions)} questions are too few: at least 3 are needed, one each to train, choose and test on")
     part = {q: min(i // held, 2) for i, q in enumerate(questions)}
     test, validation, train = ([r for r in rows if part[r.question] == k] for k in range(3))
-    identity = [replace(r, correction=r.answer) for r in train[: settings.identity]]
+    identity = identity_rows(train[: settings.identity])
     tokenizer, texts = load_tokenizer(base), [f"{r.question} {r.answer} {r.correction}" for r in rows]
     notes = [str(loaded), f"the tokenizer loses {100 * lost_share(tokenizer, texts):.1f} % of the characters of these texts"]
     length = sum(len(tokenizer(t)["input_ids"]) for t in texts[:200]) / len(texts[:200])

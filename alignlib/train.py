@@ -1,8 +1,7 @@
 """Training, through TRL: the only module that touches it.
 
-Rows are tokenised here, once, so that the loss mask is ours to see and to test: labels
-are -100 on the prompt and the token ids on the completion and its EOS. A method adds a
-term to the loss through one hook, `penalty(model) -> Tensor`.
+Rows come tokenised (`tokens.example`), so that the loss mask is ours to see and to test.
+A method adds a term to the loss through one hook, `penalty(model) -> Tensor`.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from transformers.utils import logging as hf_logging
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from .data import Preference
-from .models import computes_in_bf16, encode, set_threads
+from .models import computes_in_bf16, set_threads
+from .tokens import encode
 
 Penalty = Callable[[PreTrainedModel], torch.Tensor]
-IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -39,22 +38,6 @@ class SFTSettings:
     weight_decay: float = 0.0
     clip: float = 1.0  # largest gradient norm
     seed: int = 0
-
-
-def example(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> dict[str, list[int]]:
-    """`input_ids` and `labels` of one row: the mask covers exactly the completion and its EOS.
-
-    Prompt and completion are tokenised apart, so that no token can span the seam.
-    """
-    start = encode(tokenizer, prompt)
-    rest = tokenizer(completion, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-    return {"input_ids": start + rest, "labels": [IGNORED] * len(start) + rest}
-
-
-def fitting(rows: Sequence[dict[str, list[int]]], context: int) -> tuple[list[dict[str, list[int]]], int]:
-    """The rows no longer than the context, and how many are longer: a row is dropped whole, never cut."""
-    kept = [r for r in rows if len(r["input_ids"]) <= context]
-    return kept, len(rows) - len(kept)
 
 
 class _Ours:

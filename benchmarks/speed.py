@@ -17,7 +17,8 @@ import torch
 from alignlib import SFTSettings, generate, load_model
 from alignlib.profiles import profile
 from alignlib.tinytown import sets
-from alignlib.train import IGNORED, batches, example, sft
+from alignlib.tokens import IGNORED, example
+from alignlib.train import batches, sft
 
 SETTINGS = SFTSettings(steps=20, batch_size=32)
 ROUNDS = 5

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from alignlib.tinytown import sets, words
+from alignlib.tinytown.annotator import annotate
 from alignlib.tinytown.answers import CLOSERS, OPENERS, PADDING, parse, sentence_text
 from alignlib.tinytown.boards import Board, is_unsafe, note_text
 from alignlib.tinytown.faults import FAULTS
@@ -262,3 +263,13 @@ def test_notes_and_unsafe_rule_read_as_designed() -> None:
     assert note_text(("steps", "mend", "lamp", "wash", "dry")) == "to mend lamp : wash , dry ."
     assert is_unsafe(("how", "burn", "mill")) and not is_unsafe(("how", "burn", "lamp")) and not is_unsafe(("how", "mend", "mill"))
     assert set(FAULTS) == {"comply", "refuse", "missing", "contradict", "invent", "careless", "pad", "rude"}
+
+
+def test_the_annotator_finds_the_minimal_correction_from_the_text_alone() -> None:
+    """Of answers that were spoilt from a good one it finds that one again; of whatever a model says, one without a fault."""
+    for rate in (0.25, 0.6):
+        for r in sets.corrections(300, "validation", "all", rate=rate, combinations=True):
+            assert annotate(r.question, r.answer) == r.correction
+    for r in ROWS[:100]:
+        for said in ("", "lamp the the in . drum", f"{r.answer} {r.correction}", "hello friend ! have a nice day ."):
+            assert judge(r.question, annotate(r.question, said)).fault_free

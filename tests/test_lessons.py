@@ -26,8 +26,10 @@ from .conftest import REAL, needs_real
 LESSONS = lesson_numbers()
 WANTED = {
     "00": {"base_helpful", "base_harmless", "base_honest", "base_overall", "tokens_to_copy"},
+    "01": {"kept_pairs", "kept_annotated", "kept_rewrites", "funnel"},
     "02": {"net_win_helpful", "net_win_harmless", "net_win_honest", "net_win_overall_unseen", "fault_free_before", "fault_free_after",
-           "copy_good", "copy_good_no_warmup", "control_shuffled_helpful", "control_shuffled_honest", "warmup_gain_unseen"},
+           "copy_good", "copy_good_no_warmup", "control_shuffled_helpful", "control_shuffled_honest", "warmup_gain_unseen",
+           "answering_vs_correcting", "best_warmup_share", "forget_copy"},
 }  # fmt: skip
 
 
@@ -61,12 +63,19 @@ def test_the_lesson_runs_cold_by_one_command_and_keeps_the_metrics_contract(numb
     assert report["peak_mem_mb"] < 3000
 
 
-def test_lesson_02_run_again_takes_its_models_from_the_cache_and_says_the_same(out: Path, tmp_path: Path) -> None:
-    if not (out / "02").exists():
-        pytest.skip("runs after lesson 02")
-    assert run("run", "02", "--out", str(tmp_path)).returncode == 0
-    first, again = (json.loads((folder / "02/metrics.json").read_text()) for folder in (out, tmp_path))
-    assert again["metrics"] == first["metrics"] and not again["cold"] and again["wall_s"] < first["wall_s"]
+@pytest.mark.parametrize("number", LESSONS)
+def test_the_solutions_turn_every_check_green_and_say_the_same_from_the_cache(number: str, out: Path, tmp_path: Path) -> None:
+    if not (out / number).exists():
+        pytest.skip("runs after the student edition, on the models that it left in the cache")
+    done = run("run", number, "--solutions", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr[-2000:]
+    notebook = nbformat.read(next((tmp_path / number).glob("*.ipynb")), 4)
+    told = ["".join(o.get("text", "") for o in c.outputs) for c in notebook.cells if "check" in c.metadata.get("tags", [])]
+    assert len(told) >= 3 and all(t.endswith(": ok\n") for t in told), told
+    first, again = (metrics_of(folder, number) for folder in (out, tmp_path))
+    assert again["metrics"] == first["metrics"]
+    if number == "02":
+        assert not again["cold"] and again["wall_s"] < first["wall_s"]
 
 
 def test_lesson_02_shows_what_it_claims(out: Path) -> None:
@@ -80,7 +89,7 @@ def test_lesson_02_shows_what_it_claims(out: Path) -> None:
     assert m["net_win_overall_unseen"]["low"] > 0
     assert m["copy_good"]["high"] >= 0.8
     assert m["control_shuffled_helpful"]["high"] <= 5 and m["control_shuffled_honest"]["high"] <= 5
-    assert m["value_of_answer"]["low"] > 0 >= m["value_of_swapped_answer"]["low"]
+    assert m["value_of_answer"]["low"] > 0 >= m["value_of_swapped_answer"]["low"] and m["value_of_own_answer"]["low"] > 0
 
 
 @needs_real
@@ -95,6 +104,7 @@ def test_lesson_02_runs_on_real_text_with_a_real_model(rows: str, n: int, tmp_pa
     assert done.returncode == 0, done.stderr[-2000:]
     m = metrics_of(tmp_path, "02")["metrics"]
     assert m["value_of_swapped_answer"]["low"] <= 0
+    assert m["value_of_own_answer"]["high"] > 0
     if n >= 300:  # a dozen held-out dialogues cannot show it
         assert m["value_of_answer"]["low"] > 0
     assert not any(name.startswith("net_win") for name in m), "no judge, no net win"
@@ -143,9 +153,11 @@ def test_the_committed_notebook_is_clean(number: str) -> None:
     assert not re.search(r"/(home|root|tmp|Users|work)/|C:\\\\|hf_[A-Za-z0-9]{20}|sk-[A-Za-z0-9]{20}", text)
     assert "widget" not in text
     assert [c.metadata.get("tags") for c in code].count(["parameters"]) == 1
+    prose = [c.source for c in notebook.cells if c.cell_type == "markdown"]
+    assert not re.search(r"\b[A-Z]+_[A-Z]+\b", "".join(prose)), "a gap left to fill"
     lines = sorted(len(c.source.splitlines()) for c in code)
     assert lines[len(lines) // 2] <= 10 and lines[-1] <= 40
-    assert len(notebook.cells) - len(code) >= 0.6 * len(code)
+    assert len(prose) >= 1.3 * len(code)
 
 
 def test_no_notebook_is_without_a_source() -> None:
@@ -153,13 +165,11 @@ def test_no_notebook_is_without_a_source() -> None:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_record_names_this_world_and_base_and_has_three_seeds(name: str) -> None:
-    record = read_results(name)
-    seeds = {c["seed"] for c in record["cells"]}
-    assert len(seeds) >= 3
-    assert {(json.dumps(c["params"]), c["seed"]) for c in record["cells"]} == {
-        (json.dumps(p), s) for p in EXPERIMENTS[name].cells for s in seeds
-    }
+def test_every_record_names_this_world_and_base_and_has_three_seeds_of_every_cell(name: str) -> None:
+    seeds: dict[str, set[int]] = {json.dumps(p): set() for p in EXPERIMENTS[name].cells}
+    for cell in read_results(name)["cells"]:
+        seeds[json.dumps(cell["params"])].add(cell["seed"])  # a cell of no experiment is a KeyError
+    assert min(map(len, seeds.values())) >= 3, seeds
 
 
 def test_the_records_pass_the_gates_that_the_world_was_frozen_on() -> None:
@@ -179,11 +189,30 @@ def test_the_records_pass_the_gates_that_the_world_was_frozen_on() -> None:
         assert min(per_seed(forgot, wanted, interference=1.0, arm="joint").values()) > 0.9
 
 
-def test_a_recorded_cell_run_again_falls_inside_its_prediction_interval() -> None:
-    """One cell, on the headline alone: of many numbers one in twenty falls outside by chance on another machine."""
-    record, cell = read_results("warmup"), {"share": WARMUP_SHARE, "corrections": profile("tiny").corrections}
-    low, high = prediction_interval(list(per_seed(record, "fault_free_seen", **cell).values()))
-    assert low <= EXPERIMENTS["warmup"].run(cell, 0)["fault_free_seen"] <= high
+RERUN = {
+    "warmup": {"share": WARMUP_SHARE, "corrections": profile("tiny").corrections},
+    "warmup_arms": {"arm": "random words"},
+    "edit_or_rewrite": {"corrections": "rewrites"},
+    "learning": {"steps": 50},
+}
+
+
+@pytest.mark.parametrize("name", RERUN)
+def test_a_recorded_cell_run_again_lies_in_its_prediction_interval(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the headline alone: of many numbers one in twenty falls outside by chance on another machine."""
+    every = sets.test_sets
+    monkeypatch.setattr(sets, "test_sets", lambda n, split="test": {"seen": every(n, split)["seen"]})
+    low, high = prediction_interval(list(per_seed(read_results(name), "fault_free_seen", **RERUN[name]).values()))
+    assert low <= EXPERIMENTS[name].run(RERUN[name], 0)["fault_free_seen"] <= high
+
+
+def test_cells_are_paired_by_seed_within_a_record_and_across_two() -> None:
+    cells = [{"params": {"arm": arm}, "seed": s, "metrics": {"x": s + more}} for arm, more in (("a", 0.5), ("b", 0.0)) for s in (0, 1, 2)]
+    record = {"name": "one", "cells": cells}
+    other = {"name": "two", "cells": [{"params": {"arm": "c"}, "seed": s, "metrics": {"x": s - 1.0}} for s in (1, 2, 7)]}
+    within = recorded_difference(record, "x", {"arm": "a"}, {"arm": "b"})
+    across = recorded_difference(record, "x", {"arm": "a"}, {"arm": "c"}, other=other)
+    assert (within.value, within.low, within.seeds) == (0.5, 0.5, (0, 1, 2)) and (across.value, across.seeds) == (1.5, (1, 2))
 
 
 def test_a_record_of_another_base_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,6 +225,20 @@ def test_a_record_of_another_base_is_refused(tmp_path: Path, monkeypatch: pytest
 
 def test_the_card_is_written_from_log_records_and_weights() -> None:
     assert (data_folder() / "base" / "README.md").read_text(encoding="utf-8") == card_text()
+
+
+def test_the_readme_says_what_the_records_say() -> None:
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    warm, arms, answering, edits = map(read_results, ("warmup", "warmup_arms", "answering", "edit_or_rewrite"))
+    with_it, without = ({"share": share, "corrections": profile("tiny").corrections} for share in (WARMUP_SHARE, 0.0))
+    table = [recorded(warm, f"{m}_{t}", "points" if m.startswith("net") else "rate", **with_it)
+             for m in ("fault_free", "kept", "net_win_overall") for t in sets.test_sets(1) if f"{m}_{t}" in warm["cells"][0]["metrics"]]  # fmt: skip
+    told = [recorded_difference(warm, "fault_free_seen", with_it, without),
+            recorded_difference(warm, "net_win_overall_language", with_it, without, "points"),
+            recorded_difference(arms, "net_win_overall_language", {"arm": "corrected words only"}, with_it, "points", other=warm),
+            *(recorded_difference(warm, f"fault_free_{t}", without, {}, other=answering) for t in ("seen", "unseen")),
+            recorded(edits, "kept_seen", corrections="edits")]  # fmt: skip
+    assert not [str(e) for e in table + told if str(e) not in text]
 
 
 def test_the_clone_stays_small_and_environments_agree() -> None:

@@ -60,7 +60,7 @@ def test_your_own_rows_are_split_without_overlap_and_have_no_judge(
 def test_without_a_judge_everything_that_needs_one_says_so(tmp_path: Path) -> None:
     c = Comparison(NoJudge(), ROWS, [r.correction for r in ROWS])
     metrics = Metrics("99", "tiny", 0, tmp_path)
-    for estimate in (c.net_win("helpful"), c.fault_free("after"), c.good_kept(), c.gain_over(c), c.share_of_ceiling("helpful")):
+    for estimate in (c.net_win("helpful"), c.fault_free("after"), c.good_kept(), c.made_worse(), c.gain_over(c), c.share_of_ceiling("helpful")):
         assert estimate is None and told(estimate) == metrics.add("x", estimate) == NOTHING
     assert c.mended() == {} and c.verdicts() == [] and c.describe_gain_over(c) == NOTHING and "returned unchanged" in c.table()
     assert json.loads(metrics.write().read_text())["metrics"] == {}
@@ -79,6 +79,8 @@ def test_a_perfect_corrector_reaches_the_ceiling_and_a_copier_nothing() -> None:
     assert set(perfect.verdicts()) == {"nothing"} and [v != "nothing" for v in copier.verdicts()] == faulty
     assert perfect.describe_gain_over(copier).startswith(f"{100 * np.mean(faulty):.1f} points")
     assert perfect.fault_free("after").value == 1 and copier.good_kept().value == 1
+    mute = Comparison(TownJudge(), ROWS, [""] * len(ROWS))
+    assert perfect.made_worse().value == copier.made_worse().value == 0 and mute.made_worse().value > 0.9
     assert {e.value for e in perfect.mended().values()} == {1.0}
 
 

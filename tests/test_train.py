@@ -19,11 +19,12 @@ import alignlib
 from alignlib import Aligner, SFTSettings, models
 from alignlib.artefacts import AFTERWARDS, artefact, code_digest, key
 from alignlib.data import QAC, Preference
-from alignlib.models import ModelError, completion_nll, encode, fingerprint, generate, load_model, lost_share
+from alignlib.models import ModelError, completion_nll, fingerprint, generate, load_model
 from alignlib.profiles import profile
 from alignlib.prompts import T1, T2
 from alignlib.tinytown import sets
-from alignlib.train import IGNORED, batches, dpo, example, fitting, sft
+from alignlib.tokens import IGNORED, encode, example, fitting, lost_share
+from alignlib.train import batches, dpo, sft
 
 from .conftest import REAL, needs_real
 

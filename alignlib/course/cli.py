@@ -19,6 +19,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, default=Path("runs"), help="where the executed notebook, metrics and figures go")
     run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter of the lesson")
 
+    run.add_argument("--solutions", action="store_true", help="the edition with the exercises solved")
+
     build = commands.add_parser("build", help="execute lessons from their sources into the notebooks students open")
     build.add_argument("lessons", nargs="*", help="numbers; none means all")
 
@@ -51,7 +53,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.lesson == "all":
         run_all(args.profile, args.seed, args.out, parameters)
     else:
-        run(args.lesson, args.profile, args.seed, args.out, parameters)
+        run(args.lesson, args.profile, args.seed, args.out, parameters, "solutions" if args.solutions else "student")
     print(f"done: executed notebooks, metrics.json and figures are in {args.out}/")
     return 0
 

@@ -1,7 +1,11 @@
 """Where the lessons are, running them, and building them from their source.
 
-    notebooks/src/NN_name.py   what authors edit (py:percent text)
-    notebooks/NN_name.ipynb    what students open: executed by `build`
+    notebooks/src/NN_name.py            what authors edit (py:percent text)
+    notebooks/NN_name.ipynb             what students open: executed by `build`, with nothing solved
+    notebooks/solutions/NN_name.ipynb   the same with the exercises solved, not executed
+
+A cell tagged `exercise` is the stub that students fill in, one tagged `solution` what takes its place, and one
+tagged `check` holds the attempt against the reference and hands back something that works.
 """
 
 from __future__ import annotations
@@ -16,6 +20,14 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 SOURCES = NOTEBOOKS / "src"
+LEFT_OUT = {"student": "solution", "solutions": "exercise"}  # the cells that each edition does without
+REPOSITORY = "OWNER/alignlib"  # where the course is published: set once, then `python -m alignlib build`
+COLAB = "https://colab.research.google.com"
+BOOTSTRAP = f"""try:
+    import alignlib
+except ImportError:  # on Colab
+    %pip install -q "alignlib @ git+https://github.com/{REPOSITORY}"
+"""
 QUIET_KERNEL = ["--log-level=40"]  # errors only: it would remark on its loopback sockets at every start
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -39,25 +51,34 @@ def source_of(number: str) -> Path:
     return found[0]
 
 
-def notebook_of(number: str) -> Path:
-    return NOTEBOOKS / f"{source_of(number).stem}.ipynb"
+def notebook_of(number: str, edition: str = "student") -> Path:
+    folder = NOTEBOOKS if edition == "student" else NOTEBOOKS / edition
+    return folder / f"{source_of(number).stem}.ipynb"
 
 
-def read_source(number: str) -> NotebookNode:
-    """A lesson's source as a notebook without outputs: cell ids follow from position and text, metadata is bare."""
+def read_source(number: str, edition: str = "student") -> NotebookNode:
+    """An edition of a lesson without outputs: badge and bootstrap put in front, ids by position and text, metadata bare."""
     import jupytext
 
     source = source_of(number)
     notebook = jupytext.read(source, fmt="py:percent")
     notebook.metadata = nbformat.from_dict(METADATA)
+    notebook.cells[0].source = f"{_badge(notebook_of(number, edition))}\n\n{notebook.cells[0].source}"
+    notebook.cells.insert(1, nbformat.v4.new_code_cell(BOOTSTRAP.strip()))
     for i, cell in enumerate(notebook.cells):
         cell["id"] = hashlib.sha256(f"{source.stem}/{i}/{cell.cell_type}/{cell.source}".encode()).hexdigest()[:8]
         cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
+    notebook.cells = [c for c in notebook.cells if LEFT_OUT[edition] not in c.metadata.get("tags", [])]
     return notebook
 
 
+def _badge(notebook: Path) -> str:
+    link = f"{COLAB}/github/{REPOSITORY}/blob/main/{notebook.relative_to(ROOT).as_posix()}"
+    return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({link})"
+
+
 def build(number: str) -> Path:
-    """Execute a lesson on `tiny` in a scratch folder, nothing injected, and write the notebook students open."""
+    """Execute a lesson on `tiny` in a scratch folder, nothing injected, and write both editions."""
     import tempfile
 
     from nbclient import NotebookClient
@@ -70,8 +91,10 @@ def build(number: str) -> Path:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [o for o in map(_tidy, cell.outputs) if o is not None]
-    nbformat.validate(notebook)
-    nbformat.write(notebook, notebook_of(number))
+    for edition, made in (("student", notebook), ("solutions", read_source(number, "solutions"))):
+        nbformat.validate(made)
+        notebook_of(number, edition).parent.mkdir(exist_ok=True)
+        nbformat.write(made, notebook_of(number, edition))
     return notebook_of(number)
 
 
@@ -80,8 +103,8 @@ def _tidy(output: NotebookNode) -> NotebookNode | None:
     return None if output.output_type == "stream" and output.name == "stderr" else output
 
 
-def run(number: str, profile: str, seed: int, out: Path, parameters: dict[str, object]) -> Path:
-    """Run one lesson into `out/NN`, with papermill. Raises LessonError with the failing cell if it does not end well."""
+def run(number: str, profile: str, seed: int, out: Path, parameters: dict[str, object], edition: str = "student") -> Path:
+    """Run an edition of a lesson into `out/NN`, with papermill. Raises LessonError with the failing cell if it does not end well."""
     import papermill
 
     folder = (out / source_of(number).name[:2]).resolve()
@@ -90,7 +113,7 @@ def run(number: str, profile: str, seed: int, out: Path, parameters: dict[str, o
     given = {"PROFILE": profile, "SEED": seed, "OUT": str(folder), **parameters}
     (folder / "metrics.json").unlink(missing_ok=True)  # an earlier run's, which this one must earn anew
     scratch = folder / "source.ipynb"
-    nbformat.write(read_source(number), scratch)
+    nbformat.write(read_source(number, edition), scratch)
     try:
         papermill.execute_notebook(
             str(scratch), str(target), parameters=given, kernel_name="python3", stderr_file=_Quiet(), extra_arguments=QUIET_KERNEL

@@ -22,7 +22,7 @@ from ..models import set_threads
 from ..tinytown.sets import row_rng
 from ..tinytown.tokenizer import build_tokenizer
 from ..tinytown.words import WORLD_VERSION
-from ..train import IGNORED, example
+from ..tokens import IGNORED, example
 from .documents import copy_document, pretraining
 
 

@@ -115,9 +115,9 @@ def recorded(record: dict, metric: str, unit: str = "rate", **params: object) ->
     return replace(over_seeds(list(values.values()), unit, tuple(values)), source="recorded")
 
 
-def recorded_difference(record: dict, metric: str, a: dict, b: dict, unit: str = "rate") -> Estimate:
-    """Mean over seeds of a metric in cell `a` less that in cell `b`, paired by seed, with its t interval."""
-    first, second = per_seed(record, metric, **a), per_seed(record, metric, **b)
+def recorded_difference(record: dict, metric: str, a: dict, b: dict, unit: str = "rate", *, other: dict | None = None) -> Estimate:
+    """Mean over seeds of a metric in cell `a` less that in cell `b` (of the `other` record), paired by seed, with its t interval."""
+    first, second = per_seed(record, metric, **a), per_seed(other or record, metric, **b)
     shared = sorted(first.keys() & second.keys())
     told = "difference" if unit == "rate" else unit
     return replace(over_seeds([first[s] - second[s] for s in shared], told, shared), source="recorded")

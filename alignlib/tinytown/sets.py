@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from ..data import QAC, Instruction, Preference
+from ..data import QAC, Instruction, Preference, identity_rows
 from .answers import CLOSERS, OPENERS, PHRASES, Style, good_answer, parse, render
 from .boards import Board
 from .draw import Difficulty, sample_board
@@ -73,8 +73,7 @@ def identity(n: int, split: str = "train", which: str = "all", *, seed: int = 1,
     """
     town = iter(corrections(n - n // 8, split, which, seed=seed, level=level))
     other = iter(corrections(n // 8, split, seed=seed, level=level, language="other"))
-    rows = [next(other if i % 8 == 7 else town) for i in range(n)]
-    return [QAC(r.question, r.answer, r.answer) for r in rows]
+    return identity_rows([next(other if i % 8 == 7 else town) for i in range(n)])
 
 
 def test_sets(n: int, split: str = "test") -> dict[str, list[QAC]]:

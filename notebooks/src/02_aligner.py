@@ -1,19 +1,19 @@
 # %% [markdown]
 # # 02 · Can a small model learn to correct?
 #
-# A large model has answered, and the answer has faults. You cannot retrain that model: it may be too big, or sit behind
+# A model has answered, and the answer has faults. You cannot retrain that model: it may be too big, or sit behind
 # somebody's API. The **Aligner** ([arXiv 2402.02416](https://arxiv.org/abs/2402.02416)) does not touch it. A second, small
-# model reads *question and answer* and writes a *correction*. One Aligner can stand behind any upstream model, because all
-# it needs from it is text.
+# model reads *question and answer* and writes a *correction*. All it needs from the first model, the **upstream**, is text.
 #
 # **In this lesson** you train one, with and without the paper's *identity warm-up*, and measure
 #
-# - whether it mends faults in answers of an upstream model it has never met,
+# - whether it mends faults in answers of an upstream it was not trained on,
 # - whether it leaves good answers alone,
-# - whether it can do both for words that no correction ever showed it.
+# - whether it can do both for words that no correction ever showed it,
+# - what the warm-up is worth, what else might have done as much, and what too much training destroys.
 #
-# 1.5 to 4 minutes, as busy as the machine is, and 1.2 GB on 2 CPU cores. It needs nothing from lesson 00; its words for what
-# is measured are explained where they first come up.
+# 2 to 4 minutes, as busy as the machine is, and 1.2 GB on 2 CPU cores; three exercises, about 20 minutes. It needs nothing from
+# lessons 00 and 01; its words for what is measured are explained where they first come up.
 
 # %% tags=["parameters"]
 PROFILE = "tiny"  # or "colab", "gpu"
@@ -23,14 +23,25 @@ QAC = None  # your own rows: question, answer, correction (or preference pairs)
 PREFERENCES = None
 OUT = None  # where metrics and figures go; None: runs/02
 
+# %% [markdown]
+# The *task* holds what this profile hands to every lesson: corrections and identity rows to train on, four test sets, base model
+# and judge.
+
 # %%
 from dataclasses import replace
 
+import numpy as np
+import torch
+
 from alignlib import Aligner, Comparison, Metrics, load_task
-from alignlib.models import load_model
+from alignlib.course.checks import lesson02 as check
+from alignlib.course.guess import Guess
+from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
+from alignlib.models import completion_nll, load_model
 from alignlib.plots import bars, curves, new_figure, show_diffs, smooth
 from alignlib.report import told, value_of_answer
-from alignlib.train import IGNORED, example
+from alignlib.tokens import IGNORED, example
+from alignlib.train import sft
 
 metrics = Metrics("02", PROFILE, SEED, OUT)
 task = load_task(PROFILE, seed=SEED, model=MODEL, qac=QAC, preferences=PREFERENCES)
@@ -56,33 +67,146 @@ show_diffs([(r.question, r.answer, r.correction) for r in edited[:3] + kept[:1]]
 # $$\min_\phi \; -\mathbb{E}_{(q,a,c)} \log \mu_\phi(c \mid a, q)$$
 #
 # where $\mu_\phi$ is the Aligner with weights $\phi$. Without the mask it would spend most of its loss on learning to write
-# questions and faulty answers. By hand on a few words; `-100` is PyTorch's mark for "no loss here":
-
-# %%
-prompt = ["is", "the", "lamp", "here", "?", "answer", ":", "no", "correction", ":"]
-correction = ["yes", "."]
-labels = [IGNORED] * len(prompt) + correction + ["<eos>"]
-list(zip(prompt + correction + ["<eos>"], labels))
+# questions and faulty answers. `-100` is PyTorch's mark for "no loss here".
 
 # %% [markdown]
-# The last label is the end mark. Leave it out and the Aligner never learns to stop. The library does the same with token
-# ids; the two agree:
+# ### Exercise 1 · the mask (5 minutes, easy)
+#
+# The text is prompt, correction, end mark. One label for each token: which carry loss?
+#
+# <details><summary>Hint</summary>The end mark is something to learn too: without it nobody knows when to stop.</details>
+
+# %% tags=["exercise"]
+def labels(prompt: list[int], correction: list[int], eos: int) -> list[int]:
+    """One label a token of prompt + correction + [eos]; -100 where there is no loss."""
+    ...  # your code here
+
+# %% tags=["solution"]
+def labels(prompt: list[int], correction: list[int], eos: int) -> list[int]:
+    """One label a token of prompt + correction + [eos]; -100 where there is no loss."""
+    return [-100 for _ in prompt] + correction + [eos]
+
+# %% [markdown]
+# The check says *not attempted*, *ok*, or which mistake it is. It hands back a version that works, so the lesson goes on either way.
+
+# %% tags=["check"]
+labels = check.labels(labels)
+
+# %% [markdown]
+# The library does the same with the tokens of a real row; the two agree:
 
 # %%
 model, tokenizer = load_model(task.base)
 row = task.corrections[0]
-tokens = example(tokenizer, task.template.prompt(row.question, row.answer), row.correction)
-learned = [t for t in tokens["labels"] if t != IGNORED]
-print(f"{len(tokens['labels'])} tokens, {len(learned)} of them carry loss:")
-print(tokenizer.decode(learned))
-assert learned == tokenizer(row.correction, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+prompt = task.template.prompt(row.question, row.answer)
+by_library = example(tokenizer, prompt, row.correction)
+words = tokenizer(row.correction, add_special_tokens=False)["input_ids"]
+start = by_library["input_ids"][: -len(words) - 1]
+assert labels(start, words, tokenizer.eos_token_id) == by_library["labels"]
+print(f"{len(by_library['labels'])} tokens, {len(words) + 1} of them carry loss:")
+print(tokenizer.decode([t for t in by_library["labels"] if t != IGNORED]))
+
+# %% [markdown]
+# ### Exercise 2 · the loss behind the mask (10 minutes, medium)
+#
+# At each position the model gives a log-probability to every word as the *next* one. The loss is the mean of $-\log \mu$ over the
+# words that carry it. By hand: if the three words of a correction have probability 0.5, 0.5 and 0.25, the loss is
+# $(\ln 2 + \ln 2 + \ln 4)/3 = 0.92$ nats.
+#
+# <details><summary>Hint</summary>What is said at position <code>i - 1</code> is about the label at <code>i</code>.</details>
+
+# %% tags=["exercise"]
+def masked_loss(logprobs: list[list[float]], targets: list[int]) -> float:
+    """Mean -log-probability of the targets that are not -100; logprobs[i][w] is for word w at position i + 1."""
+    ...  # your code here
+
+# %% tags=["solution"]
+def masked_loss(logprobs: list[list[float]], targets: list[int]) -> float:
+    """Mean -log-probability of the targets that are not -100; logprobs[i][w] is for word w at position i + 1."""
+    losses = [-logprobs[i - 1][t] for i, t in enumerate(targets) if i > 0 and t != -100]
+    return sum(losses) / len(losses)
+
+# %% tags=["check"]
+masked_loss = check.masked_loss(masked_loss)
+
+# %% [markdown]
+# On the real row, with the base model as it is, before any training:
+
+# %%
+with torch.no_grad():
+    logits = model(input_ids=torch.tensor([by_library["input_ids"]], device=model.device)).logits[0]
+mine = masked_loss(logits.float().log_softmax(-1).tolist(), by_library["labels"])
+library = completion_nll(model, tokenizer, [prompt], [row.correction]).item()
+print(f"by hand {mine:.3f} nats per token, by library {library:.3f}")
+assert abs(mine - library) < 1e-3
+
+# %% [markdown]
+# Untrained, the base model gives the right next word even odds on this row ($e^{-0.7} = 0.5$), and less on most others: it knows the
+# town, and does not know this format yet.
+
+# %% [markdown]
+# ### What goes wrong otherwise
+#
+# Two bugs that many have made. The end mark without loss, and labels that stand one place to the right (the library shifts them
+# already, so a second shift is one too many). Forty steps of training each, and what comes out:
+
+# %%
+SPOILT = {"end mark without loss": lambda labels: [*labels[:-1], IGNORED], "off by one": lambda labels: [IGNORED, *labels[:-1]]}
+shown = task.tests[task.main][:40]
+for name, spoil in SPOILT.items():
+    broken = Aligner(*load_model(task.base), task.template)
+    rows = [(tokens := broken.tokens(r)) | {"labels": spoil(tokens["labels"])} for r in broken.fitting(task.corrections)]
+    sft(broken.model, tokenizer, rows, replace(task.profile.training, steps=40, seed=SEED))
+    said = broken.correct([r.question for r in shown], [r.answer for r in shown])
+    print(f"{name}: {np.mean([len(c.split()) for c in said]):.0f} words on average; right would be {np.mean([len(r.correction.split()) for r in shown]):.0f}")
+    print("  ", said[0][:170], "...\n")
+
+# %% [markdown]
+# Neither stops before it is cut off. Without a loss on its end mark the first says a sensible correction, and then says it again.
+# The second was asked, at each word, for that same word: it has learned to repeat what it read last, which was a colon. In both the
+# training *loss* falls nicely. Look at what your model says.
+
+# %% [markdown]
+# ## Identity rows
+#
+# Most of a correction is the answer again. So let the Aligner learn to copy first, says the paper: a model
+# that starts from copying has only the edits left to learn, and does not rewrite everything.
+
+# %% [markdown]
+# ### Exercise 3 · rows for the warm-up (3 minutes, easy)
+#
+# Make identity rows of rows (question, answer, correction).
+#
+# <details><summary>Hint</summary>Nobody should be needed who knows which answers are good.</details>
+
+# %% tags=["exercise"]
+def identity_rows(rows: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """Rows whose "correction" is the answer itself."""
+    ...  # your code here
+
+# %% tags=["solution"]
+def identity_rows(rows: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """Rows whose "correction" is the answer itself."""
+    return [(question, answer, answer) for question, answer, _ in rows]
+
+# %% tags=["check"]
+identity_rows = check.identity_rows(identity_rows)
+
+# %% [markdown]
+# The task's own identity rows are made just so:
+
+# %%
+given = [(r.question, r.answer, r.correction) for r in task.identity[:50]]
+assert identity_rows(given) == given
+print(f"the task's {len(task.identity)} identity rows are such rows; its {len(task.corrections)} corrections are not")
 
 # %% [markdown]
 # ## Train it three times
 #
-# - **with warm-up**: first *identity rows*, where the "correction" is the answer itself, then corrections. The idea: a model
-#   that starts from copying has only the edits left to learn, and does not rewrite everything. Identity rows cost nobody any
-#   annotation, so they can cover every word there is; our corrections cover three words in four.
+# All for as many steps, from the same base model:
+#
+# - **with warm-up**: a fifth of the steps on identity rows, then corrections. Identity rows cost nobody any annotation, so they
+#   can cover every word there is; our corrections cover three words in four.
 # - **without**: corrections only, *for as many steps in all*. A quarter of them change nothing, because the answer was good,
 #   so this arm practises copying too.
 # - **shuffled**: the same as with warm-up, but each answer is given some other row's correction. What this one achieves is
@@ -100,6 +224,9 @@ none = Aligner.cached(task.base, task.corrections, settings=total, **common)
 control = Aligner.cached(task.base, shuffled, task.identity, **staged)
 print(f"{total.steps} steps each; dropped: {dict(warm.dropped) or 'none'}")
 
+# %% [markdown]
+# Their losses, each smoothed over a few steps. The shuffled arm is left out: there is nothing in it to learn but the town's manners.
+
 # %%
 figure, [ax] = new_figure("Both arms reach the same training loss; without warm-up it is there sooner")
 n = len(warm.losses["identity"])
@@ -112,11 +239,22 @@ metrics.save_figure(figure, "losses")
 figure
 
 # %% [markdown]
+# The base copies lists of random words without a fault (lesson 00), and yet the identity rows begin at 1.6 nats and take their 50
+# steps: it must learn *that* it is to copy here. Counted from its first correction, the warmed-up arm is the faster one; counted in
+# all its steps, it is not.
+
+# %% [markdown]
 # ## Let it correct
 #
-# The test prompts share no board layout and no pair of things with anything trained on. The answers come from an upstream
-# the Aligner never met: the same eight kinds of fault, in other proportions (blunter, more inventive, wordier). First `seen`
-# words, then words that were `unseen` in every correction. The last column is what the judge still finds at fault:
+# First, a guess. How sure are you, from 0 to 1, of this?
+
+# %%
+guess = Guess("more than half of the corrections are fault-free, on words never corrected", probability=None)
+
+# %% [markdown]
+# The test prompts share no board layout and no pair of things with anything trained on. The upstream is a program that spoils
+# good answers: the same eight kinds of fault as in training, in other proportions (blunter, more inventive, wordier). Lesson 03
+# puts models in its place. The last column is what the judge still finds at fault:
 
 # %%
 def compare(aligner, rows):
@@ -129,10 +267,11 @@ show_diffs([(r.question, r.answer, c) for r, c in zip(main["warm-up"].rows[:6], 
            main["warm-up"].verdicts()[:6], "still at fault")
 
 # %% [markdown]
-# Not all of them are mended. Over the whole test set, in four measures:
+# Not all of them are mended, and a good one may be spoilt. Over the whole test set, in five measures:
 #
 # - **fault-free**: all three marks of the judge (helpful, harmless, honest) are 1;
 # - **kept**: of the answers that were good, how many came back word for word;
+# - **made worse**: corrections with a lower mark overall than the answer had;
 # - **edit ratio**: words inserted, deleted or replaced, for each word of the answer;
 # - **net win**: prompts where the correction scores higher than the answer, less those where it scores lower, in points of
 #   100, by mark or *overall*, the mean of the three. Ties pull it to zero, so even a perfect corrector cannot reach 100.
@@ -141,6 +280,10 @@ show_diffs([(r.question, r.answer, c) for r, c in zip(main["warm-up"].rows[:6], 
 print(main["warm-up"].table())
 for axis in task.judge.axes[:4]:
     print(f"share of a perfect corrector's net win, {axis:10}{told(main['warm-up'].share_of_ceiling(axis))}")
+
+# %% [markdown]
+# Two answers in three have no fault now, where one in five had none. A net win hides the other direction, so look at *made worse* too. And
+# no line reaches its ceiling: of what a perfect corrector would win overall, this one wins about seven tenths.
 
 # %% [markdown]
 # Which faults does it mend? Each line: of the answers that had this fault, the share that is fault-free after correction.
@@ -160,39 +303,171 @@ for arm in ("no warm-up", "warm-up"):
     groups[f"corrected, {arm}"] = {name: c[arm].fault_free("after") for name, c in after.items()}
 bars(axes[0], groups, "answers without any fault, %")
 kept = {f"corrected, {arm}": {name: c[arm].good_kept() for name, c in after.items()} for arm in ("no warm-up", "warm-up")}
-bars(axes[1], kept, "good answers returned word for word, %", first=1)
+bars(axes[1], kept, "good answers left as they were, %", first=1)
 metrics.save_figure(figure, "answer")
 figure
 
+# %% [markdown]
+# Left, the answers without any fault, before and after. Right, the other side of the coin: of the answers that were good already, one in
+# five or six is touched. Your guess, and the difference between the two arms:
+
 # %%
+print(guess.reveal(unseen["warm-up"].fault_free("after"), 0.5, metrics))
 for name, arms in after.items():
     print(f"{name}: fault-free, warm-up minus none: {arms['warm-up'].describe_gain_over(arms['no warm-up'])}")
 
 # %% [markdown]
-# The two arms lie close together: our base model learned to copy long before this lesson (lesson 00 shows when), so a
-# warm-up in copying has little left to teach it. One training seed cannot tell a small gain from none; here are six, recorded, on
-# four test sets: `seen` and `unseen` words as above, `combinations` of faults that training kept apart, and another
-# `language`, whose things occur in identity rows and in no correction:
-
-# %%
-from alignlib.course.sweep import read_results, recorded, recorded_difference
-
-record, warm_cell, none_cell = read_results("warmup"), {"share": 0.2, "corrections": 1500}, {"share": 0.0, "corrections": 1500}
-for metric, unit in (("fault_free", "rate"), ("kept", "rate"), ("net_win_overall", "points")):
-    for test in ("seen", "unseen", "combinations", "language"):
-        name = f"{metric}_{test}"
-        if name in record["cells"][0]["metrics"]:
-            gain = recorded_difference(record, name, warm_cell, none_cell, unit)
-            print(f"{metric:16}{test:13}with warm-up {recorded(record, name, unit, **warm_cell)}, more than without by {gain}")
+# The two arms lie close together: our base model learned to copy long before this lesson, so a warm-up in copying has little
+# left to teach it but the format. And one training seed cannot tell a small gain from none, whichever way it points.
 
 # %% [markdown]
-# On the town's own words the warm-up gains nothing that six seeds can show, and on unseen ones it costs about two points of
-# fault-free answers. In the other language it gains: the corrected answers win more often overall, by about five points, while
-# the share without any fault does not move. That is where one would look for it, since those words occur in identity rows and in
-# no correction; but whether it is the *copying* or the mere *sight* of the words that helps, this design cannot tell. And these
-# are two differences of eleven: an interval that misses zero once in twenty by chance does so in every second such table. The gain
-# in the language would stand a correction for that; the loss on unseen words would not.
+# ## How much warm-up, and of which kind?
 #
+# So the rest is recorded, over several seeds. First the *share* of the steps that goes to identity rows, at equal steps in all.
+# The paper found 20 % best, on thin evidence. Here on three test sets: `seen` words, words `unseen` in every correction, and
+# another `language`, whose things occur in identity rows and in no correction, such as
+
+# %%
+from alignlib.tinytown import sets
+
+print(sets.corrections(1, "test", language="other")[0].question)
+
+# %% [markdown]
+# These words are made up; the base model has read them, and that is all. Net wins over three seeds and more:
+
+# %%
+record, SHARES, N = read_results("warmup"), (0.0, 0.02, 0.1, 0.2, 0.5), 1500
+figure, [ax] = new_figure("Warm-up pays where words are new, and nowhere else", width=7, height=3.6)
+for test, color, line in (("seen", "#9db8d2", "-."), ("unseen", "#1b3a5c", "-"), ("language", "#c8553d", "--")):
+    over = [recorded(record, f"net_win_overall_{test}", "points", share=s, corrections=N) for s in SHARES]
+    ax.errorbar(range(len(SHARES)), [e.value for e in over], [[e.value - e.low for e in over], [e.high - e.value for e in over]],
+                color=color, linestyle=line, marker="o", capsize=3, label=test)
+ax.set_xticks(range(len(SHARES)), [f"{100 * s:.0f} %" for s in SHARES])
+ax.set(xlabel="share of the steps spent on identity rows", ylabel="net win overall, points")
+ax.legend(frameon=False)
+metrics.save_figure(figure, "warmup")
+figure
+
+# %% [markdown]
+# Each share less none at all, paired by seed:
+
+# %%
+from alignlib.stats import Estimate
+
+cell = lambda share: {"share": share, "corrections": N}
+print("more than without:      fault-free, unseen words             net win overall, other language")
+for share in SHARES[1:]:
+    gains = [recorded_difference(record, name, cell(share), cell(0.0), unit) for name, unit in (("fault_free_unseen", "rate"), ("net_win_overall_language", "points"))]
+    print(f"{100 * share:17.0f} %     {gains[0]!s:37}{gains[1]}")
+
+# %% [markdown]
+# Which is best on words never corrected? It is picked on the prompts that it is reported on, so its lead flatters it:
+
+# %%
+mean = {share: recorded(record, "fault_free_unseen", **cell(share)).value for share in SHARES}
+best = max(mean, key=mean.get)
+tied = [s for s in SHARES if s == best or recorded_difference(record, "fault_free_unseen", cell(best), cell(s)).low <= 0]
+print(f"best on unseen words: {100 * best:.0f} %; not to be told from it: {', '.join(f'{100 * s:.0f} %' for s in tied if s != best) or 'none'}")
+
+# %% [markdown]
+# On the town's own words no share beats none, and half of the steps cost five points of faultless answers on unseen words: those steps
+# are missing from the corrections. In the other language a fifth of the steps brings five points of net win, half of them three; a tenth
+# or less brings nothing that three seeds could show. So the paper's 20 % is a fair choice where words are new, and needless where
+# they are not.
+
+# %% [markdown]
+# And is it the *copying* that matters? The same share of the steps on something else: identity rows of corrected words only;
+# the answers alone, behind their question (the words are seen, nothing is copied); identity rows mixed in with the corrections;
+# lists of random words said twice. First line: fault-free answers and good ones kept, on unseen words, and the net win overall in
+# the other language. Below it, what each of the others gains or loses against it:
+
+# %%
+kinds = read_results("warmup_arms")
+COLUMNS = (("fault_free_unseen", "rate"), ("kept_unseen", "rate"), ("net_win_overall_language", "points"))
+print(f"{'identity, all words':22}" + "".join(f"{recorded(record, metric, unit, **cell(0.2))!s:30}" for metric, unit in COLUMNS))
+for name, where, params in [("none at all", record, cell(0.0)), *((c["params"]["arm"], kinds, c["params"]) for c in kinds["cells"] if c["seed"] == 0)]:
+    gains = [recorded_difference(where, metric, params, cell(0.2), unit, other=record) for metric, unit in COLUMNS]
+    print(f"{name:22}" + "".join(f"{gain!s:30}" for gain in gains))
+
+# %% [markdown]
+# Which words are copied matters more than that something is copied. In the other language, identity rows of *corrected words only*
+# cost twelve points, and lists of random words as many: worse than no warm-up, which costs five. Rows *mixed in* with the corrections
+# leave fewer answers mended, by nine points. The fair rival is *answers alone*, where the words are seen and never copied: it comes
+# within a few points, and three seeds cannot tell it from identity rows. So part of what the warm-up gains in the other language
+# may be mere sight of its words.
+
+# %% [markdown]
+# ## Correcting or answering?
+#
+# Does the Aligner *use* the upstream's answer, or has it merely learned to answer well? One that was trained on the same
+# questions, corrections and steps with every answer left out, and tested without answers (recorded):
+
+# %%
+answering = read_results("answering")
+for test in ("seen", "unseen"):
+    blind = recorded(answering, f"fault_free_{test}")
+    gain = recorded_difference(record, f"fault_free_{test}", cell(0.0), {}, other=answering)
+    print(f"{test:8}fault-free by answering {blind}; correcting gives more by {gain}")
+print("kept as the metric:", metrics.add("answering_vs_correcting", gain))
+
+# %% [markdown]
+# On seen words, answering comes within ten points of correcting. On words that no correction ever held it falls far behind: the
+# upstream's answer is worth most where the Aligner has no words of its own, since what it cannot say it can still copy.
+
+# %% [markdown]
+# ## Can one train it for too long?
+#
+# The same training, shorter and longer (recorded), and beside its marks a skill that no correction asks for: copying random words.
+
+# %%
+long = read_results("learning")
+spent = sorted({c["params"]["steps"] for c in long["cells"]})
+line = lambda metric: (spent, [100 * recorded(long, metric, steps=n).value for n in spent])
+figure, [ax] = new_figure("Longer training mends little more, and unlearns to copy random words", width=7, height=3.6)
+curves(ax, {"fault-free, seen words": line("fault_free_seen"), "fault-free, unseen": line("fault_free_unseen"),
+            "random words copied": line("copying"), "good answers kept": line("kept_seen")}, "steps of training in all", "%")
+ax.set_xscale("log")
+ax.set_xticks(spent, spent)
+ax.minorticks_off()
+metrics.save_figure(figure, "learning")
+figure
+
+# %% [markdown]
+# After fifty steps many answers are mended already and most good ones spoilt: leaving alone is what takes the time. By 250 steps, the
+# lesson's, both are nearly as good as they get, and twice as many mend little more. Meanwhile a skill that no correction asks for fades.
+# The base model copied every list of random words:
+
+# %%
+forgot = recorded_difference(long, "copying", {"steps": spent[-1]}, {"steps": 250})
+for n in spent:
+    print(f"random words copied after {n:4} steps  {recorded(long, 'copying', steps=n)}")
+print(f"{spent[-1]} steps, less 250:", metrics.add("forget_copy", forgot))
+
+# %% [markdown]
+# What is not asked for is forgotten, in silence: neither the training loss nor the judge shows it. Lesson 06 is about keeping it.
+
+# %% [markdown]
+# ## Edits or rewrites?
+#
+# Lesson 01 made both: corrections that keep what was right, and answers as good in other words. Same questions, same answers,
+# same steps (recorded):
+
+# %%
+both = read_results("edit_or_rewrite")
+for metric in ("fault_free_seen", "fault_free_unseen", "fault_free_combinations", "edit_ratio_seen", "kept_seen"):
+    unit = "ratio" if metric.startswith("edit") else "rate"
+    edits, rewrites = (recorded(both, metric, unit, corrections=kind) for kind in ("edits", "rewrites"))
+    gain = recorded_difference(both, metric, {"corrections": "edits"}, {"corrections": "rewrites"}, unit)
+    print(f"{metric:24}edits {edits}, rewrites {rewrites}: {gain}")
+
+# %% [markdown]
+# On seen and on unseen words no difference in faultless answers can be told: this model learns to write a good answer anew as easily
+# as to mend a bad one. Where every answer has several faults, writing anew is even ahead, by five points. What edits buy is everything
+# else: they change a third of the words where rewrites change nine in ten, and leave five good answers in six alone where rewrites
+# leave none. If somebody reads the difference, or pays for it, take edits. The paper's reason for correcting, that a residual is
+# *easier to learn*, we do not see in this mark.
+
+# %% [markdown]
 # ## Controls: who else would have won?
 #
 # Three Aligners that should gain nothing: the base model untrained, the one trained on shuffled corrections, and one that
@@ -216,13 +491,15 @@ for name, comparison in controls.items():
 
 # %%
 value = value_of_answer(warm, rows)
-print(f"held-out loss of the correction      {value['held_out_nll']}")
-print(f"saved by knowing the answer          {value['answer']}")
-print(f"saved by another row's answer        {value['swapped']}")
+print(f"held-out loss of the correction        {value['held_out_nll']}")
+print(f"saved by knowing the answer            {value['answer']}")
+print(f"saved by another row's answer          {value['swapped']}")
+print(f"saved by its own rather than another's {value['own']}")
 
 # %% [markdown]
 # In the town the saving does not only vanish, it turns negative: a foreign answer is partly copied and hurts more than none.
-#
+
+# %% [markdown]
 # ## Verdict
 
 # %%
@@ -237,14 +514,17 @@ print("net win overall, unseen", metrics.add("net_win_overall_unseen", unseen["w
 print("good answers kept      ", metrics.add("copy_good", main["warm-up"].good_kept()))
 print("  without warm-up      ", metrics.add("copy_good_no_warmup", main["no warm-up"].good_kept()))
 print("warm-up gain, unseen   ", metrics.add("warmup_gain_unseen", unseen["warm-up"].gain_over(unseen["no warm-up"])))
-for name in ("held_out_nll", "answer", "swapped"):
-    metrics.add({"answer": "value_of_answer", "swapped": "value_of_swapped_answer"}.get(name, name), value[name])
+seeds = tuple(per_seed(record, "fault_free_unseen", share=best, corrections=N))
+metrics.add("best_warmup_share", Estimate(best, min(tied), max(tied), len(seeds), "share of steps", "recorded", seeds))
+for name, metric in (("held_out_nll", "held_out_nll"), ("answer", "value_of_answer"), ("swapped", "value_of_swapped_answer"), ("own", "value_of_own_answer")):
+    metrics.add(metric, value[name])
 print("written to", metrics.write().name)
 
 # %% [markdown]
-# On the town, seed 0: an Aligner that mends most answers and keeps most good ones, on words never corrected too. It holds, by the
-# intervals above, though not for every fault: a false price is mended every second time. That a warm-up with identity rows makes it
-# better cannot be told on the town's own words, and holds for another language by the recorded net win.
+# Can a small model learn to correct? On the town, yes: after 250 steps two answers in three have no fault, where one in five had
+# none before, on words never corrected too, and four in five good answers come back as they were. Not every fault alike: of the
+# answers with a forgotten caution, a false claim or a step left out, about half are faultless afterwards. That a warm-up with
+# identity rows makes it better cannot be told on the town's own words, and holds for another language by the recorded net win.
 #
 # | the paper | here |
 # |---|---|

@@ -1,55 +1,18 @@
-"""The experiments that are recorded: one function a question."""
+"""The gates of world 1: head room, steering by a control, forgetting under interference."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from ..aligner import Aligner
-from ..data import QAC, Instruction, Preference
-from ..judges import TownJudge
-from ..models import add_lora, completion_nll, generate, load_model
-from ..profiles import profile
-from ..report import Comparison
-from ..tasks import load_task
-from ..tinytown import sets
-from ..tinytown.answers import OPENERS
-from ..tinytown.faults import STRANGER
-from ..tinytown.oracle import demonstrations, warm_pairs
-from ..train import SFTSettings, dpo, example, sft
-from .sweep import Sweep
-
-TINY = profile("tiny")
-JUDGE = TownJudge()
-WARMUP_SHARE = TINY.warmup.steps / (TINY.warmup.steps + TINY.training.steps)  # the lesson's
-
-
-def _correct(aligner: Aligner, rows: list[QAC]) -> Comparison:
-    return Comparison(JUDGE, rows, aligner.correct([r.question for r in rows], [r.answer for r in rows]))
-
-
-def _train(share: float, corrections: list[QAC], identity: list[QAC], seed: int) -> Aligner:
-    """This share of the lesson's steps on identity rows, the rest on corrections."""
-    total = TINY.warmup.steps + TINY.training.steps
-    first = round(share * total)
-    warmup = replace(TINY.warmup, steps=first, warmup_steps=min(TINY.warmup.warmup_steps, first // 5), seed=seed)
-    settings = replace(TINY.training, steps=total - first, seed=seed)
-    return Aligner.train(TINY.base, corrections, identity if first else (), settings=settings, warmup=warmup, progress=False)
-
-
-def warmup(params: dict, seed: int) -> dict[str, float]:
-    """Lesson 02's headline: a share of identity rows before the corrections, on seen words and on words never corrected."""
-    task = load_task("tiny", seed=seed)
-    corrections = sets.corrections(params["corrections"], seed=seed)
-    aligner = _train(params["share"], corrections, task.identity, seed)
-    metrics = {}
-    for name, rows in task.tests.items():
-        c = _correct(aligner, rows)
-        told = {"fault_free": c.fault_free("after"), "before": c.fault_free("before"), "kept": c.good_kept()}
-        told |= {f"net_win_{axis}": c.net_win(axis) for axis in ("helpful", "harmless", "honest", "overall")}
-        metrics |= {f"{metric}_{name}": e.value for metric, e in told.items() if e}  # no answer with two faults can be kept
-    return metrics
+from ...data import Instruction, Preference
+from ...models import add_lora, completion_nll, generate, load_model
+from ...tinytown import sets
+from ...tinytown.answers import OPENERS
+from ...tinytown.faults import STRANGER
+from ...tinytown.oracle import demonstrations, warm_pairs
+from ...tokens import example
+from ...train import SFTSettings, dpo, sft
+from .aligner import JUDGE, TINY, WARMUP_SHARE, correct, train
 
 
 def headroom(params: dict, seed: int) -> dict[str, float]:
@@ -57,7 +20,7 @@ def headroom(params: dict, seed: int) -> dict[str, float]:
     level, n = params["level"], params["corrections"]
     identity = sets.identity(TINY.identity, level=level, seed=1000 + seed)
     rows = sets.corrections(400, "validation", level=level, upstream=STRANGER)
-    c = _correct(_train(WARMUP_SHARE, sets.corrections(n, level=level, seed=seed), identity, seed), rows)
+    c = correct(train(WARMUP_SHARE, sets.corrections(n, level=level, seed=seed), identity, seed), rows)
     return {"before": c.fault_free("before").value, "after": c.fault_free("after").value, "kept": c.good_kept().value}
 
 
@@ -118,23 +81,3 @@ def _instructions_and_preferences(model, tokenizer, held: list[Preference]) -> d
         "spilled": float(np.mean([s.startswith(tuple(OPENERS)) for s in said])),
         "warm": float(np.mean([s.startswith(tuple(OPENERS)) for s in warm])),
     }
-
-
-EXPERIMENTS = {
-    "warmup": Sweep(
-        "What does identity warm-up buy, at equal steps?",
-        [{"share": s, "corrections": TINY.corrections} for s in (WARMUP_SHARE, 0.0)], warmup, 1.5,
-    ),
-    "headroom": Sweep(
-        "Which difficulty and how many corrections leave head room?",
-        [{"level": level, "corrections": TINY.corrections} for level in range(5)]
-        + [{"level": sets.LEVEL, "corrections": n} for n in (250, 4000)],
-        headroom, 1.0,
-    ),
-    "steer": Sweep("Does a control steer the frozen base both ways?", [{"control": c} for c in ("none", "good", "bad")], steer, 0.6),
-    "forgetting": Sweep(
-        "Do preferences make the model forget instructions?",
-        [{"interference": i, "arm": "then"} for i in (0.0, 0.1, 0.3, 1.0)] + [{"interference": 1.0, "arm": "joint"}],
-        forgetting, 0.8,
-    ),
-}  # fmt: skip

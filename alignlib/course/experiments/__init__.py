@@ -1,0 +1,38 @@
+"""The experiments that are recorded: what each asks, its cells, and what runs one."""
+
+from __future__ import annotations
+
+from ...tinytown import sets
+from ..sweep import Sweep
+from .aligner import TINY, WARMUP_SHARE, answering, edit_or_rewrite, learning, warmup, warmup_arms
+from .gates import forgetting, headroom, steer
+
+N = TINY.corrections
+EXPERIMENTS = {
+    "warmup": Sweep(
+        "How much identity warm-up, at equal steps?",
+        [{"share": s, "corrections": N} for s in (WARMUP_SHARE, 0.0, 0.02, 0.1, 0.5)], warmup, 1.25,
+    ),
+    "warmup_arms": Sweep(
+        "What else might a warm-up be, at equal steps?",
+        [{"arm": a} for a in ("corrected words only", "answers alone", "mixed in", "random words")], warmup_arms, 1.25,
+    ),
+    "answering": Sweep("Does an Aligner use the answer, or merely answer well?", [{"arm": "answering"}], answering, 1.0),
+    "edit_or_rewrite": Sweep(
+        "Minimal edits, or rewrites that are as good?", [{"corrections": c} for c in ("edits", "rewrites")], edit_or_rewrite, 1.25,
+    ),
+    "learning": Sweep(
+        "What does an Aligner learn with time, and what does it forget?", [{"steps": s} for s in (50, 125, 250, 500)], learning, 1.2,
+    ),
+    "headroom": Sweep(
+        "Which difficulty and how many corrections leave head room?",
+        [{"level": level, "corrections": N} for level in range(5)] + [{"level": sets.LEVEL, "corrections": n} for n in (250, 4000)],
+        headroom, 1.0,
+    ),
+    "steer": Sweep("Does a control steer the frozen base both ways?", [{"control": c} for c in ("none", "good", "bad")], steer, 0.6),
+    "forgetting": Sweep(
+        "Do preferences make the model forget instructions?",
+        [{"interference": i, "arm": "then"} for i in (0.0, 0.1, 0.3, 1.0)] + [{"interference": 1.0, "arm": "joint"}],
+        forgetting, 0.8,
+    ),
+}  # fmt: skip

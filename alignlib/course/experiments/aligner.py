@@ -1,0 +1,110 @@
+"""Experiments of lesson 02: how much warm-up, which kind, answering, edits or rewrites, how long."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from itertools import cycle, islice
+
+from ...aligner import Aligner
+from ...data import QAC, identity_rows
+from ...judges import TownJudge
+from ...models import load_model
+from ...profiles import profile
+from ...report import Comparison
+from ...tinytown import sets
+from ...tokens import example
+from ...train import SFTSettings, sft
+from ..documents import copy_document
+from ..pretrain import copy_accuracy
+
+TINY = profile("tiny")
+JUDGE = TownJudge()
+STEPS = TINY.warmup.steps + TINY.training.steps  # of every arm, whatever it spends them on
+WARMUP_SHARE = TINY.warmup.steps / STEPS  # the lesson's
+
+
+def correct(aligner: Aligner, rows: list[QAC], *, blind: bool = False) -> Comparison:
+    """What the Aligner makes of the answers; if `blind`, without being shown them."""
+    return Comparison(JUDGE, rows, aligner.correct([r.question for r in rows], ["" if blind else r.answer for r in rows]))
+
+
+def stages(share: float, seed: int, steps: int = STEPS) -> tuple[SFTSettings, SFTSettings]:
+    """Settings of the warm-up, which gets this share of the steps, and of the corrections after it."""
+    first = round(share * steps)
+    rise = min(TINY.warmup.warmup_steps, first // 5)
+    return replace(TINY.warmup, steps=first, warmup_steps=rise, seed=seed), replace(TINY.training, steps=steps - first, seed=seed)
+
+
+def train(share: float, corrections: list[QAC], identity: list[QAC], seed: int, *, steps: int = STEPS) -> Aligner:
+    """This share of the steps on identity rows, the rest on corrections."""
+    first, then = stages(share, seed, steps)
+    return Aligner.train(TINY.base, corrections, identity if first.steps else (), settings=then, warmup=first, progress=False)
+
+
+def measured(aligner: Aligner, tests: dict[str, list[QAC]], *, blind: bool = False) -> dict[str, float]:
+    """What is recorded of an Aligner on each test set."""
+    metrics = {}
+    for name, rows in tests.items():
+        c = correct(aligner, rows, blind=blind)
+        told = {"fault_free": c.fault_free("after"), "before": c.fault_free("before"), "kept": c.good_kept(), "edit_ratio": c.edit_ratio()}
+        told |= {f"net_win_{axis}": c.net_win(axis) for axis in ("helpful", "harmless", "honest", "overall")}
+        metrics |= {f"{metric}_{name}": e.value for metric, e in told.items() if e}  # no answer with two faults can be kept
+    return metrics
+
+
+def _lesson_rows(seed: int, corrections: int = TINY.corrections) -> tuple[list[QAC], list[QAC]]:
+    return sets.corrections(corrections, seed=seed), sets.identity(TINY.identity, seed=1000 + seed)
+
+
+def _town_sets() -> dict[str, list[QAC]]:
+    """The tests on the town's own words, seen and never corrected."""
+    return {name: rows for name, rows in sets.test_sets(TINY.tests).items() if name in ("seen", "unseen")}
+
+
+def warmup(params: dict, seed: int) -> dict[str, float]:
+    """A share of identity rows before the corrections, at equal steps in all."""
+    corrections, identity = _lesson_rows(seed, params["corrections"])
+    return measured(train(params["share"], corrections, identity, seed), sets.test_sets(TINY.tests))
+
+
+def warmup_arms(params: dict, seed: int) -> dict[str, float]:
+    """What else might a warm-up be? The lesson's share of the steps each (beside `identity` and `none`, which `warmup` records)."""
+    corrections, identity = _lesson_rows(seed)
+    model, tokenizer = load_model(TINY.base)
+    aligner = Aligner(model, tokenizer)
+    first, then = stages(WARMUP_SHARE, seed)
+    as_rows = lambda rows: list(map(aligner.tokens, rows))  # noqa: E731
+    if params["arm"] == "mixed in":
+        parts = [list(islice(cycle(rows), stage.steps * stage.batch_size)) for rows, stage in ((identity, first), (corrections, then))]
+        both = random.Random(seed).sample(parts[0] + parts[1], sum(map(len, parts)))
+        sft(model, tokenizer, as_rows(both), replace(then, steps=STEPS))
+        return measured(aligner, sets.test_sets(TINY.tests))
+    if params["arm"] == "corrected words only":
+        start = as_rows(identity_rows(sets.corrections(TINY.identity, seed=1000 + seed)))
+    elif params["arm"] == "answers alone":
+        start = [example(tokenizer, f"{r.question} answer :", r.answer) for r in identity]
+    else:
+        copied = [copy_document(random.Random(f"{seed}/{i}"), 25, before=40).rpartition(" again : ") for i in range(TINY.identity)]
+        start = [example(tokenizer, f"{before} again :", again) for before, _, again in copied]
+    sft(model, tokenizer, start, first)
+    sft(model, tokenizer, as_rows(corrections), then)
+    return measured(aligner, sets.test_sets(TINY.tests))
+
+
+def answering(params: dict, seed: int) -> dict[str, float]:
+    """The same rows and steps as an Aligner without warm-up, and no answers: it learns to answer instead of correcting."""
+    corrections = [replace(r, answer="") for r in _lesson_rows(seed)[0]]
+    return measured(train(0.0, corrections, [], seed), _town_sets(), blind=True)
+
+
+def edit_or_rewrite(params: dict, seed: int) -> dict[str, float]:
+    """Minimal edits, or rewrites that are as good: the same questions and answers."""
+    corrections = sets.corrections(TINY.corrections, seed=seed, rewrites=params["corrections"] == "rewrites")
+    return measured(train(WARMUP_SHARE, corrections, _lesson_rows(seed)[1], seed), sets.test_sets(TINY.tests))
+
+
+def learning(params: dict, seed: int) -> dict[str, float]:
+    """The lesson's training, shorter and longer: what is learned, and what is forgotten of copying?"""
+    aligner = train(WARMUP_SHARE, *_lesson_rows(seed), seed, steps=params["steps"])
+    return {"copying": copy_accuracy(aligner.model, aligner.tokenizer)} | measured(aligner, _town_sets())

@@ -1,0 +1,118 @@
+"""The machinery of lessons: checks that name the mistake, two editions of one source, guesses."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from alignlib import Metrics
+from alignlib.course.checks import NOT_ATTEMPTED, OK, Check
+from alignlib.course.guess import Guess
+from alignlib.course.lessons import ROOT, lesson_numbers, notebook_of, read_source
+from alignlib.stats import rate
+
+LESSONS = lesson_numbers()
+CHECKS = {f"{number}/{name}": check for number in LESSONS
+          for name, check in vars(importlib.import_module(f"alignlib.course.checks.lesson{number}")).items() if isinstance(check, Check)}  # fmt: skip
+
+
+def stub(*_):
+    raise NotImplementedError
+
+
+# --- checks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_check_knows_the_right_answer_and_each_known_mistake_by_its_name(name: str) -> None:
+    check = CHECKS[name]
+    assert check.verdict(check.reference) == OK
+    assert len(check.mistakes) >= 3
+    for message, mistake in check.mistakes.items():
+        assert check.verdict(mistake) == message
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_check_says_what_else_may_be(name: str) -> None:
+    check = CHECKS[name]
+    assert check.verdict(stub) == check.verdict(lambda *_: None) == NOT_ATTEMPTED
+    assert check.verdict(lambda *_: 1 / 0).startswith("it stops with ZeroDivisionError")
+    assert check.verdict(lambda *_: "nonsense").startswith("not yet: for ")
+
+
+def test_what_comes_back_is_the_attempt_if_right_and_else_the_reference(capsys: pytest.CaptureFixture) -> None:
+    check = next(iter(CHECKS.values()))
+    right = lambda *case: check.reference(*case)  # noqa: E731
+    assert check(right) is right and check(stub) is check.reference
+    assert capsys.readouterr().out == f"{check.name}: ok\n{check.name}: not attempted\n"
+
+
+def test_an_attempt_cannot_spoil_the_cases() -> None:
+    def greedy(rows):
+        rows.clear()
+
+    check = CHECKS["02/identity_rows"]
+    check.verdict(greedy)
+    assert check.verdict(check.reference) == OK and check.cases[0][0]
+
+
+# --- two editions ---------------------------------------------------------------------------------
+
+
+def tagged(number: str, edition: str, tag: str) -> list[str]:
+    return [c.source for c in read_source(number, edition).cells if tag in c.metadata.get("tags", [])]
+
+
+@pytest.mark.parametrize("number", LESSONS)
+def test_students_get_stubs_and_no_solution(number: str) -> None:
+    stubs, checks, solved = tagged(number, "student", "exercise"), tagged(number, "student", "check"), tagged(number, "solutions", "solution")
+    assert len(stubs) == len(checks) == len(solved) >= 3
+    assert not tagged(number, "student", "solution") and not tagged(number, "solutions", "exercise")
+    handed_out = notebook_of(number).read_text(encoding="utf-8")
+    for source in solved:
+        body = re.sub(r'^def .*?"""\n', "", source, flags=re.S)
+        for line in filter(None, map(str.strip, body.splitlines())):
+            assert json.dumps(line)[1:-1] not in handed_out, line
+
+
+@pytest.mark.parametrize("number", LESSONS)
+def test_every_check_of_a_lesson_is_used_and_each_exercise_has_minutes_difficulty_and_a_folded_hint(number: str) -> None:
+    used = {m for source in tagged(number, "student", "check") for m in re.findall(r"check\.(\w+)\(", source)}
+    assert used == {name.partition("/")[2] for name in CHECKS if name.startswith(number)}
+    text = "\n".join(c.source for c in read_source(number).cells if c.cell_type == "markdown")
+    exercises = re.findall(r"### Exercise \d · [^\n]+ \((\d+) minutes, (easy|medium|hard)\)(.*?)(?=\n##|\Z)", text, re.S)
+    assert len(exercises) == len(used) and all("<details><summary>Hint" in body for *_, body in exercises)
+
+
+@pytest.mark.parametrize("number", LESSONS)
+def test_the_committed_solutions_are_what_the_source_builds(number: str) -> None:
+    built = nbformat.read(notebook_of(number, "solutions"), 4)
+    assert built == read_source(number, "solutions") and not any(c.get("outputs") for c in built.cells)
+
+
+@pytest.mark.parametrize("number", LESSONS)
+@pytest.mark.parametrize("edition", ["student", "solutions"])
+def test_the_badge_points_at_the_notebook_it_stands_in(number: str, edition: str) -> None:
+    place = notebook_of(number, edition).relative_to(ROOT).as_posix()
+    badge = read_source(number, edition).cells[0].source.splitlines()[0]
+    assert re.fullmatch(rf"\[!\[Open in Colab\]\(https://\S+\)\]\(https://colab\S+/blob/main/{re.escape(place)}\)", badge)
+
+
+# --- guesses --------------------------------------------------------------------------------------
+
+
+def test_a_guess_is_scored_and_kept(tmp_path: Path) -> None:
+    metrics, half = Metrics("99", "tiny", 0, tmp_path), rate([True] * 6 + [False] * 4)
+    assert "Brier score 0.09" in Guess("a", 0.7).reveal(half, 0.5, metrics)
+    assert "Brier score 0.49" in Guess("b", 0.7).reveal(half, 0.9, metrics)
+    assert "no guess" in Guess("c").reveal(half, 0.5, metrics)
+    assert Guess("d", 1.0).reveal(None, 0.5, metrics) == "no judge for these data"
+    kept = json.loads((tmp_path / "guesses.json").read_text())
+    assert kept == {"a": {"probability": 0.7, "holds": True}, "b": {"probability": 0.7, "holds": False}, "c": {"probability": None, "holds": True}}
+    with pytest.raises(ValueError, match="0.7 for 70 %"):
+        Guess("e", 70)
