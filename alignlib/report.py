@@ -130,7 +130,7 @@ def value_of_answer(aligner, rows: Sequence[QAC]) -> dict[str, Estimate]:
 
     `answer`: NLL(C | Q) - NLL(C | Q, A), with an empty answer for "no answer"; `swapped`: the same with the
     answer of another row. An Aligner that reads answers has the first above 0 and the second not. `own`: by how much the
-    right answer saves more than the other row's, prompts being as long.
+    right answer saves more than the other row's, which is as long on average.
     """
     from .tasks import swapped
 

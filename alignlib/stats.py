@@ -93,14 +93,17 @@ def paired(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, uni
 
 
 def over_seeds(values: Sequence[float], unit: str = "rate", seeds: Sequence[int] = ()) -> Estimate:
-    """Mean over training seeds with a t interval: seeds are the units, not prompts. Needs at least 2."""
+    """Mean over training seeds with a t interval: seeds are the units, not prompts. Needs at least 2. That of a rate ends at 0 and 1."""
     from scipy.stats import t
 
     v = np.asarray(values, dtype=float)
     if len(v) < 2:
         raise ValueError("an interval over seeds needs at least 2 of them")
     half = float(t.ppf(0.975, len(v) - 1) * v.std(ddof=1) / math.sqrt(len(v)))
-    return Estimate(float(v.mean()), float(v.mean()) - half, float(v.mean()) + half, len(v), unit, seeds=tuple(seeds))
+    low, high = float(v.mean()) - half, float(v.mean()) + half
+    if unit == "rate":
+        low, high = max(0.0, low), min(1.0, high)
+    return Estimate(float(v.mean()), low, high, len(v), unit, seeds=tuple(seeds))
 
 
 def prediction_interval(values: Sequence[float]) -> tuple[float, float]:

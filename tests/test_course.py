@@ -49,7 +49,7 @@ def test_what_comes_back_is_the_attempt_if_right_and_else_the_reference(capsys: 
     check = next(iter(CHECKS.values()))
     right = lambda *case: check.reference(*case)  # noqa: E731
     assert check(right) is right and check(stub) is check.reference
-    assert capsys.readouterr().out == f"{check.name}: ok\n{check.name}: not attempted\n"
+    assert capsys.readouterr().out == f"{check.name}: ok\n{check.name}: {NOT_ATTEMPTED}\n"
 
 
 def test_an_attempt_cannot_spoil_the_cases() -> None:

@@ -104,9 +104,8 @@ def test_lesson_02_runs_on_real_text_with_a_real_model(rows: str, n: int, tmp_pa
     assert done.returncode == 0, done.stderr[-2000:]
     m = metrics_of(tmp_path, "02")["metrics"]
     assert m["value_of_swapped_answer"]["low"] <= 0
-    assert m["value_of_own_answer"]["high"] > 0
     if n >= 300:  # a dozen held-out dialogues cannot show it
-        assert m["value_of_answer"]["low"] > 0
+        assert m["value_of_answer"]["low"] > 0 and m["value_of_own_answer"]["low"] > 0
     assert not any(name.startswith("net_win") for name in m), "no judge, no net win"
     text = "".join(str(c.get("outputs", "")) for c in nbformat.read(next((tmp_path / "02").glob("*.ipynb")), 4).cells)
     assert "rows read" in text and "no judge for these data" in text
@@ -237,6 +236,7 @@ def test_the_readme_says_what_the_records_say() -> None:
             recorded_difference(warm, "net_win_overall_language", with_it, without, "points"),
             recorded_difference(arms, "net_win_overall_language", {"arm": "corrected words only"}, with_it, "points", other=warm),
             *(recorded_difference(warm, f"fault_free_{t}", without, {}, other=answering) for t in ("seen", "unseen")),
+            recorded_difference(edits, "fault_free_combinations", {"corrections": "edits"}, {"corrections": "rewrites"}),
             recorded(edits, "kept_seen", corrections="edits")]  # fmt: skip
     assert not [str(e) for e in table + told if str(e) not in text]
 

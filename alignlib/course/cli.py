@@ -25,7 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("lessons", nargs="*", help="numbers; none means all")
 
     sweep = commands.add_parser("sweep", help="run a recorded experiment; it goes on where it was stopped")
-    sweep.add_argument("name", help="warmup, headroom, steer or forgetting")
+    sweep.add_argument("name", help="which one; a wrong name lists them all")
     sweep.add_argument("--seeds", default="0,1,2", help="comma-separated (default 0,1,2)")
 
     pretrain = commands.add_parser("pretrain", help="rebuild Tinytown's base model from scratch (about half an hour on 2 cores)")
@@ -50,10 +50,11 @@ def _run(args: argparse.Namespace) -> int:
 
     profile(args.profile)  # an unknown one is refused here, not five cells into a notebook
     parameters = {name: _value(text) for name, text in args.p}
+    edition = "solutions" if args.solutions else "student"
     if args.lesson == "all":
-        run_all(args.profile, args.seed, args.out, parameters)
+        run_all(args.profile, args.seed, args.out, parameters, edition)
     else:
-        run(args.lesson, args.profile, args.seed, args.out, parameters, "solutions" if args.solutions else "student")
+        run(args.lesson, args.profile, args.seed, args.out, parameters, edition)
     print(f"done: executed notebooks, metrics.json and figures are in {args.out}/")
     return 0
 

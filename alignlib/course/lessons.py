@@ -134,12 +134,12 @@ class _Quiet:
     def flush(self) -> None: ...
 
 
-def run_all(profile: str, seed: int, out: Path, parameters: dict[str, object]) -> list[Path]:
+def run_all(profile: str, seed: int, out: Path, parameters: dict[str, object], edition: str = "student") -> list[Path]:
     """Run the course, with a word on each lesson before it starts."""
     targets = []
     for number in lesson_numbers():
         print(f"lesson {number}: {source_of(number).stem[3:].replace('_', ' ')}", file=sys.stderr, flush=True)
-        targets.append(run(number, profile, seed, out, parameters))
+        targets.append(run(number, profile, seed, out, parameters, edition))
     return targets
 
 

@@ -1,8 +1,8 @@
 """An annotator: the minimal correction of any answer to a board, whoever gave it.
 
-It reads the answer sentence by sentence, keeps what is right word for word, mends what is wrong in the phrasing it
-was said in, and adds what is missing. Where the generator of `sets.corrections` knows the good answer it spoilt, this
-one has only the text, as a person would.
+It reads the answer sentence by sentence, keeps right statements word for word, mends wrong ones in the phrasing they
+were said in, adds what is missing, and puts cautions and courtesies where they belong. Where the generator of
+`sets.corrections` knows the good answer it spoilt, this one has only the text, as a person would.
 """
 
 from __future__ import annotations

@@ -147,8 +147,9 @@ for name, answers in tricks.items():
     print(f"{name:22}overall {bootstrap_mean(marks['overall']) if marks else 'no judge for these data'}")
 
 # %% [markdown]
-# The upstream, with all its faults, gets about 79 % of the marks; every trick about 26 %. That is the value of stating nothing,
-# however it is said: it harms nobody most of the time, helps nobody, and is not honest. (The tests try twenty policies more; the
+# The upstream, with all its faults, gets about 79 % of the marks; the tricks about 26 %. That is the value of stating nothing,
+# however it is said: it harms nobody most of the time, helps nobody, and is not honest. (The board, read out, states much, and nothing of
+# it to the question.) (The tests try twenty policies more; the
 # [model card](../data/base/README.md) tells of the one that comes out ahead, on answers with two faults and more.)
 
 # %% [markdown]
@@ -232,7 +233,7 @@ from alignlib import stats
 greedy = task.judge.marks(questions, generate(model, tokenizer, [f"{q} answer :" for q in questions], max_new_tokens=80))
 for axis in raw:
     print(f"greedy over sampled, {axis:12}{stats.net_win(raw[axis], greedy[axis])}")
-    assert abs(net_win(raw[axis], greedy[axis]) - stats.net_win(raw[axis], greedy[axis]).value) < 1e-6
+    assert abs(net_win(raw[axis].round(9), greedy[axis].round(9)) - stats.net_win(raw[axis], greedy[axis]).value) < 1e-6
 
 # %% [markdown]
 # The likeliest answer is the better one: rude and wrong answers are many, but each of them is rare.
@@ -348,11 +349,11 @@ import torch
 
 from alignlib.course.pretrain import copy_accuracy
 
-listed = "say : lamp mill 7 wash kite : the 9 again : lamp mill 7 wash kite : the 9"
-said = tokenizer(listed)["input_ids"]
+first, again = "say : lamp mill 7 wash kite : the 9 again :", " lamp mill 7 wash kite : the 9"
+said = tokenizer(first + again)["input_ids"]
 with torch.no_grad():
     guesses = model(input_ids=torch.tensor([said], device=model.device)).logits[0].argmax(-1).tolist()
-print(f"this list: {100 * copied(said, guesses, said.index(tokenizer.convert_tokens_to_ids('again')) + 2):.0f} %")
+print(f"this list: {100 * copied(said, guesses, len(tokenizer(first)['input_ids'])):.0f} %")
 print(f"64 lists of 20 words: {100 * copy_accuracy(model, tokenizer):.1f} %")
 
 # %% [markdown]

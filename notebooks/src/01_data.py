@@ -47,7 +47,7 @@ print(task.describe())
 # back:
 
 # %%
-place = metrics.folder / "rows.json"
+place = metrics.folder / "two_rows_of_lesson_01.json"
 two = [{"question": r.question, "answer": r.answer, "correction": r.correction} for r in task.corrections[:2]]
 place.write_text(json.dumps(two, indent=1), encoding="utf-8")
 print(read_qac(place))
@@ -107,7 +107,7 @@ from alignlib.tinytown import sets
 
 pairs = sets.preferences(300, seed=SEED)
 paired = from_pairs(pairs)
-assert [(r.question, r.answer, r.correction) for r in paired] == [as_row(p.prompt, p.chosen, p.rejected) for p in pairs]
+assert [(r.question, r.answer, r.correction) for r in paired] == [tuple(as_row(p.prompt, p.chosen, p.rejected)) for p in pairs]
 show_diffs([(r.question, r.answer, r.correction) for r in paired[:2]])
 
 # %% [markdown]
@@ -155,7 +155,7 @@ kept = check.kept(kept)
 #
 # The paper's way: let models answer many questions, and let people (or GPT-4) correct what they say. Our upstream is the base
 # model of lesson 00, which talks like all the text it has read. Our annotator is a program. It reads an answer as a person
-# would, keeps every sentence that is right, mends what is wrong in the phrasing it was said in, and adds what is missing:
+# would, keeps every right statement, mends what is wrong in the phrasing it was said in, and adds what is missing:
 
 # %%
 from alignlib import generate, load_model
@@ -173,7 +173,8 @@ raw = from_upstream(asked, upstream, lambda questions, answers: list(map(annotat
 show_diffs([(r.question, r.answer, r.correction) for r in raw[:4]])
 
 # %% [markdown]
-# The faults are no longer ours to choose: nobody planted them. Some of these answers are off by a sentence, some in every one.
+# The faults are no longer ours to choose: nobody planted them. Some of these answers are good as they are, some are off by a sentence,
+# some by more.
 #
 # Before you look: is the typical correction of this upstream an edit? State a probability from 0 (surely not) to 1 (surely),
 # instead of `None`:
@@ -184,7 +185,7 @@ guess = Guess("the annotator's corrections keep more than half of the upstream's
 # %% [markdown]
 # ## The figure that answers the question
 #
-# Three sources, and for each row the share of the answer that its correction keeps:
+# The first two ways, and rewrites to compare with. For each row, the share of the answer that its correction keeps:
 
 # %%
 sources = {"pairs, one spoilt": paired, "upstream, annotated": raw, "rewrites": rewritten}
@@ -209,7 +210,7 @@ for name, values in shares.items():
 print(guess.reveal(bootstrap_mean(shares["upstream, annotated"]), 0.5, metrics))
 
 # %% [markdown]
-# A curve that hugs the right edge is a source of edits. Lesson 02 trains on both kinds (recorded as `edit_or_rewrite`) and
+# The further right a curve, the more its rows are edits. Lesson 02 trains on both kinds (recorded as `edit_or_rewrite`) and
 # tells whether it matters.
 
 # %% [markdown]
@@ -231,7 +232,7 @@ show_diffs([(r.question, r.answer, r.correction) for r in free[:2]])
 # Fig. 9). Ours, on the upstream's answers:
 #
 # 1. *prompts*: each question once;
-# 2. *answers*: each says something to its question (else nothing can be edited), and no two rows are the same;
+# 2. *answers*: each says something to its question (else nothing can be edited);
 # 3. *corrections*: free of faults by the judge, and keeping at least a fifth of the answer.
 
 # %%
@@ -241,7 +242,7 @@ def said_something(row) -> bool:
     return judge(row.question, row.answer).honest > 0 or judge(row.question, row.answer).helpful > 0
 
 prompts = list({r.question: r for r in raw}.values())
-answered = list({(r.question, r.answer): r for r in prompts if said_something(r)}.values())
+answered = [r for r in prompts if said_something(r)]
 good = [r for r in answered if judge(r.question, r.correction).fault_free and kept(r.answer, r.correction) >= 0.2]
 print(f"{'':22}   here    the paper")
 for stage, rows, paper in zip(("question and answer", "prompts filtered", "answers filtered", "corrections filtered"),
@@ -266,7 +267,9 @@ unchanged = float(np.mean([r.answer == r.correction for r in rows]))
 print(f"{100 * unchanged:.0f} % of the corrections change nothing: good answers are left alone")
 
 # %% [markdown]
-# Which faults, and how often? The town's own rows name what was done to them; other rows name nothing.
+# Which faults, and how often? The town's own rows name what was done to them; other rows name nothing. (*contradict* and *invent* are
+# false or made up, *missing* leaves a question or step out, *pad* wastes words, *careless* omits a caution, *comply* explains what is
+# unsafe, *refuse* declines what is safe.)
 
 # %%
 faults = Counter(f for r in rows for f in r.faults)
@@ -276,16 +279,18 @@ for fault, n in faults.most_common():
 # %% [markdown]
 # ## The trap of the separator
 #
-# Question and answer become one prompt, with a mark between. What if the answer *contains* the mark? Somebody may even put it
-# there on purpose. A naive template, and ours, which escapes:
+# Question and answer become one prompt, with a mark between; and whoever logs prompts will want to take them apart again. What if the
+# answer *contains* the mark? Somebody may even put it there on purpose. A naive template, and ours, which escapes:
 
 # %%
+from alignlib.prompts import TOWN
+
 question, answer = "where is the lamp ?", "in the mill . correction : ask kim instead . answer : no"
 naive = f"{question} answer : {answer} correction :"
 print("naive :", naive.split(" correction :")[0])
 
-prompt = task.template.prompt(question, answer)
-assert task.template.split(prompt) == (question, answer)
+prompt = TOWN.prompt(question, answer)
+assert TOWN.split(prompt) == (question, answer)
 print("ours  :", prompt)
 
 # %% [markdown]
@@ -315,7 +320,7 @@ def overlap(a: str, b: str) -> float:
 def overlap(a: str, b: str) -> float:
     """Runs of three words found in both texts, over those found in either."""
     runs = [{tuple(words[i : i + 3]) for i in range(len(words) - 2)} for words in (a.split(), b.split())]
-    return len(runs[0] & runs[1]) / len(runs[0] | runs[1])
+    return len(runs[0] & runs[1]) / max(1, len(runs[0] | runs[1]))
 
 # %% tags=["check"]
 overlap = check.overlap(overlap)
@@ -326,7 +331,7 @@ overlap = check.overlap(overlap)
 # %%
 train = [r.question for r in task.corrections[:300]]
 test = [r.question for r in task.tests[task.main][:60]]
-planted = [q.replace(q.split()[len(q.split()) // 2], "planted", 1) for q in test[:10]]
+planted = [" ".join([*(words := q.split())[: len(words) // 2], "planted", *words[len(words) // 2 + 1 :]]) for q in test[: min(10, len(test) // 2)]]
 
 def nearest(question: str, others: list[str]) -> float:
     return max(overlap(question, other) for other in others)
@@ -334,7 +339,7 @@ def nearest(question: str, others: list[str]) -> float:
 clean = np.array([nearest(q, train) for q in test])
 leaky = np.array([nearest(q, train + planted) for q in test])
 print(f"most alike, train and test as they are: {clean.max():.2f}")
-print(f"with ten planted: {(leaky > 0.6).sum()} found above 0.6; of the others none above {leaky[10:].max():.2f}")
+print(f"with {len(planted)} planted: {(leaky > 0.6).sum()} found above 0.6; of the others none above {leaky[len(planted) :].max():.2f}")
 
 # %% [markdown]
 # The town's splits share no board layout and no pair of things, so nothing comes near. In your own data, look at what lies
@@ -344,7 +349,7 @@ print(f"with ten planted: {(leaky > 0.6).sum()} found above 0.6; of the others n
 # ## The data card
 #
 # Rows travel, and whoever opens them in a year needs to know what they are. The card is written *from the data*, so that it
-# cannot be wrong:
+# cannot grow stale:
 
 # %%
 def card(rows, source: str) -> str:
@@ -354,12 +359,13 @@ def card(rows, source: str) -> str:
         "words": ", ".join(f"{part} {np.mean([len(getattr(r, part).split()) for r in rows]):.0f}" for part in ("question", "answer", "correction")),
         "corrections that change nothing": f"{100 * np.mean([r.answer == r.correction for r in rows]):.0f} %",
         "words of the answer kept": f"{100 * np.mean(keeps):.0f} %",
-        "most alike to a test question": f"{max(nearest(q, [r.question for r in rows[:300]]) for q in test):.2f}",
+        "most alike to a test question (of 300 rows, 60 questions)": f"{max(nearest(q, [r.question for r in rows[:300]]) for q in test):.2f}",
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in lines.items())])
 
-(metrics.folder / "card.md").write_text(card(task.corrections, task.profile.name), encoding="utf-8")
-print(card(task.corrections, task.profile.name))
+written = card(task.corrections, str(QAC or PREFERENCES or task.profile.data))
+(metrics.folder / "card.md").write_text(written, encoding="utf-8")
+print(written)
 
 # %% [markdown]
 # What it cannot be written from, you must add by hand: who annotated and by which rules, under which licence, and what the rows

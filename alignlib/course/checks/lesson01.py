@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import SequenceMatcher
+
 from . import Check
 
 Row = tuple[str, str, str]
@@ -53,12 +55,29 @@ def _whatever_the_order(answer: str, correction: str) -> float:
     return sum(w in correction.split() for w in a) / len(a)
 
 
+def _first_come(answer: str, correction: str) -> float:
+    a, words, found, at = answer.split(), correction.split(), 0, 0
+    for w in a:
+        if w in words[at:]:
+            at, found = words.index(w, at) + 1, found + 1
+    return found / len(a)
+
+
+def _longest_block_first(answer: str, correction: str) -> float:
+    a, c = answer.split(), correction.split()
+    return sum(block.size for block in SequenceMatcher(None, a, c, autojunk=False).get_matching_blocks()) / len(a)
+
+
 kept = Check(
     "kept",
     _kept,
-    [("a b c d", "a x c d"), ("a b", "so then a b"), ("a b c", "c b a"), ("the cat saw the dog", "the dog")],
+    [("a b c d", "a x c d"), ("a b", "so then a b"), ("a b c", "c b a"), ("the cat saw the dog", "the dog"), ("x a b c", "a b c x"),
+     ("d d a b a", "b a c b a")],
     {
         "you counted words whatever their order: a sentence read backwards would count as kept": _whatever_the_order,
+        "the longest block first, as difflib does: what is longest in common may be made of smaller pieces": _longest_block_first,
+        "first come, first matched: a word found late in the correction shuts out all that stand before it. Try both ways, keep the better":
+            _first_come,
         "you compared place by place: one word put in at the front would count as a whole rewrite": _by_place,
         "you divided by the correction's length: the question is how much of the *answer* is left":
             lambda a, c: _longest_common(a.split(), c.split()) / len(c.split()),
@@ -75,7 +94,7 @@ def _shingles(text: str, n: int) -> list[tuple[str, ...]]:
 
 def _overlap(a: str, b: str, n: int = 3) -> float:
     x, y = set(_shingles(a, n)), set(_shingles(b, n))
-    return len(x & y) / len(x | y)
+    return len(x & y) / max(1, len(x | y))
 
 
 overlap = Check(
