@@ -32,10 +32,11 @@ def test_net_win_is_the_papers_and_antisymmetric() -> None:
 
 
 def test_t_interval_over_seeds_by_hand() -> None:
-    e = over_seeds([1.0, 2.0, 3.0])  # mean 2, sd 1, t(2) = 4.3027
+    e = over_seeds([1.0, 2.0, 3.0], "points")  # mean 2, sd 1, t(2) = 4.3027
     assert (e.value, round(e.low, 3), round(e.high, 3)) == (2.0, -0.484, 4.484)
     low, high = prediction_interval([1.0, 2.0, 3.0])
     assert (round(low, 3), round(high, 3)) == (-2.968, 6.968)
+    assert (over_seeds([0.1, 0.5, 0.9]).low, over_seeds([0.1, 0.5, 0.9]).high) == (0, 1)  # a rate ends there
 
 
 def test_bootstrap_covers_like_the_normal_interval() -> None:
