@@ -119,6 +119,7 @@ class Aligner:
         return [r for r in rows if len(self.tokens(r)["input_ids"]) <= self.context]
 
     def tokens(self, row: QAC) -> dict[str, list[int]]:
+        """`input_ids` and `labels` of a row in this Aligner's template: the loss is on the correction and its EOS."""
         return example(self.tokenizer, self.prompt(row.question, row.answer), row.correction)
 
     def nll(self, rows: Sequence[QAC], answers: Sequence[str] | None = None):
