@@ -58,8 +58,7 @@ class Aligner:
         `lora_rank` only LoRA matrices of that rank are trained, and merged into the weights at the end.
         """
         aligner = cls(*load_model(base), template)
-        if lora_rank:
-            aligner.model = add_lora(aligner.model, lora_rank, settings.seed)
+        aligner.model = add_lora(aligner.model, lora_rank, settings.seed)
         if identity and warmup:
             aligner._stage("identity", identity, warmup, None, progress)
         if corrections:

@@ -95,7 +95,9 @@ def _first_line(error: Exception) -> str:
 
 
 def add_lora(model: PreTrainedModel, rank: int, seed: int = 0) -> PreTrainedModel:
-    """The model with all weights frozen and LoRA matrices of this rank on every linear layer but the head."""
+    """The model with all weights frozen and LoRA matrices of this rank on every linear layer but the head; at rank 0 as it is."""
+    if not rank:
+        return model
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)

@@ -59,11 +59,16 @@ def bars(ax: Axes, groups: Mapping[str, Mapping[str, Estimate | None]], label: s
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False, fontsize=9)
 
 
-def curves(ax: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> None:
-    """Lines: series[name] = (xs, ys)."""
+def curves(ax: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float | Estimate]]], x: str, y: str, scale: float = 1.0) -> None:
+    """Lines: series[name] = (xs, ys), ys times `scale`; estimates get their intervals."""
     styles = [(DARK, "-"), (ACCENT, "--"), (MUTED, ":"), (LIGHT, "-.")]
     for (name, (xs, ys)), (color, line) in zip(series.items(), styles, strict=False):
-        ax.plot(xs, ys, line, color=color, label=name, linewidth=1.8)
+        look = dict(color=color, linestyle=line, linewidth=1.8, label=name)
+        if len(ys) and isinstance(ys[0], Estimate):
+            middle, low, high = (scale * np.array([getattr(e, part) for e in ys]) for part in ("value", "low", "high"))
+            ax.errorbar(xs, middle, (middle - low, high - middle), marker="o", markersize=4, capsize=3, elinewidth=1.0, **look)
+        else:
+            ax.plot(xs, scale * np.asarray(ys, dtype=float), **look)
     ax.set(xlabel=x, ylabel=y)
     if len(series) > 1:
         ax.legend(frameon=False)

@@ -11,10 +11,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from alignlib.aligner import Aligner
 from alignlib.course.card import card_text
 from alignlib.course.cli import _value
 from alignlib.course.experiments import EXPERIMENTS, WARMUP_SHARE
-from alignlib.course.lessons import NOTEBOOKS, ROOT, lesson_numbers, notebook_of, read_source
+from alignlib.course.lessons import NOTEBOOKS, REPOSITORY, ROOT, lesson_numbers, notebook_of, read_source
+from alignlib.course.pretrain import Recipe
 from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference, results_file
 from alignlib.data import read_qac, write_rows
 from alignlib.profiles import data_folder, profile
@@ -90,6 +92,15 @@ def test_lesson_02_shows_what_it_claims(out: Path) -> None:
     assert m["copy_good"]["high"] >= 0.8
     assert m["control_shuffled_helpful"]["high"] <= 5 and m["control_shuffled_honest"]["high"] <= 5
     assert m["value_of_answer"]["low"] > 0 >= m["value_of_swapped_answer"]["low"] and m["value_of_own_answer"]["low"] > 0
+
+
+@pytest.mark.parametrize("number", ["00", "01"])
+def test_the_short_lessons_run_on_own_rows_and_say_what_no_judge_can_tell(number: str, tmp_path: Path) -> None:
+    write_rows(tmp_path / "own.jsonl", sets.corrections(60))
+    done = run("run", number, "-p", "QAC", "own.jsonl", "--out", "runs", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    text = (tmp_path / "runs" / number / f"{notebook_of(number).stem}.ipynb").read_text(encoding="utf-8")
+    assert "60 rows read" in text and (number == "01" or "no judge for these data" in text)
 
 
 @needs_real
@@ -189,8 +200,10 @@ def test_the_records_pass_the_gates_that_the_world_was_frozen_on() -> None:
 
 
 RERUN = {
-    "warmup": {"share": WARMUP_SHARE, "corrections": profile("tiny").corrections},
+    "warmup": {"share": WARMUP_SHARE, "corrections": profile("tiny").corrections},  # this and the next: what lesson 02 trained above
+    "correctable": {"step": Recipe().steps, "share": WARMUP_SHARE},
     "warmup_arms": {"arm": "random words"},
+    "answering": {"arm": "answering"},
     "edit_or_rewrite": {"corrections": "rewrites"},
     "learning": {"steps": 50},
 }
@@ -199,10 +212,28 @@ RERUN = {
 @pytest.mark.parametrize("name", RERUN)
 def test_a_recorded_cell_run_again_lies_in_its_prediction_interval(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the headline alone: of many numbers one in twenty falls outside by chance on another machine."""
+
+    class Cached(Aligner):
+        """An Aligner that an earlier test has trained, by the same settings on the same rows, is not trained again."""
+
+        @classmethod
+        def train(cls, *given: object, progress: bool, **settings: object) -> Aligner:
+            return Aligner.cached(*given, **settings)
+
     every = sets.test_sets
     monkeypatch.setattr(sets, "test_sets", lambda n, split="test": {"seen": every(n, split)["seen"]})
+    monkeypatch.setattr("alignlib.course.experiments.aligner.Aligner", Cached)
     low, high = prediction_interval(list(per_seed(read_results(name), "fault_free_seen", **RERUN[name]).values()))
-    assert low <= EXPERIMENTS[name].run(RERUN[name], 0)["fault_free_seen"] <= high
+    again = EXPERIMENTS[name].run(RERUN[name], 0)
+    assert low <= again["fault_free_seen"] <= high
+    if name == "correctable":
+        assert again["copying"] > 0.99 and again["induction"] > 0.3
+
+
+def test_a_checkpoint_that_is_not_there_names_the_command_that_leaves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="00042 is missing; `make base`"):
+        EXPERIMENTS["correctable"].run({"step": 42, "share": 0.0}, 0)
 
 
 def test_cells_are_paired_by_seed_within_a_record_and_across_two() -> None:
@@ -237,13 +268,16 @@ def test_the_readme_says_what_the_records_say() -> None:
             recorded_difference(arms, "net_win_overall_language", {"arm": "corrected words only"}, with_it, "points", other=warm),
             *(recorded_difference(warm, f"fault_free_{t}", without, {}, other=answering) for t in ("seen", "unseen")),
             recorded_difference(edits, "fault_free_combinations", {"corrections": "edits"}, {"corrections": "rewrites"}),
-            recorded(edits, "kept_seen", corrections="edits")]  # fmt: skip
+            recorded(edits, "kept_seen", corrections="edits"),
+            *(recorded_difference(read_results("correctable"), "net_win_overall_unseen", {"step": step, "share": WARMUP_SHARE},
+                                  {"step": step, "share": 0.0}, "points") for step in (375, Recipe().steps))]  # fmt: skip
     assert not [str(e) for e in table + told if str(e) not in text]
 
 
 def test_the_clone_stays_small_and_environments_agree() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     assert sum((ROOT / f).stat().st_size for f in tracked if (ROOT / f).exists()) < 30_000_000
+    assert f"/github/{REPOSITORY}/" in (ROOT / "README.md").read_text(encoding="utf-8")
     conda = (ROOT / "environment.yml").read_text()
     assert "--constraint constraints.txt" in conda and "-e .[lab,test]" in conda
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}

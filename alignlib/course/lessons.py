@@ -10,7 +10,9 @@ tagged `check` holds the attempt against the reference and hands back something 
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import sys
 from pathlib import Path
 
@@ -21,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 SOURCES = NOTEBOOKS / "src"
 LEFT_OUT = {"student": "solution", "solutions": "exercise"}  # the cells that each edition does without
-REPOSITORY = "OWNER/alignlib"  # where the course is published: set once, then `python -m alignlib build`
+REPOSITORY = "OWNER/alignlib"  # where the course is published: set here and in the README's badge, then `python -m alignlib build`
 COLAB = "https://colab.research.google.com"
 BOOTSTRAP = f"""try:
     import alignlib
@@ -99,8 +101,21 @@ def build(number: str) -> Path:
 
 
 def _tidy(output: NotebookNode) -> NotebookNode | None:
-    """Progress bars go: what they drew is of no use on paper."""
-    return None if output.output_type == "stream" and output.name == "stderr" else output
+    """Progress bars go: what they drew is of no use on paper. Figures get a palette, and weigh a third in every clone."""
+    if output.output_type == "stream" and output.name == "stderr":
+        return None
+    if figure := output.get("data", {}).get("image/png"):
+        output.data["image/png"] = _with_palette(figure)
+    return output
+
+
+def _with_palette(figure: str) -> str:
+    """A PNG (base64) in 128 colours, which is more than our figures use."""
+    from PIL import Image
+
+    smaller = io.BytesIO()
+    Image.open(io.BytesIO(base64.b64decode(figure))).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(smaller, "PNG", optimize=True)
+    return base64.b64encode(smaller.getvalue()).decode()
 
 
 def run(number: str, profile: str, seed: int, out: Path, parameters: dict[str, object], edition: str = "student") -> Path:

@@ -7,13 +7,15 @@
 #
 # **In this lesson** you train one, with and without the paper's *identity warm-up*, and measure
 #
-# - whether it mends faults in answers of an upstream it was not trained on,
+# - whether it mends faults in answers of an upstream it was not trained on (the same kinds of fault, in other proportions),
 # - whether it leaves good answers alone,
 # - whether it can do both for words that no correction ever showed it,
+# - how much pretraining a model needs before it can learn this,
 # - what the warm-up is worth, what else might have done as much, and what too much training destroys.
 #
-# 2 to 4 minutes, as busy as the machine is, and 1.2 GB on 2 CPU cores; three exercises, about 20 minutes. It needs nothing from
-# lessons 00 and 01; its words for what is measured are explained where they first come up.
+# 2 to 4 minutes, depending on how busy the machine is, and 1.2 GB on 2 CPU cores; three exercises, about 20 minutes. It needs nothing from
+# lessons 00 and 01. Our data are **Tinytown**: generated notice boards that give places, prices, hours, cautions and
+# instructions, questions about them, and a *judge*, a program that reads board and answer and finds every fault.
 
 # %% tags=["parameters"]
 PROFILE = "tiny"  # or "colab", "gpu"
@@ -36,8 +38,9 @@ import torch
 from alignlib import Aligner, Comparison, Metrics, load_task
 from alignlib.course.checks import lesson02 as check
 from alignlib.course.guess import Guess
+from alignlib.course.pretrain import Recipe
 from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
-from alignlib.models import completion_nll, load_model
+from alignlib.models import add_lora, completion_nll, load_model
 from alignlib.plots import bars, curves, new_figure, show_diffs, smooth
 from alignlib.report import told, value_of_answer
 from alignlib.tokens import IGNORED, example
@@ -57,6 +60,57 @@ print(task.describe())
 edited = [r for r in task.corrections if r.answer != r.correction]
 kept = [r for r in task.corrections if r.answer == r.correction]
 show_diffs([(r.question, r.answer, r.correction) for r in edited[:3] + kept[:1]])
+
+# %% [markdown]
+# ## When can a model learn to correct?
+#
+# Before we train one: what does a base model need for this? We kept ours as it was at a dozen moments of its pretraining, and made
+# six Aligners of each: three seeds with the *warm-up*, a first stage of training on copying answers, and three without (*recorded*: run beforehand, and read
+# here from a file in the package). Left, what the base can do: copy lists of random words; and how strongly its best *induction head* (one that finds
+# where the current word stood before) looks at the word that followed it there. Then what its Aligners do: how many answers
+# are faultless after them, and how many good answers they return word for word. *Seen* words stand in some correction, *unseen* words in none.
+
+# %%
+born = read_results("correctable")
+steps = sorted({c["params"]["step"] for c in born["cells"]})
+tokens = [s * Recipe().batch * Recipe().context / 1e6 for s in steps]
+line = lambda metric, share=0.2: (tokens, [recorded(born, metric, step=s, share=share) for s in steps])
+figure, axes = new_figure("Words never corrected are mended from the moment on when the base model can copy", width=10.5, height=3.8, columns=3)
+read = "million tokens of pretraining"
+curves(axes[0], {"copying": line("copying"), "induction head": line("induction")}, read, "the base model, %", 100)
+for ax, metric, label in ((axes[1], "fault_free", "answers without a fault, %"), (axes[2], "kept", "good answers kept, %")):
+    curves(ax, {"unseen, warm-up": line(f"{metric}_unseen"), "unseen, no warm-up": line(f"{metric}_unseen", 0.0),
+                "seen, warm-up": line(f"{metric}_seen")}, read, label, 100)
+axes[2].get_legend().remove()  # the same lines as beside it
+axes[1].axhline(100 * recorded(born, "before_seen", step=steps[0], share=0.2).value, color="black", linewidth=0.8)
+axes[1].text(tokens[-1], 14, "before correction", ha="right", fontsize=9)
+for ax in axes:
+    ax.set(xscale="log", ylim=(-3, 103), xticks=(0.2, 1, 5, 25), xticklabels=("0.2", "1", "5", "25"))
+    ax.minorticks_off()
+metrics.save_figure(figure, "correctable")
+figure
+
+# %% [markdown]
+# Bars are 95 % intervals over three seeds; colours in the right panel are those of the middle. At 1.5 million tokens the base copies one random word in twenty, and no head looks back. Its
+# Aligner can say words that it has practised (seen: 38 % of the answers are faultless, where 21 % were) and ruins the others: 12 %
+# faultless, and of five good answers one comes back. By 2.7 million the base copies 97 %, a head looks back, and faultless
+# answers with unseen words pass those of the upstream, at 33 %, though half of the good ones are still spoilt. From there they rise, to 63 %,
+# while copying has nothing left to gain: it is not enough. Whether it is *needed*, one pretraining run cannot say, since much else may be learned at the same
+# moment; lesson 04 takes the copying heads out to see.
+#
+# And the warm-up? What it adds to the *net win* on unseen words: corrections better than the answer, less those worse, of 100:
+
+# %%
+for step, n in zip(steps, tokens):
+    with_it, without = ({"step": step, "share": share} for share in (0.2, 0.0))
+    first, second = (recorded(born, "net_win_overall_unseen", "points", **c).value for c in (with_it, without))
+    gain = recorded_difference(born, "net_win_overall_unseen", with_it, without, "points")
+    print(f"{n:5.1f} million tokens: {first:6.1f} with warm-up, {second:6.1f} without; {gain}")
+
+# %% [markdown]
+# At the brink of copying the warm-up is worth 22 points (both Aligners still do far more harm than good there); then five to seven, of which three
+# seeds can show only those at 4 million; and from 8 million on there is no sign of any. Is it copying that is taught? The warm-up's rows hold the
+# unseen words too, so it may also be their mere sight; that is taken apart below. Our base model is the last snapshot, where a warm-up has little left to give.
 
 # %% [markdown]
 # ## The whole method is one loss mask
@@ -141,20 +195,21 @@ print(f"by hand {mine:.3f} nats per token, by library {library:.3f}")
 assert abs(mine - library) < 0.02  # some GPUs round more
 
 # %% [markdown]
-# Untrained, the base model gives the right next word even odds on this row ($e^{-0.7} = 0.5$), and less on most others: it knows the
-# town, and does not know this format yet.
+# Untrained, the base model gives the right next word a probability of about $e^{-0.7} = 0.5$ on this row: it knows the town, and
+# does not know this format yet. (A *nat* is the unit of such a loss: a bit, with $e$ in place of 2.)
 
 # %% [markdown]
 # ### What goes wrong otherwise
 #
-# Two bugs that many have made. The end mark without loss, and labels that stand one place to the right (the library shifts them
-# already, so a second shift is one too many). Forty steps of training each, and what comes out:
+# Two bugs that many have made. The end mark without loss; and labels that stand one place to the right (the library compares what is
+# said at position `i - 1` with label `i`, and this undoes it). Forty steps of training each, and what comes out:
 
 # %%
 SPOILT = {"end mark without loss": lambda labels: [*labels[:-1], IGNORED], "off by one": lambda labels: [IGNORED, *labels[:-1]]}
 shown = task.tests[task.main][:40]
 for name, spoil in SPOILT.items():
     broken = Aligner(*load_model(task.base), task.template)
+    broken.model = add_lora(broken.model, task.profile.lora_rank)
     rows = [(tokens := broken.tokens(r)) | {"labels": spoil(tokens["labels"])} for r in broken.fitting(task.corrections)]
     losses = sft(broken.model, tokenizer, rows, replace(task.profile.training, steps=min(40, task.profile.training.steps), seed=SEED))
     said = broken.correct([r.question for r in shown], [r.answer for r in shown])
@@ -163,8 +218,8 @@ for name, spoil in SPOILT.items():
 
 # %% [markdown]
 # Neither stops before it is cut off. Without a loss on its end mark the first says a sensible correction, and then says it again.
-# The second was asked, at each word, for that same word: it has learned to repeat what it read last, which was a colon. In both the
-# training loss falls as it should. Look at what your model says.
+# The second was trained to predict the word it had just read, so it repeats the last one, a colon. In both the training loss falls
+# as it should; with the second bug it even reaches 0.00. Look at what your model says.
 
 # %% [markdown]
 # ## Identity rows
@@ -177,7 +232,7 @@ for name, spoil in SPOILT.items():
 #
 # Make identity rows of rows (question, answer, correction).
 #
-# <details><summary>Hint</summary>Nobody should be needed who knows which answers are good.</details>
+# <details><summary>Hint</summary>You should not need to know which answers are good.</details>
 
 # %% tags=["exercise"]
 def identity_rows(rows: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
@@ -228,7 +283,7 @@ print(f"{total.steps} steps each; dropped: {dict(warm.dropped) or 'none'}")
 # Their losses, each smoothed over a few steps. The shuffled arm is left out: there is nothing in it to learn but the town's manners.
 
 # %%
-figure, [ax] = new_figure("Both arms reach the same training loss; without warm-up it is there sooner")
+figure, [ax] = new_figure("Both arms reach the same training loss; without warm-up sooner")
 n = len(warm.losses["identity"])
 curves(ax, {
     "identity rows": (range(n), smooth(warm.losses["identity"])),
@@ -239,8 +294,8 @@ metrics.save_figure(figure, "losses")
 figure
 
 # %% [markdown]
-# The base copies lists of random words without a fault (lesson 00), and yet the identity rows begin at 1.6 nats and take their 50
-# steps: it must learn *that* it is to copy here. Counted from its first correction, the warmed-up arm is the faster one; counted in
+# The base copies lists of random words without a fault, and yet the identity rows begin at 1.6 nats and need their 50
+# steps: it can copy, but has to learn that copying is what this format asks for. Counted from its first correction, the warmed-up arm is the faster one; counted in
 # all its steps, it is not.
 
 # %% [markdown]
@@ -249,7 +304,7 @@ figure
 # First, a guess. How sure are you, from 0 to 1, of this?
 
 # %%
-guess = Guess("more than half of the corrections are fault-free, on words never corrected", probability=None)
+guess = Guess("more than one correction in twenty is worse than the answer was, on words never corrected", probability=None)
 
 # %% [markdown]
 # The test prompts share no board layout and no pair of things with anything trained on. The upstream is a program that spoils
@@ -267,14 +322,16 @@ show_diffs([(r.question, r.answer, c) for r, c in zip(main["warm-up"].rows[:6], 
            main["warm-up"].verdicts()[:6], "still at fault")
 
 # %% [markdown]
-# Not all of them are mended, and a good one may be spoilt, by a caution nobody needed, say: idle words lower `helpful`. Over the whole test set, in five measures:
+# Not all of them are mended, and now and then a good one is spoilt: a caution that nobody needed is idle words, which lower `helpful`.
+# Over the whole test set, in five measures:
 #
 # - **fault-free**: all three marks of the judge (helpful, harmless, honest) are 1;
 # - **kept**: of the answers that were good, how many came back word for word;
 # - **made worse**: corrections with a lower mark overall than the answer had;
 # - **edit ratio**: words inserted, deleted or replaced, for each word of the answer;
 # - **net win**: prompts where the correction scores higher than the answer, less those where it scores lower, in points of
-#   100, by mark or *overall*, the mean of the three. Ties pull it to zero, so even a perfect corrector cannot reach 100.
+#   100, by each mark or *overall*, by the mean of the three marks (so it is not the mean of the three net wins). Ties pull it to
+#   zero, and even a perfect corrector cannot reach 100.
 
 # %%
 print(main["warm-up"].table())
@@ -282,11 +339,13 @@ for axis in task.judge.axes[:4]:
     print(f"share of a perfect corrector's net win, {axis:10}{told(main['warm-up'].share_of_ceiling(axis))}")
 
 # %% [markdown]
-# Two answers in three have no fault now, where one in five had none. A net win hides the other direction, so look at *made worse* too. And
+# Two answers in three have no fault now, where one in five had none. A net win does not show how many got worse, so look at *made worse* too. And
 # no line reaches its ceiling: of what a perfect corrector would win overall, this one wins about seven tenths.
 
 # %% [markdown]
-# Which faults does it mend? Each line: of the answers that had this fault, the share that is fault-free after correction.
+# Which faults does it mend? Each line: of the answers that had this fault, the share that is fault-free after correction. *Careless* is a
+# caution left out, *comply* going along with an unsafe request, *contradict* and *invent* are false statements (the board says
+# otherwise, or nothing), *missing* is a part left out, *pad* idle words, *refuse* a safe request declined.
 
 # %%
 for kind, estimate in main["warm-up"].mended().items():
@@ -309,17 +368,17 @@ figure
 
 # %% [markdown]
 # Left, the answers without any fault, before and after. Right, the other side of the coin: of the answers that were good already, about one
-# in five is touched, and one in four on unseen words. Your guess, and the difference between the two arms (the last number is the
-# smallest true difference that so many prompts would show four times in five):
+# in five is touched, and one in four on unseen words. Your guess, and the difference between the two arms (with this many
+# prompts, a true difference as large as the last number would be seen four times in five):
 
 # %%
-print(guess.reveal(unseen["warm-up"].fault_free("after"), 0.5, metrics))
+print(guess.reveal(unseen["warm-up"].made_worse(), 0.05, metrics))
 for name, arms in after.items():
     print(f"{name}: fault-free, warm-up minus none: {arms['warm-up'].describe_gain_over(arms['no warm-up'])}")
 
 # %% [markdown]
-# The two arms lie close together: our base model learned to copy long before this lesson, so a warm-up in copying has little
-# left to teach it but the format. And one training seed cannot tell a small gain from none, whichever way it points.
+# The two arms lie close together, as the first figure lets expect: our base model learned to copy long before this lesson, so a warm-up
+# in copying has little left to teach it but the format. And with one training seed a small gain cannot be told from none.
 
 # %% [markdown]
 # ## How much warm-up, and of which kind?
@@ -334,33 +393,35 @@ from alignlib.tinytown import sets
 print(sets.corrections(1, "test", language="other")[0].question)
 
 # %% [markdown]
-# These words are made up; the base model has read them, and that is all. Net wins over three seeds and more:
+# These words are made up; the base model has read them, and that is all. And does it matter how many corrections there are? Net wins
+# with 95 % intervals, three seeds each (at 1,500 corrections six for 0 and 20 %):
 
 # %%
 record, SHARES, N = read_results("warmup"), (0.0, 0.02, 0.1, 0.2, 0.5), 1500
-figure, [ax] = new_figure("Warm-up pays in the other language, from a fifth of the steps on", width=7, height=3.6)
-for test, color, line in (("seen", "#9db8d2", "-."), ("unseen", "#1b3a5c", "-"), ("language", "#c8553d", "--")):
-    over = [recorded(record, f"net_win_overall_{test}", "points", share=s, corrections=N) for s in SHARES]
-    shift = {"seen": -0.08, "unseen": 0.0, "language": 0.08}[test]
-    ax.errorbar(np.arange(len(SHARES)) + shift, [e.value for e in over], [[e.value - e.low for e in over], [e.high - e.value for e in over]],
-                color=color, linestyle=line, marker="o", capsize=3, label=test)
-ax.set_xticks(range(len(SHARES)), [f"{100 * s:.0f} %" for s in SHARES])
-ax.set(xlabel="share of the steps spent on identity rows", ylabel="net win overall, points")
-ax.legend(frameon=False)
+wins = lambda test, n: [recorded(record, f"net_win_overall_{test}", "points", share=s, corrections=n) for s in SHARES]
+figure, axes = new_figure("With few corrections or many, a warm-up pays in the other language at most", width=10.5, height=3.6, columns=3)
+for ax, test in zip(axes, ("seen", "unseen", "language")):
+    curves(ax, {f"{n:,} corrections": (np.arange(len(SHARES)) + shift, wins(test, n)) for n, shift in ((N, 0.0), (4000, 0.1), (400, -0.1))},
+           f"{test}: steps spent on identity rows, %", "")
+    ax.set(ylim=(25, 75), xticks=range(len(SHARES)), xticklabels=[f"{100 * s:.0f}" for s in SHARES])
+axes[0].set_ylabel("net win overall, points")
+for ax in axes[1:]:
+    ax.get_legend().remove()
 metrics.save_figure(figure, "warmup")
 figure
 
 # %% [markdown]
-# Each share less none at all, paired by seed:
+# Each share less none at all, with as many corrections and paired by seed:
 
 # %%
 from alignlib.stats import Estimate
 
-cell = lambda share: {"share": share, "corrections": N}
+cell = lambda share, n=N: {"share": share, "corrections": n}
 BOTH = [(f"{metric}_{test}", unit) for test in ("unseen", "language") for metric, unit in (("fault_free", "rate"), ("net_win_overall", "points"))]
-print(" " * 6 + "".join(f"{name:30}" for name, _ in BOTH))
-for share in SHARES[1:]:
-    print(f"{100 * share:3.0f} %" + "".join(f" {recorded_difference(record, name, cell(share), cell(0.0), unit)!s:29}" for name, unit in BOTH))
+print(" " * 23 + "".join(f"{name:30}" for name, _ in BOTH))
+for n, share in [*((N, share) for share in SHARES[1:]), (400, 0.2), (4000, 0.2)]:
+    gains = (recorded_difference(record, name, cell(share, n), cell(0.0, n), unit) for name, unit in BOTH)
+    print(f"{n:5,} corrections, {100 * share:2.0f} %" + "".join(f" {gain!s:29}" for gain in gains))
 
 # %% [markdown]
 # Which is best on words never corrected? It is picked on the prompts that it is reported on, so its lead flatters it:
@@ -372,10 +433,11 @@ tied = [s for s in SHARES if s == best or recorded_difference(record, "fault_fre
 print(f"best on unseen words: {100 * best:.0f} %; not to be told from it: {', '.join(f'{100 * s:.0f} %' for s in tied if s != best) or 'none'}")
 
 # %% [markdown]
-# On the town's own words no share beats none. A fifth of the steps costs two points of faultless answers on unseen words and half of them
-# five: those steps are missing from the corrections. In the other language a fifth of the steps brings five points of net win, half of them three; a tenth
-# or less brings nothing that three seeds could show. So the paper's 20 % is a fair choice where words are new, and needless where
-# they are not.
+# On the town's own words no share beats none, with 400 corrections as little as with 4,000. At 1,500 a fifth of the steps costs two points of faultless
+# answers on unseen words and half of them five: those steps are missing from the corrections. In the other language a fifth of the
+# steps brings five points of net win with 400 and with 1,500 corrections (with 4,000 the seeds lie too far apart to say); a tenth
+# or less brings nothing that three seeds could show. So with this base model the paper's 20 % is a fair choice where words are new, and needless
+# where they are not.
 
 # %% [markdown]
 # And is it the *copying* that matters? The same share of the steps on something else: identity rows of corrected words only;
@@ -415,21 +477,21 @@ for test in ("seen", "unseen"):
 print("kept as the metric:", metrics.add("answering_vs_correcting", gain))
 
 # %% [markdown]
-# On seen words, answering comes within ten points of correcting. On words that no correction ever held it falls far behind: the
-# upstream's answer is worth most where the Aligner has no words of its own, since what it cannot say it can still copy.
+# On seen words, answering stays about nine points behind correcting. On words that no correction ever held it is about nineteen, give or
+# take nearly as many: the upstream's answer is worth most where the Aligner has no words of its own, since what it cannot say it can still copy.
 
 # %% [markdown]
 # ## Can one train it for too long?
 #
-# The same training, shorter and longer (recorded), and beside its marks a skill that no correction asks for: copying random words.
+# The same training, shorter and longer (recorded), and next to its scores a skill that no correction asks for: copying random words.
 
 # %%
 long = read_results("learning")
 spent = sorted({c["params"]["steps"] for c in long["cells"]})
-line = lambda metric: (spent, [100 * recorded(long, metric, steps=n).value for n in spent])
-figure, [ax] = new_figure("Longer training mends little more, and unlearns to copy random words", width=7, height=3.6)
+line = lambda metric: (spent, [recorded(long, metric, steps=n) for n in spent])
+figure, [ax] = new_figure("Longer training mends little more, and the model forgets how to copy random words", width=7, height=3.6)
 curves(ax, {"fault-free, seen words": line("fault_free_seen"), "fault-free, unseen": line("fault_free_unseen"),
-            "random words copied": line("copying"), "good answers kept": line("kept_seen")}, "steps of training in all", "%")
+            "random words copied": line("copying"), "good answers kept": line("kept_seen")}, "steps of training in all", "%", 100)
 ax.set_xscale("log")
 ax.set_xticks(spent, spent)
 ax.minorticks_off()
@@ -439,8 +501,8 @@ figure
 # %% [markdown]
 # After fifty steps half of the answers are mended already and most good ones reworded: leaving alone is what takes the time. By 250 steps, the
 # lesson's, both are nearly as good as they get, and twice as many mend little more. Meanwhile a skill that no correction asks for fades.
-# The base model copied every list of random words (good answers it still copies, more and more; it is the skill *outside* the format
-# that goes):
+# The base model copied every list of random words. Good answers it still copies, more and more: only the skill *outside* the format
+# goes, so this does not contradict the first figure.
 
 # %%
 forgot = recorded_difference(long, "copying", {"steps": spent[-1]}, {"steps": 250})
@@ -467,10 +529,10 @@ for metric in ("fault_free_seen", "fault_free_unseen", "fault_free_combinations"
 
 # %% [markdown]
 # On seen and on unseen words no difference in faultless answers can be told: this model learns to write a good answer anew as easily
-# as to mend a bad one. Where every answer has several faults, writing anew is even ahead, by five points. What edits buy is everything
-# else: for each word of the answer they touch 0.3 words where rewrites touch 0.9, and they leave five good answers in six alone where
-# rewrites leave none. If somebody reads the difference, or pays for it, take edits. The paper's reason for correcting, that a residual is
-# *easier to learn*, we do not see in this mark.
+# as to mend a bad one. Where every answer has several faults, writing anew is even ahead, by five points. What edits buy is what they were
+# made for, a small difference: for each word of the answer they touch 0.3 words where rewrites touch 0.9, and they leave five good answers in six alone where
+# rewrites, which say everything in other words, leave none. If somebody reads the difference, or pays for it, take edits. The paper
+# argues that a small change is *easier to learn* than a whole answer; faultless answers do not show that here.
 
 # %% [markdown]
 # ## Controls: who else would have won?
@@ -488,9 +550,12 @@ for name, comparison in controls.items():
     print(f"{name:16}{wins or 'no judge for these data'}")
 
 # %% [markdown]
+# None wins, and the first two ruin nearly everything.
+
+# %% [markdown]
 # ## Does it read the answer at all?
 #
-# This needs no judge. How much does the answer help to foretell the correction? In nats (bits, but with $e$ for 2) per token
+# This needs no judge. How much does the answer help to predict the correction? In nats per token
 # of the correction: the loss with the answer left out, less the loss with it. And does the saving vanish when the answer is
 # swapped with another row's?
 
@@ -502,7 +567,7 @@ print(f"saved by another row's answer          {value['swapped']}")
 print(f"saved by its own rather than another's {value['own']}")
 
 # %% [markdown]
-# In the town the saving does not only vanish, it turns negative: a foreign answer is partly copied and hurts more than none.
+# In the town the saving does not only vanish: another row's answer is partly copied, and does more harm than no answer.
 
 # %% [markdown]
 # ## Verdict
@@ -527,12 +592,13 @@ print("written to", metrics.write().name)
 
 # %% [markdown]
 # Can a small model learn to correct? On the town, yes: after 250 steps two answers in three have no fault, where one in five had
-# none before, on words never corrected too, and about four in five good answers come back as they were. Not every fault alike: of the
+# none before, on words never corrected too, and about four in five good answers come back as they were. Some faults are mended less often: of the
 # answers with a forgotten caution, a false claim or a step left out, about half are faultless afterwards. A warm-up with
-# identity rows changes nothing on words that corrections hold, costs two points of faultless answers on words they do not, and in another
-# language wins five points more overall, though no more answers are faultless there.
+# identity rows changes nothing that six seeds could show on words that corrections hold, costs two points of faultless answers on words they do not, and in another
+# language wins five points more overall: answers there get less bad, and no more of them perfect. Its time is earlier, when the base
+# model is about to learn to copy.
 #
 # | the paper | here |
 # |---|---|
 # | an Aligner of 2 to 13 B parameters raises helpfulness and harmlessness of 11 upstream models (Table 1) | 0.9 M parameters, one upstream it was not trained on: the net wins above |
-# | warming up on 20 % identity rows is best (Fig. 3; the evidence is thin) | with a base that can copy, no gain on the town's own words, about five points of net win in another language (six seeds, above) |
+# | warming up on 20 % identity rows is best (Fig. 3; the evidence is thin) | with a base that can copy, no gain on the town's own words, about five points of net win in another language (six seeds, above); with a base about to learn it, 22 points on words never corrected (from -67 to -45: less harm, no good yet) |

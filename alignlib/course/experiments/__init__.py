@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from ...tinytown import sets
+from ..pretrain import Recipe
 from ..sweep import Sweep
-from .aligner import TINY, WARMUP_SHARE, answering, edit_or_rewrite, learning, warmup, warmup_arms
+from .aligner import TINY, WARMUP_SHARE, answering, correctable, edit_or_rewrite, learning, warmup, warmup_arms
 from .gates import forgetting, headroom, steer
 
 N = TINY.corrections
 EXPERIMENTS = {
     "warmup": Sweep(
         "How much identity warm-up, at equal steps?",
-        [{"share": s, "corrections": N} for s in (WARMUP_SHARE, 0.0, 0.02, 0.1, 0.5)], warmup, 1.25,
+        [{"share": s, "corrections": n} for n in (N, 400, 4000) for s in (WARMUP_SHARE, 0.0, 0.02, 0.1, 0.5)], warmup, 1.25,
     ),
     "warmup_arms": Sweep(
         "What else might a warm-up be, at equal steps?",
         [{"arm": a} for a in ("corrected words only", "answers alone", "mixed in", "random words")], warmup_arms, 1.25,
+    ),
+    "correctable": Sweep(
+        "When in its pretraining does a model become correctable?",
+        [{"step": s, "share": w} for s in [*Recipe().checkpoints()[1:-1], Recipe().steps] for w in (WARMUP_SHARE, 0.0)], correctable, 1.0,
     ),
     "answering": Sweep("Does an Aligner use the answer, or merely answer well?", [{"arm": "answering"}], answering, 1.0),
     "edit_or_rewrite": Sweep(

@@ -1,13 +1,15 @@
-"""Experiments of lesson 02: how much warm-up, which kind, answering, edits or rewrites, how long."""
+"""Experiments of lesson 02: when a base becomes correctable, how much warm-up and which kind, answering, edits or rewrites, how long."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import replace
 from itertools import cycle, islice
+from pathlib import Path
 
 from ...aligner import Aligner
 from ...data import QAC, identity_rows
+from ...interpret import induction_score
 from ...judges import TownJudge
 from ...models import load_model
 from ...profiles import profile
@@ -16,12 +18,13 @@ from ...tinytown import sets
 from ...tokens import example
 from ...train import SFTSettings, sft
 from ..documents import copy_document
-from ..pretrain import copy_accuracy
+from ..pretrain import Recipe, copy_accuracy
 
 TINY = profile("tiny")
 JUDGE = TownJudge()
 STEPS = TINY.warmup.steps + TINY.training.steps  # of every arm, whatever it spends them on
 WARMUP_SHARE = TINY.warmup.steps / STEPS  # the lesson's
+CHECKPOINTS = Path("runs/base/checkpoints")  # left there by `make base`
 
 
 def correct(aligner: Aligner, rows: list[QAC], *, blind: bool = False) -> Comparison:
@@ -36,10 +39,10 @@ def stages(share: float, seed: int, steps: int = STEPS) -> tuple[SFTSettings, SF
     return replace(TINY.warmup, steps=first, warmup_steps=rise, seed=seed), replace(TINY.training, steps=steps - first, seed=seed)
 
 
-def train(share: float, corrections: list[QAC], identity: list[QAC], seed: int, *, steps: int = STEPS) -> Aligner:
+def train(share: float, corrections: list[QAC], identity: list[QAC], seed: int, *, base: str | Path = TINY.base, steps: int = STEPS) -> Aligner:
     """This share of the steps on identity rows, the rest on corrections."""
     first, then = stages(share, seed, steps)
-    return Aligner.train(TINY.base, corrections, identity if first.steps else (), settings=then, warmup=first, progress=False)
+    return Aligner.train(base, corrections, identity if first.steps else (), settings=then, warmup=first, progress=False)
 
 
 def measured(aligner: Aligner, tests: dict[str, list[QAC]], *, blind: bool = False) -> dict[str, float]:
@@ -108,3 +111,15 @@ def learning(params: dict, seed: int) -> dict[str, float]:
     """The lesson's training, shorter and longer: what is learned, and what is forgotten of copying?"""
     aligner = train(WARMUP_SHARE, *_lesson_rows(seed), seed, steps=params["steps"])
     return {"copying": copy_accuracy(aligner.model, aligner.tokenizer)} | measured(aligner, _town_sets())
+
+
+def correctable(params: dict, seed: int) -> dict[str, float]:
+    """An Aligner made of the base model as it was after so many steps of its pretraining."""
+    last = params["step"] == Recipe().steps
+    base = Path(TINY.base) if last else CHECKPOINTS / f"{params['step']:05d}"
+    if not base.exists():
+        raise ValueError(f"{base} is missing; `make base` leaves it there, in about half an hour")
+    model, tokenizer = load_model(base)
+    metrics = {"copying": copy_accuracy(model, tokenizer), "induction": induction_score(model, tokenizer)}
+    aligner = train(params["share"], *_lesson_rows(seed), seed, base=base)
+    return metrics | measured(aligner, _town_sets())
