@@ -14,14 +14,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 course: $(VENV)/installed
 	$(BIN)/python -m alignlib run all --out runs
-	@echo "Open the executed notebooks in runs/00, runs/02, ...; the figures lie beside them."
+	@echo "Open the executed notebooks in runs/00, runs/01, ... (make lab shows them too); the figures lie beside them."
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
 
 lab: $(VENV)/installed
 	$(PIP) install -q -c constraints.txt -e '.[lab]'
-	$(BIN)/python -m jupyter lab notebooks
+	$(BIN)/python -m jupyter lab
 
 build: $(VENV)/installed
 	$(BIN)/python -m alignlib build

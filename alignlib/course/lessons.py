@@ -91,8 +91,7 @@ def build(number: str) -> Path:
     notebook.metadata = nbformat.from_dict(METADATA)  # the kernel wrote its own version into it
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-        if cell.cell_type == "code":
-            cell.outputs = [o for o in map(_tidy, cell.outputs) if o is not None]
+    _tidy(notebook)
     for edition, made in (("student", notebook), ("solutions", read_source(number, "solutions"))):
         nbformat.validate(made)
         notebook_of(number, edition).parent.mkdir(exist_ok=True)
@@ -100,13 +99,14 @@ def build(number: str) -> Path:
     return notebook_of(number)
 
 
-def _tidy(output: NotebookNode) -> NotebookNode | None:
+def _tidy(notebook: NotebookNode) -> None:
     """Progress bars go: what they drew is of no use on paper. Figures get a palette, and weigh a third in every clone."""
-    if output.output_type == "stream" and output.name == "stderr":
-        return None
-    if figure := output.get("data", {}).get("image/png"):
-        output.data["image/png"] = _with_palette(figure)
-    return output
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+            for output in cell.outputs:
+                if figure := output.get("data", {}).get("image/png"):
+                    output.data["image/png"] = _with_palette(figure)
 
 
 def _with_palette(figure: str) -> str:
@@ -137,6 +137,9 @@ def run(number: str, profile: str, seed: int, out: Path, parameters: dict[str, o
         raise LessonError(f"lesson {number} stopped in cell {error.exec_count}: {error.ename}: {error.evalue} (see {target})") from error
     finally:
         scratch.unlink(missing_ok=True)
+    executed = nbformat.read(target, 4)
+    _tidy(executed)
+    nbformat.write(executed, target)
     return target
 
 

@@ -195,8 +195,8 @@ print(f"by hand {mine:.3f} nats per token, by library {library:.3f}")
 assert abs(mine - library) < 0.02  # some GPUs round more
 
 # %% [markdown]
-# Untrained, the base model gives the right next word a probability of about $e^{-0.7} = 0.5$ on this row: it knows the town, and
-# does not know this format yet. (A *nat* is the unit of such a loss: a bit, with $e$ in place of 2.)
+# Untrained, the base model gives the right next word a probability of about $e^{-0.7} = 0.5$ on this row, an easy one (the mean
+# over all rows is nearer 1.7 nats): it knows the town, and does not know this format yet. (A *nat* is the unit of such a loss: a bit, with $e$ in place of 2.)
 
 # %% [markdown]
 # ### What goes wrong otherwise
@@ -322,8 +322,9 @@ show_diffs([(r.question, r.answer, c) for r, c in zip(main["warm-up"].rows[:6], 
            main["warm-up"].verdicts()[:6], "still at fault")
 
 # %% [markdown]
-# Not all of them are mended, and now and then a good one is spoilt: a caution that nobody needed is idle words, which lower `helpful`.
-# Over the whole test set, in five measures:
+# Half of these six are right (numbers in the last column are what is left of a mark). The second answer was good, and got a caution that
+# nobody needed: idle words, which lower `helpful`. The fourth got the caution it lacked, and a true owner turned into a false one. In
+# the fifth one made-up owner took another's place, where the board names none. Over the whole test set, in five measures:
 #
 # - **fault-free**: all three marks of the judge (helpful, harmless, honest) are 1;
 # - **kept**: of the answers that were good, how many came back word for word;
