@@ -74,6 +74,7 @@ def test_the_solutions_turn_every_check_green_and_say_the_same_from_the_cache(nu
     notebook = nbformat.read(next((tmp_path / number).glob("*.ipynb")), 4)
     told = ["".join(o.get("text", "") for o in c.outputs) for c in notebook.cells if "check" in c.metadata.get("tags", [])]
     assert len(told) >= 3 and all(t.endswith(": ok\n") for t in told), told
+    assert not any(o.get("name") == "stderr" for c in notebook.cells for o in c.get("outputs", [])), "progress bars on paper"
     first, again = (metrics_of(folder, number) for folder in (out, tmp_path))
     assert again["metrics"] == first["metrics"]
     if number == "02":

@@ -34,7 +34,7 @@ import numpy as np
 from alignlib import Metrics, load_task, read_qac
 from alignlib.course.checks import lesson01 as check
 from alignlib.course.guess import Guess
-from alignlib.plots import new_figure, show_diffs
+from alignlib.plots import curves, new_figure, show_diffs
 
 metrics = Metrics("01", PROFILE, SEED, OUT)
 task = load_task(PROFILE, seed=SEED, model=MODEL, qac=QAC, preferences=PREFERENCES)
@@ -192,10 +192,8 @@ sources = {"pairs, one spoilt": paired, "upstream, annotated": raw, "rewrites": 
 shares = {name: np.array([kept(r.answer, r.correction) for r in rows if r.answer.split()]) for name, rows in sources.items()}
 
 figure, [ax] = new_figure("Where rows come from decides whether they teach editing or writing anew", width=7, height=3.6)
-for (name, values), (color, line) in zip(shares.items(), (("#1b3a5c", "-"), ("#c8553d", "--"), ("#8a8a8a", ":"))):
-    ax.plot(np.sort(100 * values), np.linspace(0, 100, len(values)), line, color=color, label=f"{name} (mean {100 * values.mean():.0f} %)")
-ax.set(xlabel="words of the answer kept, %", ylabel="rows that keep at most so much, %")
-ax.legend(frameon=False)
+curves(ax, {f"{name} (mean {100 * values.mean():.0f} %)": (np.sort(100 * values), np.linspace(0, 100, len(values))) for name, values in shares.items()},
+       "words of the answer kept, %", "rows that keep at most so much, %")
 metrics.save_figure(figure, "kept")
 figure
 
