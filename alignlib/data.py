@@ -161,7 +161,7 @@ def _plain_instruction(record: dict[str, Any], at: _Where) -> Instruction:
 def _as_qac(shape: Shape) -> Shape:
     def pair_as_qac(record: dict[str, Any], at: _Where) -> QAC | str:
         pair = shape(record, at)
-        return QAC(pair.prompt, pair.rejected, pair.chosen) if isinstance(pair, Preference) else pair
+        return from_pairs([pair])[0] if isinstance(pair, Preference) else pair
 
     return pair_as_qac
 
