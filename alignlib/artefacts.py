@@ -23,7 +23,8 @@ from typing import Any
 
 built = loaded = 0  # artefacts made, and found ready, by this process
 LEFT_BEHIND = 24 * 3600  # seconds after which a half-built folder is a killed run's and nobody's any more
-AFTERWARDS = ("__main__", "interpret", "judges", "plots", "report", "stats")  # modules that only look at what was trained
+# Modules that only look at what was trained.
+AFTERWARDS = ("__main__", "interpret", "judges", "plots", "probes", "report", "stats", "steering", "upstream")
 LIBRARIES = ("torch", "transformers", "trl", "peft", "tokenizers")
 
 

@@ -41,10 +41,6 @@ class Instruction:
     completion: str
 
 
-Upstream = Callable[[Sequence[str]], list[str]]  # questions -> answers
-Corrector = Callable[[Sequence[str], Sequence[str]], list[str]]  # questions, answers -> corrections
-
-
 @dataclass
 class Loaded:
     """Rows of a file, and what became of the others. read == len(rows) + sum(dropped.values())."""
@@ -90,7 +86,9 @@ def from_pairs(pairs: Sequence[Preference]) -> list[QAC]:
     return [QAC(p.prompt, p.rejected, p.chosen) for p in pairs]
 
 
-def from_upstream(questions: Sequence[str], upstream: Upstream, corrector: Corrector) -> list[QAC]:
+def from_upstream(
+    questions: Sequence[str], upstream: Callable[[Sequence[str]], list[str]], corrector: Callable[[Sequence[str], Sequence[str]], list[str]]
+) -> list[QAC]:
     """An upstream's answers to the questions, each corrected by somebody: a person, a program, a larger model."""
     answers = upstream(questions)
     return [QAC(*row) for row in zip(questions, answers, corrector(questions, answers), strict=True)]

@@ -226,6 +226,19 @@ def completion_nll(
     return nll
 
 
+@torch.inference_mode()
+def rewards(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], completions: Sequence[str]) -> torch.Tensor:
+    """What a reward model (`train.reward_model`) gives each completion, with its EOS, behind its prompt, shape (n,)."""
+    rows = [example(tokenizer, p, c)["input_ids"] for p, c in zip(prompts, completions, strict=True)]
+    given = torch.zeros(len(rows))
+    for picked in _within_budget([len(r) for r in rows]):
+        ids, mask = pad_left([rows[i] for i in picked], tokenizer.pad_token_id, model.device)
+        with autocast(model.device):
+            out = model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0))
+        given[picked] = out.logits[:, 0].float().cpu()
+    return given
+
+
 def _within_budget(lengths: Sequence[int], tokens: int = 4096) -> list[list[int]]:
     """Row numbers in batches of like length, each of at most so many tokens with padding (or one row): a large vocabulary's logits fit."""
     found: list[list[int]] = [[]]

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from .judges import NOTHING
 from .stats import Estimate
 
+WIDE = 12  # columns of a matrix beyond which there is no room for numbers
 DARK, LIGHT, ACCENT, MUTED = "#1b3a5c", "#9db8d2", "#c8553d", "#8a8a8a"  # apart in grey too
 LOOK = {
     "figure.dpi": 100, "savefig.dpi": 150, "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold",
@@ -75,13 +76,13 @@ def curves(ax: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float 
 
 
 def heatmap(ax: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str) -> None:
-    """A matrix of shares (rows x columns) with each number written in its cell."""
+    """A matrix of shares (rows x columns), with each number written in its cell where there is room."""
     ax.imshow(values, cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
     ax.grid(False)
     ax.set_xticks(range(len(columns)), columns)
     ax.set_yticks(range(len(rows)), rows)
     ax.set_xlabel(label)
-    for i, j in np.ndindex(values.shape):
+    for i, j in np.ndindex(values.shape) if values.shape[1] <= WIDE else ():
         ax.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", color="white" if values[i, j] > 0.8 else "black")
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from .aligner import Aligner
 from .data import QAC, Loaded, identity_rows, read_qac
 from .judges import Judge, NoJudge, RewardJudge, TownJudge
 from .models import load_tokenizer
@@ -29,7 +30,16 @@ class Task:
     validation: list[QAC]
     tests: dict[str, list[QAC]]
     judge: Judge
+    upstreams: Callable[[], dict[str, list[QAC]]]  # test rows by the model that answered; of your own data we know but one, `as given`
+    one_word_off: Callable[[str], list[QAC]]  # rows of train, validation or test whose answer goes wrong at one word; the test's words are unseen
     notes: list[str] = field(default_factory=list)  # what was read, and what became of it
+
+    def aligner(self, seed: int) -> Aligner:
+        """Lesson 02's: trained with warm-up on these rows as the profile says, or taken from the cache."""
+        stages = dict(settings=replace(self.profile.training, seed=seed), warmup=replace(self.profile.warmup, seed=seed))
+        return Aligner.cached(
+            self.base, self.corrections, self.identity, template=self.template, lora_rank=self.profile.lora_rank, **stages
+        )
 
     @property
     def main(self) -> str:
@@ -64,7 +74,7 @@ def load_task(
 
 
 def _town_task(settings: Profile, base: str, seed: int) -> Task:
-    from .tinytown import sets
+    from .tinytown import recorded, sets
 
     return Task(
         settings, base, settings.template,
@@ -73,6 +83,8 @@ def _town_task(settings: Profile, base: str, seed: int) -> Task:
         validation=sets.test_sets(settings.tests, "validation")["seen"],
         tests=sets.test_sets(settings.tests),
         judge=TownJudge(),
+        upstreams=lambda: {name: recorded.answered(name) for name in recorded.names()},
+        one_word_off=lambda split: sets.one_word_off(settings.tests, split, "never" if split == "test" else "corrected"),
     )  # fmt: skip
 
 
@@ -86,15 +98,17 @@ def _own_task(settings: Profile, base: str, loaded: Loaded, judge: Judge, seed: 
     held = min(max(1, len(questions) // 10), settings.tests)
     if len(questions) < 3:
         raise ValueError(f"{len(questions)} questions are too few: at least 3 are needed, one each to train, choose and test on")
-    part = {q: min(i // held, 2) for i, q in enumerate(questions)}
-    test, validation, train = ([r for r in rows if part[r.question] == k] for k in range(3))
+    share = {q: min(i // held, 2) for i, q in enumerate(questions)}
+    test, validation, train = ([r for r in rows if share[r.question] == k] for k in range(3))
     identity = identity_rows(train[: settings.identity])
     tokenizer, texts = load_tokenizer(base), [f"{r.question} {r.answer} {r.correction}" for r in rows]
     notes = [str(loaded), f"the tokenizer loses {100 * lost_share(tokenizer, texts):.1f} % of the characters of these texts"]
     length = sum(len(tokenizer(t)["input_ids"]) for t in texts[:200]) / len(texts[:200])
     settings = replace(settings, warmup=_fitted(settings.warmup, settings, length, len(train)),
                        training=_fitted(settings.training, settings, length, len(train)))  # fmt: skip
-    return Task(settings, base, T2, train, identity, validation, {"held out": test}, judge, notes)
+    part = {"train": train, "validation": validation, "test": test}
+    faulty = lambda split: [r for r in part[split] if r.answer != r.correction]  # noqa: E731
+    return Task(settings, base, T2, train, identity, validation, {"held out": test}, judge, lambda: {"as given": test}, faulty, notes)
 
 
 def _fitted(stage: SFTSettings, settings: Profile, length: float, rows: int) -> SFTSettings:

@@ -11,17 +11,18 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from unittest import mock
 
 import torch
 from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
 from transformers.utils import logging as hf_logging
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 from .data import Preference
-from .models import computes_in_bf16, set_threads
+from .models import computes_in_bf16, pick_device, set_threads
 from .tokens import encode
 
 Penalty = Callable[[PreTrainedModel], torch.Tensor]
@@ -72,6 +73,10 @@ class _SFT(_Ours, _OwnLoss):
 
 
 class _DPO(_Ours, DPOTrainer):
+    pass
+
+
+class _Reward(_Ours, RewardTrainer):
     pass
 
 
@@ -127,6 +132,22 @@ def dpo(
     lengths = [len(r["prompt_ids"]) + max(len(r["chosen_ids"]), len(r["rejected_ids"])) for r in rows]
     config = DPOConfig(beta=beta, precompute_ref_log_probs=True, **_shared(settings, model))
     return _train(_DPO, config, model, tokenizer, rows, lengths, settings, penalty, 1.0, progress)
+
+
+def reward_model(
+    base: str | Path, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Preference], settings: SFTSettings, *, progress: str | None = None
+) -> PreTrainedModel:
+    """A model that gives a text one number, made of a base model (folder or hub id) with a new head.
+
+    Loss: -log sigmoid(chosen - rejected), after Bradley and Terry. `models.rewards` asks it.
+    """
+    torch.manual_seed(settings.seed)  # of the head
+    hf_logging.set_verbosity_error()
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32, use_safetensors=True).to(pick_device())
+    rows = [{k: p["prompt_ids"] + p[k] for k in ("chosen_ids", "rejected_ids")} for p in (_pair(tokenizer, pair) for pair in pairs)]
+    lengths = [max(map(len, r.values())) for r in rows]
+    _train(_Reward, RewardConfig(**_shared(settings, model)), model, tokenizer, rows, lengths, settings, None, 1.0, progress)
+    return model
 
 
 def _pair(tokenizer: PreTrainedTokenizerBase, pair: Preference) -> dict[str, list[int]]:

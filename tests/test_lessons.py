@@ -32,6 +32,7 @@ WANTED = {
     "02": {"net_win_helpful", "net_win_harmless", "net_win_honest", "net_win_overall_unseen", "fault_free_before", "fault_free_after",
            "copy_good", "copy_good_no_warmup", "control_shuffled_helpful", "control_shuffled_honest", "warmup_gain_unseen",
            "answering_vs_correcting", "best_warmup_share", "forget_copy"},
+    "04": {"steer_slope", "steer_slope_random_max", "steer_r2", "edit_precision", "probe_auc", "probe_auc_shuffled", "copy_head_ablation"},
 }  # fmt: skip
 
 
@@ -200,13 +201,15 @@ def test_the_records_pass_the_gates_that_the_world_was_frozen_on() -> None:
         assert min(per_seed(forgot, wanted, interference=1.0, arm="joint").values()) > 0.9
 
 
+LESSONS_OWN = {"step": Recipe().steps, "share": WARMUP_SHARE}  # what lesson 02 trained above
 RERUN = {
-    "warmup": {"share": WARMUP_SHARE, "corrections": profile("tiny").corrections},  # this and the next: what lesson 02 trained above
-    "correctable": {"step": Recipe().steps, "share": WARMUP_SHARE},
-    "warmup_arms": {"arm": "random words"},
-    "answering": {"arm": "answering"},
-    "edit_or_rewrite": {"corrections": "rewrites"},
-    "learning": {"steps": 50},
+    "warmup": ({"share": WARMUP_SHARE, "corrections": profile("tiny").corrections}, "fault_free_seen"),
+    "correctable": (LESSONS_OWN, "fault_free_seen"),
+    "warmup_arms": ({"arm": "random words"}, "fault_free_seen"),
+    "answering": ({"arm": "answering"}, "fault_free_seen"),
+    "edit_or_rewrite": ({"corrections": "rewrites"}, "fault_free_seen"),
+    "learning": ({"steps": 50}, "fault_free_seen"),
+    "inside": (LESSONS_OWN, "says_right_aligner"),
 }
 
 
@@ -224,9 +227,10 @@ def test_a_recorded_cell_run_again_lies_in_its_prediction_interval(name: str, mo
     every = sets.test_sets
     monkeypatch.setattr(sets, "test_sets", lambda n, split="test": {"seen": every(n, split)["seen"]})
     monkeypatch.setattr("alignlib.course.experiments.aligner.Aligner", Cached)
-    low, high = prediction_interval(list(per_seed(read_results(name), "fault_free_seen", **RERUN[name]).values()))
-    again = EXPERIMENTS[name].run(RERUN[name], 0)
-    assert low <= again["fault_free_seen"] <= high
+    params, metric = RERUN[name]
+    low, high = prediction_interval(list(per_seed(read_results(name), metric, **params).values()))
+    again = EXPERIMENTS[name].run(params, 0)
+    assert low <= again[metric] <= high
     if name == "correctable":
         assert again["copying"] > 0.99 and again["induction"] > 0.3
 
@@ -271,7 +275,9 @@ def test_the_readme_says_what_the_records_say() -> None:
             recorded_difference(edits, "fault_free_combinations", {"corrections": "edits"}, {"corrections": "rewrites"}),
             recorded(edits, "kept_seen", corrections="edits"),
             *(recorded_difference(read_results("correctable"), "net_win_overall_unseen", {"step": step, "share": WARMUP_SHARE},
-                                  {"step": step, "share": 0.0}, "points") for step in (375, Recipe().steps))]  # fmt: skip
+                                  {"step": step, "share": 0.0}, "points") for step in (375, Recipe().steps)),
+            *(recorded(read_results("looking"), metric, "AUC") for metric in ("surprise", "probe_read")),
+            *(recorded(read_results("looking"), f"patched_at_{layer}") for layer in (2, 3))]  # fmt: skip
     assert not [str(e) for e in table + told if str(e) not in text]
 
 

@@ -16,6 +16,7 @@ from alignlib.report import edit_distance, told
 from alignlib.stats import rate
 from alignlib.tasks import swapped
 from alignlib.tinytown import sets
+from alignlib.tinytown.words import NEVER_CORRECTED
 
 ROWS = sets.corrections(60, "validation")
 
@@ -55,6 +56,20 @@ def test_your_own_rows_are_split_without_overlap_and_have_no_judge(
     parts = [task.corrections, task.validation, *task.tests.values()]
     assert [len(p) for p in parts] == [42, 4, 4] and sum(len({r.question for r in p}) for p in parts) == 25
     assert isinstance(task.judge, NoJudge) and "50 rows read, 50 used" in task.describe()
+    assert task.upstreams() == {"as given": task.tests["held out"]}
+    assert [task.one_word_off(split) for split in ("train", "validation", "test")] == parts
+
+
+def test_rows_that_are_one_word_off_differ_in_one_word_that_the_judge_marks_and_share_nothing_across_splits() -> None:
+    task = load_task("tiny")
+    rows = {split: task.one_word_off(split) for split in ("train", "validation", "test")}
+    for split, given in rows.items():
+        pairs = [(r.answer.split(), r.correction.split()) for r in given]
+        assert len(given) == 400 and all(len(a) == len(c) and sum(x != y for x, y in zip(a, c)) == 1 for a, c in pairs), split
+        answers, corrections = (task.judge.marks([r.question for r in given], side) for side in zip(*((r.answer, r.correction) for r in given)))
+        assert answers["honest"].max() < 1 and answers["harmless"].min() == 1 and corrections["fault_free"].min() == 1, split
+    assert len({r.question for given in rows.values() for r in given}) == 1200
+    assert not {w for r in rows["test"] for w in r.correction.split()} & {w for r in task.corrections for w in r.correction.split()} & NEVER_CORRECTED
 
 
 def test_without_a_judge_everything_that_needs_one_says_so(tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ import alignlib
 from alignlib import Aligner, SFTSettings, models
 from alignlib.artefacts import AFTERWARDS, artefact, code_digest, key
 from alignlib.data import QAC, Preference
-from alignlib.models import ModelError, completion_nll, fingerprint, generate, load_model
+from alignlib.models import ModelError, completion_nll, fingerprint, generate, load_model, rewards
 from alignlib.profiles import profile
 from alignlib.prompts import T1, T2
 from alignlib.tinytown import sets
 from alignlib.tokens import IGNORED, encode, example, fitting, lost_share
-from alignlib.train import batches, dpo, sft
+from alignlib.train import batches, dpo, reward_model, sft
 
 from .conftest import REAL, needs_real
 
@@ -186,6 +186,21 @@ def test_dpo_starts_at_its_reference_and_then_prefers_the_chosen(tiny_model: Pat
 
 
 # --- generation -----------------------------------------------------------------------------------
+
+
+def test_a_reward_model_learns_what_is_preferred_and_scores_alike_in_any_batch(tiny_model: Path) -> None:
+    pairs = sets.preferences(150, axis="tone")
+    held = sets.preferences(40, "test", axis="tone")
+    settings = SFTSettings(steps=40, batch_size=8, learning_rate=3e-3, warmup_steps=1)
+    _, tokenizer = load_model(tiny_model)
+    judge = reward_model(tiny_model, tokenizer, pairs, settings)
+    prompts = [p.prompt for p in held]
+    chosen, rejected = (rewards(judge, tokenizer, prompts, side) for side in ([p.chosen for p in held], [p.rejected for p in held]))
+    assert (chosen > rejected).float().mean() > 0.9
+    alone = torch.cat([rewards(judge, tokenizer, [p.prompt], [p.chosen]) for p in held[:5]])
+    assert torch.allclose(alone, chosen[:5], atol=1e-4)
+    again = rewards(reward_model(tiny_model, tokenizer, pairs, settings), tokenizer, prompts, [p.chosen for p in held])
+    assert torch.equal(again, chosen)
 
 
 def test_batched_generation_equals_one_by_one_and_the_librarys_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,8 @@ def _parser() -> argparse.ArgumentParser:
 
     pretrain = commands.add_parser("pretrain", help="rebuild Tinytown's base model from scratch (about half an hour on 2 cores)")
     pretrain.add_argument("--out", type=Path, required=True)
+    upstreams = commands.add_parser("upstreams", help="make lesson 03's upstream models again and record their answers")
+    upstreams.add_argument("names", nargs="*", help="which; none means all")
     commands.add_parser("card", help="write the base model's card from its log and the recorded gates")
     return parser
 
@@ -38,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 only if all went to its end; what the user can mend is told in one line."""
     args = _parser().parse_args(arguments)
     try:
-        return {"run": _run, "build": _build, "sweep": _sweep, "pretrain": _pretrain, "card": _card}[args.command](args)
+        does = {"run": _run, "build": _build, "sweep": _sweep, "pretrain": _pretrain, "upstreams": _upstreams, "card": _card}
+        return does[args.command](args)
     except ValueError as error:
         print(f"alignlib: {error}", file=sys.stderr)
         return 1
@@ -89,6 +92,14 @@ def _pretrain(args: argparse.Namespace) -> int:
     from .pretrain import pretrain
 
     print(f"done: {pretrain(args.out)}")
+    return 0
+
+
+def _upstreams(args: argparse.Namespace) -> int:
+    from .upstreams import UPSTREAMS, record
+
+    for name in args.names or UPSTREAMS:
+        print(f"done: {record(name).name}")
     return 0
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -101,7 +101,7 @@ def copy_accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, n:
     return right / total
 
 
-def optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     return [
@@ -111,7 +111,7 @@ def optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Opti
 
 
 def train_step(
-    model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor, opts: list[torch.optim.Optimizer], share: float
+    model: PreTrainedModel, ids: torch.Tensor, weights: torch.Tensor, opts: list[torch.optim.Optimizer], share: float
 ) -> float:
     """One step on ids and weights of shape (batch, context); `share` scales each optimiser's top learning rate."""
     with torch.autocast("cpu", torch.bfloat16):
@@ -128,12 +128,15 @@ def train_step(
     return loss.item()
 
 
-def pretrain(out: Path, recipe: Recipe = Recipe()) -> Path:
-    """Run the recipe, or go on with it, and leave the model in `out/model` and a dozen checkpoints beside it."""
+Build = Callable[[Recipe, PreTrainedTokenizerFast], PreTrainedModel]
+
+
+def pretrain(out: Path, recipe: Recipe = Recipe(), build: Build = build_model) -> Path:
+    """Run the recipe on what `build` makes, or go on with it, and leave the model in `out/model` and a dozen checkpoints beside it."""
     set_threads()
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
-    model = build_model(recipe, tokenizer)
+    model = build(recipe, tokenizer)
     opts = optimizers(model, recipe)
     state = _resume(out, model, opts, recipe)
     rows = islice(packed_rows(tokenizer, recipe), state["step"] * recipe.batch, None)
@@ -158,18 +161,18 @@ def pretrain(out: Path, recipe: Recipe = Recipe()) -> Path:
     return out / "model"
 
 
-def _keep(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+def _keep(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def _save_state(out: Path, model: LlamaForCausalLM, opts: list[torch.optim.Optimizer], state: dict) -> None:
+def _save_state(out: Path, model: PreTrainedModel, opts: list[torch.optim.Optimizer], state: dict) -> None:
     part = out / "state.pt.part"
     torch.save({"model": model.state_dict(), "opts": [o.state_dict() for o in opts], "state": state}, part)
     part.replace(out / "state.pt")
 
 
-def _resume(out: Path, model: LlamaForCausalLM, opts: list[torch.optim.Optimizer], recipe: Recipe) -> dict:
+def _resume(out: Path, model: PreTrainedModel, opts: list[torch.optim.Optimizer], recipe: Recipe) -> dict:
     made_of = {"recipe": asdict(recipe), "world": WORLD_VERSION}
     if not (out / "state.pt").exists():
         return {"step": 0, "curve": [], "copying": [], "seconds": 0.0, **made_of}

@@ -12,10 +12,10 @@ from ..data import QAC, Instruction, Preference, identity_rows
 from .answers import CLOSERS, OPENERS, PHRASES, Style, good_answer, parse, render
 from .boards import Board
 from .draw import Difficulty, sample_board
-from .faults import MIXED, STRANGER, UNSEEN_COMBINATIONS, Upstream, rewrite, spoil, style_of
+from .faults import MIXED, STRANGER, UNSEEN_COMBINATIONS, Upstream, contradict, rewrite, spoil, style_of
 from .instructions import sample_instruction
 from .summaries import SUMMARY_FAULTS, sample_bulletin, spoil_summary
-from .words import WORLD_VERSION
+from .words import NEVER_CORRECTED, WORLD_VERSION
 
 LEVEL = 2  # the difficulty of the lessons; the curve behind the choice: data/base/README.md
 FAULT_RATE = 0.25
@@ -74,6 +74,26 @@ def identity(n: int, split: str = "train", which: str = "all", *, seed: int = 1,
     town = iter(corrections(n - n // 8, split, which, seed=seed, level=level))
     other = iter(corrections(n // 8, split, seed=seed, level=level, language="other"))
     return identity_rows([next(other if i % 8 == 7 else town) for i in range(n)])
+
+
+def one_word_off(n: int, split: str = "train", which: str = "corrected", *, seed: int = 5) -> list[QAC]:
+    """n rows whose answer contradicts the board in one word and is otherwise sound; the correction puts that word right.
+
+    With `which` words "never" corrected, the wrong word and the right one are such words too, and no numbers or steps.
+    """
+    rows, i = [], 0
+    while len(rows) < n:
+        rng = row_rng("one word off", split, which, seed, i)
+        i += 1
+        board = sample_board(rng, split, Difficulty.level(LEVEL), which)
+        good = good_answer(board, Style.sample(rng))
+        if not (spoilt := contradict(rng, board, good)):
+            continue
+        answer, correction = render(spoilt), render(good)
+        differ = {w for pair in zip(answer.split(), correction.split()) if len(set(pair)) == 2 for w in pair}
+        if which != "never" or differ <= NEVER_CORRECTED:
+            rows.append(QAC(str(board), answer, correction, ("contradict",)))
+    return rows
 
 
 def test_sets(n: int, split: str = "test") -> dict[str, list[QAC]]:

@@ -22,12 +22,16 @@ NOT_ATTEMPTED, OK = "not attempted: it returns nothing yet", "ok"
 
 @dataclass(frozen=True)
 class Check:
-    """An exercise's reference, the cases it is tried on, and what to say of an attempt that does as a known mistake does."""
+    """An exercise's reference, the cases it is tried on, and what to say of an attempt that does as a known mistake does.
+
+    `through` makes of a function what is held against the reference, where its result alone does not tell enough.
+    """
 
     name: str
     reference: Function
     cases: Sequence[tuple[Any, ...]]
     mistakes: Mapping[str, Function]
+    through: Callable[[Function], Function] = lambda function: function
 
     def __call__(self, attempt: Function) -> Function:
         verdict = self.verdict(attempt)
@@ -37,21 +41,24 @@ class Check:
     def verdict(self, attempt: Function) -> str:
         """`not attempted`, `ok`, the mistake, or the first case that comes out wrong."""
         try:
-            results = [attempt(*deepcopy(case)) for case in self.cases]
+            results = self._results(attempt)
         except NotImplementedError:
             return NOT_ATTEMPTED
         except Exception as error:  # whatever a student's code may raise is for the student to read
             return f"it stops with {type(error).__name__}: {error}"
         if all(r is None or r is Ellipsis for r in results):
             return NOT_ATTEMPTED
-        wanted = [self.reference(*case) for case in self.cases]
+        wanted = self._results(self.reference)
         if all(map(_same, results, wanted)):
             return OK
         for message, mistake in self.mistakes.items():
-            if all(map(_same, results, [mistake(*case) for case in self.cases])):
+            if all(map(_same, results, self._results(mistake))):
                 return message
         k = next(k for k, (r, w) in enumerate(zip(results, wanted)) if not _same(r, w))
         return f"not yet: for {', '.join(map(repr, self.cases[k]))} it gives {results[k]!r}, and should give {wanted[k]!r}"
+
+    def _results(self, function: Function) -> list[Any]:
+        return [self.through(function)(*deepcopy(case)) for case in self.cases]
 
 
 def _same(a: Any, b: Any) -> bool:

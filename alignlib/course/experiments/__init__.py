@@ -7,6 +7,7 @@ from ..pretrain import Recipe
 from ..sweep import Sweep
 from .aligner import TINY, WARMUP_SHARE, answering, correctable, edit_or_rewrite, learning, warmup, warmup_arms
 from .gates import forgetting, headroom, steer
+from .inside import INSIDE, looking, two_heads
 
 N = TINY.corrections
 EXPERIMENTS = {
@@ -29,6 +30,10 @@ EXPERIMENTS = {
     "learning": Sweep(
         "What does an Aligner learn with time, and what does it forget?", [{"steps": s} for s in (50, 125, 250, 500)], learning, 1.2,
     ),
+    "inside": Sweep(
+        "Does a warm-up change the mechanism?", [{"step": s, "share": w} for s in INSIDE for w in (WARMUP_SHARE, 0.0)], two_heads, 1.3,
+    ),
+    "looking": Sweep("Probes, silenced heads and steering, over seeds", [{}], looking, 2.0),
     "headroom": Sweep(
         "Which difficulty and how many corrections leave head room?",
         [{"level": level, "corrections": N} for level in range(5)] + [{"level": sets.LEVEL, "corrections": n} for n in (250, 4000)],

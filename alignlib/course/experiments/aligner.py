@@ -14,6 +14,7 @@ from ...judges import TownJudge
 from ...models import load_model
 from ...profiles import profile
 from ...report import Comparison
+from ...tasks import load_task
 from ...tinytown import sets
 from ...tokens import example
 from ...train import SFTSettings, sft
@@ -45,6 +46,11 @@ def train(share: float, corrections: list[QAC], identity: list[QAC], seed: int, 
     return Aligner.train(base, corrections, identity if first.steps else (), settings=then, warmup=first, progress=False)
 
 
+def lesson(seed: int) -> Aligner:
+    """The Aligner that lesson 02 trains, from the cache if it is there."""
+    return load_task(seed=seed).aligner(seed)
+
+
 def measured(aligner: Aligner, tests: dict[str, list[QAC]], *, blind: bool = False) -> dict[str, float]:
     """What is recorded of an Aligner on each test set."""
     metrics = {}
@@ -56,7 +62,7 @@ def measured(aligner: Aligner, tests: dict[str, list[QAC]], *, blind: bool = Fal
     return metrics
 
 
-def _lesson_rows(seed: int, corrections: int = TINY.corrections) -> tuple[list[QAC], list[QAC]]:
+def lesson_rows(seed: int, corrections: int = TINY.corrections) -> tuple[list[QAC], list[QAC]]:
     return sets.corrections(corrections, seed=seed), sets.identity(TINY.identity, seed=1000 + seed)
 
 
@@ -67,13 +73,13 @@ def _town_sets() -> dict[str, list[QAC]]:
 
 def warmup(params: dict, seed: int) -> dict[str, float]:
     """A share of identity rows before the corrections, at equal steps in all."""
-    corrections, identity = _lesson_rows(seed, params["corrections"])
+    corrections, identity = lesson_rows(seed, params["corrections"])
     return measured(train(params["share"], corrections, identity, seed), sets.test_sets(TINY.tests))
 
 
 def warmup_arms(params: dict, seed: int) -> dict[str, float]:
     """What else might a warm-up be? The lesson's share of the steps each (beside `identity` and `none`, which `warmup` records)."""
-    corrections, identity = _lesson_rows(seed)
+    corrections, identity = lesson_rows(seed)
     model, tokenizer = load_model(TINY.base)
     aligner = Aligner(model, tokenizer)
     first, then = stages(WARMUP_SHARE, seed)
@@ -97,19 +103,19 @@ def warmup_arms(params: dict, seed: int) -> dict[str, float]:
 
 def answering(params: dict, seed: int) -> dict[str, float]:
     """The same rows and steps as an Aligner without warm-up, and no answers: it learns to answer instead of correcting."""
-    corrections = [replace(r, answer="") for r in _lesson_rows(seed)[0]]
+    corrections = [replace(r, answer="") for r in lesson_rows(seed)[0]]
     return measured(train(0.0, corrections, [], seed), _town_sets(), blind=True)
 
 
 def edit_or_rewrite(params: dict, seed: int) -> dict[str, float]:
     """Minimal edits, or rewrites that are as good: the same questions and answers."""
     corrections = sets.corrections(TINY.corrections, seed=seed, rewrites=params["corrections"] == "rewrites")
-    return measured(train(WARMUP_SHARE, corrections, _lesson_rows(seed)[1], seed), sets.test_sets(TINY.tests))
+    return measured(train(WARMUP_SHARE, corrections, lesson_rows(seed)[1], seed), sets.test_sets(TINY.tests))
 
 
 def learning(params: dict, seed: int) -> dict[str, float]:
     """The lesson's training, shorter and longer: what is learned, and what is forgotten of copying?"""
-    aligner = train(WARMUP_SHARE, *_lesson_rows(seed), seed, steps=params["steps"])
+    aligner = train(WARMUP_SHARE, *lesson_rows(seed), seed, steps=params["steps"])
     return {"copying": copy_accuracy(aligner.model, aligner.tokenizer)} | measured(aligner, _town_sets())
 
 
@@ -121,5 +127,5 @@ def correctable(params: dict, seed: int) -> dict[str, float]:
         raise ValueError(f"{base} is missing; `make base` leaves it there, in about half an hour")
     model, tokenizer = load_model(base)
     metrics = {"copying": copy_accuracy(model, tokenizer), "induction": induction_score(model, tokenizer)}
-    aligner = train(params["share"], *_lesson_rows(seed), seed, base=base)
+    aligner = train(params["share"], *lesson_rows(seed), seed, base=base)
     return metrics | measured(aligner, _town_sets())

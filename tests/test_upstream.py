@@ -1,0 +1,310 @@
+"""Upstreams: a file, a local model, a server that fails as servers do; every question is answered once and paid for once."""
+
+from __future__ import annotations
+
+import _thread
+import itertools
+import json
+import threading
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from alignlib.course import upstreams
+from alignlib.course.cli import main
+from alignlib.course.server import Handler, serving
+from alignlib.course.upstreams import TAUGHT, UPSTREAMS, Maker, NGram
+from alignlib.judges import TownJudge
+from alignlib.profiles import profile
+from alignlib.tinytown import recorded
+from alignlib.upstream import Local, Recorded, Server, UpstreamError
+
+QUESTIONS = [f"what is {i} ?" for i in range(200)]
+
+
+class Echo:
+    """Answers by the question, and counts what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+
+    def __call__(self, questions, *, seed: int = 0) -> list[str]:
+        self.asked.update(questions)
+        return [f"{q} {seed}" for q in questions]
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ALIGNLIB_CACHE", str(tmp_path / "cache"))
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # of no use on the way to this machine
+    return tmp_path / "cache"
+
+
+class Faulty(Handler):
+    """At every tenth request it fails, in one way after the other."""
+
+    def do_POST(self) -> None:
+        n = next(self.count)
+        way = self.ways[n // 10 % len(self.ways)] if n % 10 == 0 else "none"
+        self.failed[way] += 1
+        if way == "none":
+            return super().do_POST()
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.close_connection = True
+        if way == "500":
+            self.reply(500, {"error": {"message": "on fire"}})
+        elif way == "silent":
+            self.over.wait(30)
+        else:  # the reply is cut off in its first line
+            self.send_response(200)
+            self.send_header("Content-Length", "500")
+            self.end_headers()
+            self.wfile.write(b'{"id": ')
+
+
+def test_200_prompts_of_a_failing_server_are_all_answered_none_twice_and_never_asked_again() -> None:
+    echo, over = Echo(), threading.Event()
+    given = {"ways": ("silent", "500", "cut", "500", "cut", "500", "cut"), "failed": Counter(), "over": over, "count": itertools.count()}
+    with serving(echo, handler=type("F", (Faulty,), given)) as url:
+        upstream = Server("town", url, concurrency=16, timeout=4.0, progress=False)
+        assert upstream(QUESTIONS) == [f"{q} 0" for q in QUESTIONS]
+        failed = dict(given["failed"])
+        over.set()
+        assert failed.pop("none") == 200 and min(failed.get(way, 0) for way in ("silent", "500", "cut")) > 0 and sum(failed.values()) >= 20
+        assert set(echo.asked.values()) == {1} and len(echo.asked) == 200
+        again = Server("town", url, progress=False)
+        assert again(QUESTIONS[::-1]) == [f"{q} 0" for q in QUESTIONS[::-1]]
+        assert (upstream.calls, again.calls, sum(echo.asked.values())) == (200, 0, 200)
+
+
+def test_what_is_stopped_by_hand_keeps_every_answer_that_was_paid(empty_cache: Path) -> None:
+    class Stopping(Echo):
+        def __call__(self, questions, *, seed: int = 0) -> list[str]:
+            if len(self.asked) == 20:
+                _thread.interrupt_main()
+                time.sleep(0.5)
+            return super().__call__(questions, seed=seed)
+
+    echo = Stopping()
+    with serving(echo) as url:
+        upstream = Server("town", url, concurrency=4, progress=False)
+        with pytest.raises(KeyboardInterrupt):
+            upstream(QUESTIONS)
+        paid = sum(echo.asked.values())
+        assert 20 < paid < 30 and len(list(empty_cache.rglob("*.json"))) == paid
+        assert upstream(QUESTIONS) == [f"{q} 0" for q in QUESTIONS] and set(echo.asked.values()) == {1}
+
+
+def test_what_an_answer_may_depend_on_is_asked_anew_and_a_question_asked_twice_is_paid_once() -> None:
+    echo = Echo()
+    with serving(echo) as url:
+        upstream = Server("town", url, progress=False)
+        assert upstream(["a", "b", "a"]) == ["a 0", "b 0", "a 0"] and upstream.calls == 2
+        assert upstream(["a"], seed=1) == ["a 1"] and upstream.calls == 3
+        assert Server("town", url, temperature=0.5, progress=False)(["a"]) == ["a 0"]
+        assert echo.asked == {"a": 3, "b": 1}
+
+
+def test_one_question_that_is_refused_leaves_the_others_answered() -> None:
+    class Picky(Echo):
+        def __call__(self, questions, *, seed: int = 0) -> list[str]:
+            if "what is 3 ?" in questions:
+                raise ValueError("too long")
+            return super().__call__(questions, seed=seed)
+
+    with serving(Picky()) as url:
+        upstream = Server("town", url, concurrency=4, progress=False)
+        with pytest.raises(UpstreamError, match="status 400.*, at the question 'what is 3 .'; 1 of the 8 asked have no answer"):
+            upstream(QUESTIONS[:8])
+        rest = [q for q in QUESTIONS[:8] if q != "what is 3 ?"]
+        assert upstream(rest) == [f"{q} 0" for q in rest] and upstream.calls == 8
+
+
+def test_a_dead_server_is_given_up_after_the_first_questions() -> None:
+    asked = Counter()
+
+    class Dead(Handler):
+        def do_POST(self) -> None:
+            asked[self.rfile.read(int(self.headers["Content-Length"]))] += 1
+            self.reply(503, {"error": {"message": "gone"}})
+
+    with serving(Echo(), handler=Dead) as url, pytest.raises(UpstreamError, match="status 503.*; 4 of the 4 asked"):
+        Server("town", url, retries=0, concurrency=4, progress=False)(QUESTIONS)
+    assert len(asked) < 20
+
+
+def replying(body: dict | bytes, kind: str = "application/json", status: int = 200) -> type[Handler]:
+    class Replying(Handler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.reply(status, body, kind)
+
+    return Replying
+
+
+def chat(content: object, why: str = "stop") -> dict:
+    choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": why}
+    return {"id": "x", "object": "chat.completion", "created": 0, "model": "town", "choices": [choice]}
+
+
+HTML = b"<html>sign in</html>"
+
+
+@pytest.mark.parametrize(
+    ("handler", "part"),
+    [
+        (replying(HTML, "text/html"), "no chat completion .*often ends with /v1"),
+        (replying(HTML), "no chat completion"),
+        (replying(b""), "no chat completion"),
+        (replying({"choices": []}), "no chat completion"),
+        (replying({"choices": [{}]}), "no chat completion"),
+        (replying(chat([{"type": "text"}])), "no chat completion"),
+        (replying({"error": {"message": "bad key"}}, status=401), "the key in OPENAI_API_KEY was refused"),
+        (replying({"error": {"message": "no such temperature"}}, status=400), r"refused with status 400 \(no such temperature\)"),
+        (replying({"error": {"message": "?" * 999}}, status=400), r"refused with status 400 \(\?{158}, at"),
+        (replying({"error": {"message": "slow down"}}, status=429), "refused with status 429"),
+    ],
+)
+def test_a_server_of_another_mind_is_told_apart(handler: type[Handler], part: str, empty_cache: Path) -> None:
+    with serving(Echo(), handler=handler) as url, pytest.raises(UpstreamError, match=part):
+        Server("town", url, retries=0, progress=False)(["a"])
+    assert not list(empty_cache.rglob("*.json"))
+
+
+def test_a_wrong_model_a_wrong_path_a_closed_port_and_a_slow_server_say_what_to_change() -> None:
+    with serving(Echo()) as url:
+        with pytest.raises(UpstreamError, match="village at 127.0.0.1.*check the model's name"):
+            Server("village", url, progress=False)(["a"])
+        with pytest.raises(UpstreamError, match="often /v1"):
+            Server("town", url.removesuffix("/v1"), progress=False)(["a"])
+    with pytest.raises(UpstreamError, match="is it running"):
+        Server("town", url, retries=0, progress=False)(["a"])
+    slow = type("Slow", (Handler,), {"do_POST": lambda self: time.sleep(1)})
+    with serving(Echo(), handler=slow) as url, pytest.raises(UpstreamError, match="silent for 0.2 s"):
+        Server("town", url, retries=0, timeout=0.2, progress=False)(["a"])
+
+
+def test_a_server_elsewhere_needs_a_key_which_is_never_printed_or_kept(monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> None:
+    with pytest.raises(UpstreamError, match="set the environment variable MY_KEY"):
+        Server("town", "https://example.org/v1", key_variable="MY_KEY")(["a"])
+    with pytest.raises(UpstreamError) as by_mistake:
+        Server("town", key_variable="sk-secret")
+    monkeypatch.setenv("MY_KEY", "sk-secret\n")
+    with serving(Echo(), handler=replying({"error": {"message": "sk-secret is wrong"}}, status=401)) as url:
+        upstream = Server("town", url, key_variable="MY_KEY", progress=False)
+        with pytest.raises(UpstreamError, match="the key in MY_KEY was refused") as told:
+            upstream(["a"])
+    with serving(Echo(), handler=replying({"error": {"message": "sk-secret may not do this"}}, status=403)) as url:
+        with pytest.raises(UpstreamError, match=r"status 403 \(\*\*\* may not do this\)"):
+            Server("town", url, key_variable="MY_KEY", retries=0, progress=False)(["a"])
+    with serving(Echo()) as url:
+        assert Server("town", url, key_variable="MY_KEY", progress=False)(["a"]) == ["a 0"]
+    kept = "".join(f.read_text() for f in empty_cache.rglob("*.json"))
+    printed = "".join(line for e in (told, by_mistake) for line in traceback.format_exception(e.value, chain=True))
+    assert "sk-secret is" not in printed and "sk-secret" not in f"{by_mistake.value}{told.value}{upstream}{kept}"
+
+
+def test_an_address_without_http_is_refused_and_the_variable_of_the_client_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UpstreamError, match="write it with http"):
+        Server("town", "localhost:8000/v1")
+    with serving(Echo()) as url:
+        monkeypatch.setenv("OPENAI_BASE_URL", url + "/")
+        assert Server("town", progress=False)(["a"]) == ["a 0"]
+        monkeypatch.delenv("OPENAI_BASE_URL")
+        again = Server("town", url, temperature=0, progress=False)
+        assert again(["a"]) == ["a 0"] and again.calls == 0
+    with serving(Echo()) as one, serving(Echo()) as other:
+        assert Server("town", one, kept_as="lesson", progress=False)(["a"]) == ["a 0"]
+        same = Server("town", other, kept_as="lesson", progress=False)
+        assert same(["a"]) == ["a 0"] and same.calls == 0
+
+
+def test_empty_and_unfinished_answers_are_counted_also_when_they_come_from_the_disk() -> None:
+    for body, want in ((chat(""), "empty"), (chat(None), "empty"), (chat("long", "length"), "unfinished: length")):
+        with serving(Echo(), handler=replying(body)) as url, pytest.warns() as caught:
+            for _ in range(2):
+                upstream = Server("town", url, progress=False)
+                upstream(["a", "b"])
+                assert upstream.told == {want: 2}
+        assert len(caught) == 1 and f"of 2 answers 2 {want}; they are kept" in str(caught[0].message)
+
+
+def test_answers_in_a_file_serve_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "said.jsonl").write_text("\n".join(json.dumps({"question": q, "answer": f"{q} 3"}) for q in "ab"))
+    said = Recorded.read(tmp_path / "said.jsonl")
+    assert said(["b", "a"]) == ["b 3", "a 3"]
+    with pytest.raises(UpstreamError, match="said.jsonl: no answer to 1 of 2 questions, such as 'c'"):
+        said(["a", "c"])
+    (tmp_path / "bad.jsonl").write_text(json.dumps({"question": "a", "answer": "b"}) + "\n" + json.dumps({"question": "a"}))
+    with pytest.raises(UpstreamError, match="bad.jsonl, line 2: no text under"):
+        Recorded.read(tmp_path / "bad.jsonl")
+
+
+def test_a_local_model_answers_the_town_and_a_chat_model_is_asked_in_its_format() -> None:
+    from alignlib.tinytown import sets
+
+    questions = [r.question for r in sets.corrections(4, "test")]
+    local = Local(profile("tiny").base)
+    assert all(a.endswith(".") for a in local(questions))
+    sampled = Local(profile("tiny").base, temperature=1.0)
+    assert sampled(questions, seed=1) == sampled(questions, seed=1) != sampled(questions, seed=2)
+    prompts = []
+    local._loaded[1].chat_template = "{% for m in messages %}{{ m['content'] }} says {{ m['role'] }} : {% endfor %}"
+    import alignlib.models
+
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(alignlib.models, "generate", lambda m, t, p, **_: prompts.extend(p) or p)
+    local(["hello"])
+    monkey.undo()
+    assert prompts == ["hello says user : "]
+
+
+# --- the upstreams of lesson 03 ---------------------------------------------------------------------
+
+
+def test_counted_words_go_on_as_in_the_text_and_with_fewer_of_them_where_they_never_stood_together() -> None:
+    told = ["where is it ? answer : in the mill .", "who has it ? answer : ask the miller ."]
+    counts = NGram(iter(told), order=4)
+    assert set(counts([f"{i} ?" for i in range(20)])) == {"in the mill .", "ask the miller ."}  # after "? answer :" both have stood
+    assert NGram(iter(told), order=6)(["where is it ?", "who has it ?"]) == ["in the mill .", "ask the miller ."]
+    said = [counts([f"{i} ?" for i in range(20)], seed=seed) for seed in (1, 1, 2)]
+    assert said[0] == said[1] != said[2]
+
+
+def test_a_dozen_upstreams_are_recorded_and_annotated_and_few_of_them_on_training_questions() -> None:
+    assert set(recorded.names()) <= set(UPSTREAMS) and len(recorded.names()) >= 12 and len(TAUGHT) <= 3
+    for name in recorded.names():
+        rows = recorded.answered(name)
+        corrected = TownJudge().marks([r.question for r in rows], [r.correction for r in rows])
+        assert len(rows) == recorded.TESTS and corrected["fault_free"].mean() > 0.99, name
+        kept = json.loads(recorded.file_of(name).read_text())
+        assert ("train" in kept["answers"]) == (name in TAUGHT) and kept["about"] == UPSTREAMS[name].about
+    tested = {q for part in ("seen", "unseen") for q in recorded.asked()[part]}
+    assert not tested & set(recorded.asked()["train"])
+
+
+def test_a_record_to_other_questions_or_of_nobody_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = json.loads(recorded.file_of("4-gram").read_text()) | {"questions": 1}
+    (tmp_path / "4-gram.json").write_text(json.dumps(other))
+    monkeypatch.setattr(recorded, "file_of", lambda name: tmp_path / f"{name}.json")
+    with pytest.raises(UpstreamError, match="python -m alignlib upstreams 4-gram"):
+        recorded.recorded("4-gram")
+    with pytest.raises(UpstreamError, match="no recorded upstream 'rood'; there are 4-gram"):
+        recorded.recorded("rood")
+
+
+def test_an_upstream_is_recorded_whole_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(recorded, "file_of", lambda name: tmp_path / f"{name}.json")
+    monkeypatch.setattr(upstreams, "file_of", recorded.file_of)
+    monkeypatch.setitem(UPSTREAMS, "echo", Maker("says it again", lambda folder: Echo()))
+    assert main(["upstreams", "echo"]) == 0 and recorded.names() == ["echo"]
+    assert recorded.answered("echo", "unseen")[7].answer == f"{recorded.asked()['unseen'][7]} 0"
+    with pytest.raises(ValueError, match="`python -m alignlib upstreams large`"):
+        upstreams.made("large")
+    assert main(["upstreams", "nobody"]) == 1
