@@ -206,9 +206,6 @@ LESSONS_OWN = {"step": Recipe().steps, "share": WARMUP_SHARE}  # what lesson 02 
 RERUN = {
     "warmup": ({"share": WARMUP_SHARE, "corrections": profile("tiny").corrections}, "fault_free_seen"),
     "correctable": (LESSONS_OWN, "fault_free_seen"),
-    "warmup_arms": ({"arm": "random words"}, "fault_free_seen"),
-    "answering": ({"arm": "answering"}, "fault_free_seen"),
-    "edit_or_rewrite": ({"corrections": "rewrites"}, "fault_free_seen"),
     "learning": ({"steps": 50}, "fault_free_seen"),
     "inside": (LESSONS_OWN, "says_right_aligner"),
 }
