@@ -5,10 +5,12 @@ from __future__ import annotations
 import _thread
 import itertools
 import json
+import signal
 import threading
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -82,7 +84,15 @@ def test_200_prompts_of_a_failing_server_are_all_answered_none_twice_and_never_a
         assert (upstream.calls, again.calls, sum(echo.asked.values())) == (200, 0, 200)
 
 
-def test_what_is_stopped_by_hand_keeps_every_answer_that_was_paid(empty_cache: Path) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell ignores ctrl-c for what it runs in the background, tests too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_what_is_stopped_by_hand_keeps_every_answer_that_was_paid(empty_cache: Path, interruptible: None) -> None:
     class Stopping(Echo):
         def __call__(self, questions, *, seed: int = 0) -> list[str]:
             if len(self.asked) == 20:
