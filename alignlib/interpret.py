@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .aligner import Aligner
 from .data import QAC
-from .models import autocast, pad_left
+from .models import autocast, pad_left, positions
 from .tokens import encode
 
 STATES_AT_ONCE = 64  # rows in a batch
@@ -84,6 +84,11 @@ def contrast(aligner: Aligner, row: QAC) -> Contrast | None:
     return Contrast(faulty + due[:k], sound + due[:k], at, len(faulty), said[k], due[k], places[0] if len(places) == 1 else None)
 
 
+def contrasts(aligner: Aligner, rows: Sequence[QAC]) -> list[Contrast]:
+    """Those of the rows that have one."""
+    return [c for r in rows if (c := contrast(aligner, r))]
+
+
 @torch.inference_mode()
 def states(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[list[int]], at: Sequence[int]) -> torch.Tensor:
     """The residual stream at one position of each row of token ids (negative: from its end): the embedding, and what each layer hands on,
@@ -95,7 +100,7 @@ def states(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Seq
         some = rows[start : start + STATES_AT_ONCE]
         ids, mask = pad_left(some, tokenizer.pad_token_id, model.device)
         with _stream(model) as kept, autocast(model.device):
-            model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0))
+            model(input_ids=ids, attention_mask=mask, position_ids=positions(mask))
         places = [p if p < 0 else p - len(r) for p, r in zip(at[start : start + STATES_AT_ONCE], some)]
         found.append(torch.stack(kept, 1).float().cpu()[torch.arange(len(some)), :, places])
     return torch.cat(found)

@@ -209,6 +209,11 @@ def pad_left(rows: Sequence[list[int]], pad: int, device: torch.device) -> tuple
     return ids, mask
 
 
+def positions(mask: torch.Tensor) -> torch.Tensor:
+    """The place of each token in its row, as if there were no padding on the left; (n, longest)."""
+    return (mask.cumsum(1) - 1).clamp(min=0)
+
+
 @torch.inference_mode()
 def completion_nll(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], completions: Sequence[str]
@@ -220,7 +225,7 @@ def completion_nll(
         ids, mask = pad_left([rows[i]["input_ids"] for i in picked], tokenizer.pad_token_id, model.device)
         labels, _ = pad_left([rows[i]["labels"] for i in picked], IGNORED, model.device)
         with autocast(model.device):
-            logits = model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0)).logits[:, :-1]
+            logits = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask)).logits[:, :-1]
         loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2).float(), labels[:, 1:], reduction="none")  # (b, T-1)
         nll[picked] = (loss.sum(1) / (labels[:, 1:] != IGNORED).sum(1)).cpu()
     return nll
@@ -234,7 +239,7 @@ def rewards(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts:
     for picked in _within_budget([len(r) for r in rows]):
         ids, mask = pad_left([rows[i] for i in picked], tokenizer.pad_token_id, model.device)
         with autocast(model.device):
-            out = model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0))
+            out = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask))
         given[picked] = out.logits[:, 0].float().cpu()
     return given
 

@@ -89,7 +89,7 @@ class Comparison:
 
     def edit_ratio(self) -> Estimate:
         """Words inserted, deleted or replaced, over the answer's words."""
-        return stats.bootstrap_mean([edit_distance(a, c) / max(1, len(a.split())) for a, c in zip(self.answers, self.after)], "ratio")
+        return stats.bootstrap_mean(edit_ratios(self.answers, self.after), "ratio")
 
     def mended(self) -> dict[str, Estimate]:
         """By kind of fault: of the answers that had it, the share that is fault-free after correction."""
@@ -112,6 +112,11 @@ class Comparison:
 def told(estimate: Estimate | None) -> Estimate | str:
     """The estimate, or the words for its absence."""
     return NOTHING if estimate is None else estimate
+
+
+def edit_ratios(answers: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+    """Words inserted, deleted or replaced to come from each answer to its text, over the answer's words, (n,)."""
+    return np.array([edit_distance(a, t) / max(1, len(a.split())) for a, t in zip(answers, texts, strict=True)])
 
 
 def edit_distance(a: str, b: str) -> int:

@@ -12,10 +12,10 @@ from transformers import PreTrainedModel
 
 from .aligner import Aligner
 from .data import QAC
-from .interpret import contrast, layer_of, states
+from .interpret import contrasts, layer_of, sides, states
 from .judges import Judge
 from .probes import direction
-from .report import edit_distance
+from .report import edit_ratios
 from .stats import Estimate, bootstrap_mean
 from .tokens import encode
 
@@ -43,11 +43,8 @@ def edit_directions(aligner: Aligner, rows: Sequence[QAC], held: Sequence[QAC]) 
 
     Of the fair contrast on `rows`; the sign is fixed on the rows `held` out.
     """
-    first, second = ([c for r in given if (c := contrast(aligner, r))] for given in (rows, held))
-    (faulty, sound), (held_faulty, held_sound) = (
-        [states(aligner.model, aligner.tokenizer, [getattr(c, side) for c in pairs], [-1] * len(pairs))[:, 1:] for side in ("faulty", "sound")]
-        for pairs in (first, second)
-    )
+    sets = (sides(aligner, contrasts(aligner, given), "said") for given in (rows, held))
+    (faulty, sound), (held_faulty, held_sound) = ([torch.from_numpy(side[:, 1:]) for side in two] for two in sets)
     found = []
     for layer in range(faulty.shape[1]):
         line = direction((faulty - sound)[:, layer])
@@ -60,7 +57,7 @@ def corrected_when_steered(aligner: Aligner, rows: Sequence[QAC], layer: int, pu
     """What the Aligner makes of the answers while the layer is pushed, and the edit ratio of each, (n,)."""
     with steered(aligner.model, layer, push):
         said = aligner.correct([r.question for r in rows], [r.answer for r in rows])
-    return said, np.array([edit_distance(r.answer, c) / max(1, len(r.answer.split())) for r, c in zip(rows, said)])
+    return said, edit_ratios([r.answer for r in rows], said)
 
 
 def steering_slope(aligner: Aligner, rows: Sequence[QAC], layer: int, line: torch.Tensor, alpha: float) -> Estimate:

@@ -233,10 +233,11 @@ def test_a_recorded_cell_run_again_lies_in_its_prediction_interval(name: str, mo
         assert again["copying"] > 0.99 and again["induction"] > 0.3
 
 
-def test_a_checkpoint_that_is_not_there_names_the_command_that_leaves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["correctable", "inside"])
+def test_a_checkpoint_that_is_not_there_names_the_command_that_leaves_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="00042 is missing; `make base`"):
-        EXPERIMENTS["correctable"].run({"step": 42, "share": 0.0}, 0)
+        EXPERIMENTS[name].run({"step": 42, "share": 0.0}, 0)
 
 
 def test_cells_are_paired_by_seed_within_a_record_and_across_two() -> None:

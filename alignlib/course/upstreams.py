@@ -32,7 +32,6 @@ from .documents import pretraining
 from .pretrain import Build, Recipe, build_model, pretrain
 
 TINY = profile("tiny")
-TESTS, TRAIN = 400, 1500  # questions of each test set, and of the training split
 WORK = Path("runs/upstreams")  # weights, half made ones too
 TAUGHT = ("rude", "inventive", "careless")  # the upstreams that an Aligner may be trained on
 

@@ -16,7 +16,7 @@
 # - to find the head that copies and the head that looks up, and to silence one;
 # - to steer, and to find out what it is that you steer.
 #
-# 2 minutes and 1.2 GB on 2 CPU cores once lesson 02 has run (its Aligner is then in the cache; otherwise one more minute); four
+# 2 to 3 minutes and 0.9 GB on 2 CPU cores once lesson 02 has run (its Aligner is then in the cache; otherwise one more minute); four
 # exercises, about 45 minutes.
 
 # %% tags=["parameters"]
@@ -42,7 +42,7 @@ from alignlib.course.checks import lesson04 as check
 from alignlib.course.guess import Guess
 from alignlib.course.pretrain import Recipe
 from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
-from alignlib.interpret import contrast, looks, next_token, next_word, patched_word, sides, states, without_heads
+from alignlib.interpret import contrast, contrasts, looks, next_token, next_word, patched_word, sides, states, without_heads
 from alignlib.plots import bars, curves, heatmap, new_figure
 from alignlib.probes import auc as exact_auc
 from alignlib.probes import probe, probe_of_chance
@@ -120,7 +120,7 @@ contrast_by_hand = check.contrast_by_hand(contrast_by_hand)
 # The library's `contrast` does the same with the tokens of a row. By hand and by library they agree:
 
 # %%
-found = {split: [c for r in given if (c := contrast(aligner, r))] for split, given in rows.items()}
+found = {split: contrasts(aligner, given) for split, given in rows.items()}
 row, pair = next((r, c) for r in rows["test"] if (c := contrast(aligner, r)))
 ids = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
 front, end = f"{task.template.start}{row.question}{task.template.middle.text}", task.template.end.text
@@ -278,7 +278,7 @@ print("how unsure the Aligner is, where the word is about to be said:", metrics.
 # %%
 def both(given):
     """States of the fair contrast, and of the runs that have said the correction's word and the answer's; each two (n, layers + 1, width)."""
-    parting = [c for r in given if r.answer != r.correction and (c := contrast(aligner, r))]
+    parting = contrasts(aligner, given)
     said = [[p.faulty + [token] for p, token in zip(parting, tokens)] for tokens in ([p.right for p in parting], [p.wrong for p in parting])]
     return sides(aligner, parting, "said"), tuple(states(model, tokenizer, run, [-1] * len(run)).numpy() for run in said)
 

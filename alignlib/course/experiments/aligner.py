@@ -119,12 +119,17 @@ def learning(params: dict, seed: int) -> dict[str, float]:
     return {"copying": copy_accuracy(aligner.model, aligner.tokenizer)} | measured(aligner, _town_sets())
 
 
-def correctable(params: dict, seed: int) -> dict[str, float]:
-    """An Aligner made of the base model as it was after so many steps of its pretraining."""
-    last = params["step"] == Recipe().steps
-    base = Path(TINY.base) if last else CHECKPOINTS / f"{params['step']:05d}"
+def checkpoint(step: int) -> Path:
+    """The base model as it was after so many steps of its pretraining. Raises ValueError, naming the command that leaves it, if it is not there."""
+    base = Path(TINY.base) if step == Recipe().steps else CHECKPOINTS / f"{step:05d}"
     if not base.exists():
         raise ValueError(f"{base} is missing; `make base` leaves it there, in about half an hour")
+    return base
+
+
+def correctable(params: dict, seed: int) -> dict[str, float]:
+    """An Aligner made of the base model as it was after so many steps of its pretraining."""
+    base = checkpoint(params["step"])
     model, tokenizer = load_model(base)
     metrics = {"copying": copy_accuracy(model, tokenizer), "induction": induction_score(model, tokenizer)}
     aligner = train(params["share"], *lesson_rows(seed), seed, base=base)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
 from ...aligner import Aligner
-from ...interpret import Contrast, contrast, looks, next_word, patched_word, sides, without_heads
+from ...interpret import Contrast, contrasts, looks, next_word, patched_word, sides, without_heads
 from ...models import load_model
 from ...probes import auc, probe, probe_of_chance
 from ...steering import edit_directions, steering_range, steering_slope, unrelated_differences
 from ...tinytown import sets
 from ..pretrain import Recipe
-from .aligner import CHECKPOINTS, JUDGE, TINY, correct, lesson, lesson_rows, stages, train
+from .aligner import JUDGE, TINY, checkpoint, correct, lesson, lesson_rows, stages, train
 
 INSIDE = (375, 667, 1500, Recipe().steps)  # of pretraining: before copying, at its brink, after, and all
 LOOKS = {"copier": "at", "reader": "source"}  # what the heads look at: the answer's word, the board's
@@ -23,7 +21,7 @@ LOOKS = {"copier": "at", "reader": "source"}  # what the heads look at: the answ
 def two_heads(params: dict, seed: int) -> dict[str, float]:
     """An Aligner made of the base as it was after so many steps: its two heads, what becomes of it without them; and those of the base
     and of the warm-up alone."""
-    base = Path(TINY.base) if params["step"] == Recipe().steps else CHECKPOINTS / f"{params['step']:05d}"
+    base = checkpoint(params["step"])
     corrections, identity = lesson_rows(seed)
     first, then = stages(params["share"], seed)
     found = {"base": Aligner(*load_model(base)), "aligner": train(params["share"], corrections, identity, seed, base=base)}
@@ -50,7 +48,8 @@ def _heads(aligner: Aligner) -> dict[str, float]:
 
 
 def _pairs(aligner: Aligner, split: str, which: str) -> list[Contrast]:
-    return [c for r in sets.one_word_off(TINY.tests, split, which) if (c := contrast(aligner, r)) and c.source is not None]
+    """Those whose right word stands on the board just once."""
+    return [c for c in contrasts(aligner, sets.one_word_off(TINY.tests, split, which)) if c.source is not None]
 
 
 def looking(params: dict, seed: int) -> dict[str, float]:
@@ -62,14 +61,15 @@ def looking(params: dict, seed: int) -> dict[str, float]:
 def _knowing(aligner: Aligner) -> dict[str, float]:
     """AUCs for wrong words: of a probe (its layer chosen on validation) and of how unexpected the word is where it is read."""
     given = [("train", "corrected"), ("validation", "corrected"), ("test", "never")]
-    pairs = [[c for r in sets.one_word_off(TINY.tests, *part) if (c := contrast(aligner, r))] for part in given]
+    pairs = [contrasts(aligner, sets.one_word_off(TINY.tests, *part)) for part in given]
     metrics = {}
     for place in ("read", "end", "said"):
         parts = [sides(aligner, some, place) for some in pairs]
         by_layer = [[[side[:, i] for side in part] for part in parts] for i in range(parts[0][0].shape[1])]
-        best = max(range(len(by_layer)), key=lambda i: probe(*by_layer[i]).validation)
+        probes = [probe(*layer) for layer in by_layer]
+        best = max(range(len(probes)), key=lambda i: probes[i].validation)
         chance = probe_of_chance(by_layer[best][0], by_layer[best][2])
-        metrics |= {f"probe_{place}": probe(*by_layer[best]).test.value, f"chance_{place}": chance.high}
+        metrics |= {f"probe_{place}": probes[best].test.value, f"chance_{place}": chance.high}
     expected = next_word(aligner, pairs[2], reading=True)
     return metrics | {"surprise": auc(-expected["wrong"], -expected["right"]).value, "expected_right": float(expected["right"].mean())}
 
