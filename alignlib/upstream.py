@@ -205,7 +205,6 @@ class Server:
         _keep(place, {"question": question, "answer": said, "told": told})
         return None
 
-
     def _reason(self, error: openai.APIStatusError) -> str:
         """What the server said of it, shortened, and never the key."""
         said = error.body.get("message") if isinstance(error.body, dict) else None

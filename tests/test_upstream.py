@@ -21,7 +21,7 @@ from alignlib.course.server import Handler, serving
 from alignlib.course.upstreams import TAUGHT, UPSTREAMS, Maker, NGram
 from alignlib.judges import TownJudge
 from alignlib.profiles import profile
-from alignlib.tinytown import recorded
+from alignlib.tinytown import recorded, sets
 from alignlib.upstream import Local, Recorded, Server, UpstreamError
 
 QUESTIONS = [f"what is {i} ?" for i in range(200)]
@@ -255,9 +255,7 @@ def test_answers_in_a_file_serve_and_a_missing_one_is_named(tmp_path: Path) -> N
         Recorded.read(tmp_path / "bad.jsonl")
 
 
-def test_a_local_model_answers_the_town_and_a_chat_model_is_asked_in_its_format() -> None:
-    from alignlib.tinytown import sets
-
+def test_a_local_model_answers_the_town_and_a_chat_model_is_asked_in_its_format(monkeypatch: pytest.MonkeyPatch) -> None:
     questions = [r.question for r in sets.corrections(4, "test")]
     local = Local(profile("tiny").base)
     assert all(a.endswith(".") for a in local(questions))
@@ -265,12 +263,8 @@ def test_a_local_model_answers_the_town_and_a_chat_model_is_asked_in_its_format(
     assert sampled(questions, seed=1) == sampled(questions, seed=1) != sampled(questions, seed=2)
     prompts = []
     local._loaded[1].chat_template = "{% for m in messages %}{{ m['content'] }} says {{ m['role'] }} : {% endfor %}"
-    import alignlib.models
-
-    monkey = pytest.MonkeyPatch()
-    monkey.setattr(alignlib.models, "generate", lambda m, t, p, **_: prompts.extend(p) or p)
+    monkeypatch.setattr("alignlib.models.generate", lambda m, t, p, **_: prompts.extend(p) or p)
     local(["hello"])
-    monkey.undo()
     assert prompts == ["hello says user : "]
 
 
