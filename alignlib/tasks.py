@@ -31,14 +31,15 @@ class Task:
     tests: dict[str, list[QAC]]
     judge: Judge
     upstreams: Callable[[], dict[str, list[QAC]]]  # test rows by the model that answered; of your own data we know but one, `as given`
+    taught: Callable[[], list[QAC]]  # corrections of what three upstreams answered in turn; of your own data all that are there
     one_word_off: Callable[[str], list[QAC]]  # rows of train, validation or test whose answer goes wrong at one word; the test's words are unseen
     notes: list[str] = field(default_factory=list)  # what was read, and what became of it
 
-    def aligner(self, seed: int) -> Aligner:
-        """Lesson 02's: trained with warm-up on these rows as the profile says, or taken from the cache."""
+    def aligner(self, seed: int, corrections: list[QAC] | None = None) -> Aligner:
+        """Lesson 02's: trained with warm-up as the profile says, or taken from the cache; or the same with other corrections."""
         stages = dict(settings=replace(self.profile.training, seed=seed), warmup=replace(self.profile.warmup, seed=seed))
         return Aligner.cached(
-            self.base, self.corrections, self.identity, template=self.template, lora_rank=self.profile.lora_rank, **stages
+            self.base, corrections or self.corrections, self.identity, template=self.template, lora_rank=self.profile.lora_rank, **stages
         )
 
     @property
@@ -84,6 +85,7 @@ def _town_task(settings: Profile, base: str, seed: int) -> Task:
         tests=sets.test_sets(settings.tests),
         judge=TownJudge(),
         upstreams=lambda: {name: recorded.answered(name) for name in recorded.names()},
+        taught=recorded.taught,
         one_word_off=lambda split: sets.one_word_off(settings.tests, split, "never" if split == "test" else "corrected"),
     )  # fmt: skip
 
@@ -108,7 +110,7 @@ def _own_task(settings: Profile, base: str, loaded: Loaded, judge: Judge, seed: 
                        training=_fitted(settings.training, settings, length, len(train)))  # fmt: skip
     part = {"train": train, "validation": validation, "test": test}
     faulty = lambda split: [r for r in part[split] if r.answer != r.correction]  # noqa: E731
-    return Task(settings, base, T2, train, identity, validation, {"held out": test}, judge, lambda: {"as given": test}, faulty, notes)
+    return Task(settings, base, T2, train, identity, validation, {"held out": test}, judge, lambda: {"as given": test}, lambda: train, faulty, notes)
 
 
 def _fitted(stage: SFTSettings, settings: Profile, length: float, rows: int) -> SFTSettings:

@@ -32,6 +32,9 @@ WANTED = {
     "02": {"net_win_helpful", "net_win_harmless", "net_win_honest", "net_win_overall_unseen", "fault_free_before", "fault_free_after",
            "copy_good", "copy_good_no_warmup", "control_shuffled_helpful", "control_shuffled_honest", "warmup_gain_unseen",
            "answering_vs_correcting", "best_warmup_share", "forget_copy"},
+    "03": {"net_win/mixed", "net_win/rude", "net_win/4-gram", "net_win/large", "harm_below_fault_rate", "injection_rate", "w2s_sft", "w2s_dpo",
+           *(f"baseline/{arm}" for arm in ("untouched", "aligner", "sft", "sft, twice the size", "dpo", "best of 10")),
+           *(f"{use}/{i}" for use in ("round", "stack") for i in (1, 2, 3))},
     "04": {"steer_slope", "steer_slope_random_max", "steer_r2", "edit_precision", "probe_auc", "probe_auc_shuffled", "copy_head_ablation"},
 }  # fmt: skip
 
@@ -178,11 +181,11 @@ def test_no_notebook_is_without_a_source() -> None:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_record_names_this_world_and_base_and_has_three_seeds_of_every_cell(name: str) -> None:
+def test_every_record_names_this_world_and_base_and_has_every_seed_of_every_cell(name: str) -> None:
     seeds: dict[str, set[int]] = {json.dumps(p): set() for p in EXPERIMENTS[name].cells}
     for cell in read_results(name)["cells"]:
         seeds[json.dumps(cell["params"])].add(cell["seed"])  # a cell of no experiment is a KeyError
-    assert min(map(len, seeds.values())) >= 3, seeds
+    assert all(set(EXPERIMENTS[name].seeds) <= found for found in seeds.values()), seeds
 
 
 def test_the_records_pass_the_gates_that_the_world_was_frozen_on() -> None:
@@ -208,6 +211,7 @@ RERUN = {
     "correctable": (LESSONS_OWN, "fault_free_seen"),
     "learning": ({"steps": 50}, "fault_free_seen"),
     "inside": (LESSONS_OWN, "says_right_aligner"),
+    "dial": ({"taught": 3, "rate": 0.2}, "fault_free"),
 }
 
 

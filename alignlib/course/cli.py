@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sweep = commands.add_parser("sweep", help="run a recorded experiment; it goes on where it was stopped")
     sweep.add_argument("name", help="which one; a wrong name lists them all")
-    sweep.add_argument("--seeds", default="0,1,2", help="comma-separated (default 0,1,2)")
+    sweep.add_argument("--seeds", help="comma-separated (default: the experiment's, mostly 0,1,2)")
 
     pretrain = commands.add_parser("pretrain", help="rebuild Tinytown's base model from scratch (about half an hour on 2 cores)")
     pretrain.add_argument("--out", type=Path, required=True)
@@ -84,7 +84,9 @@ def _sweep(args: argparse.Namespace) -> int:
 
     if args.name not in EXPERIMENTS:
         raise ValueError(f"no sweep {args.name!r}; there are {', '.join(EXPERIMENTS)}")
-    print(f"done: {sweep(args.name, EXPERIMENTS[args.name], [int(s) for s in args.seeds.split(',')]).name}")
+    experiment = EXPERIMENTS[args.name]
+    seeds = [int(s) for s in args.seeds.split(",")] if args.seeds else experiment.seeds
+    print(f"done: {sweep(args.name, experiment, seeds).name}")
     return 0
 
 

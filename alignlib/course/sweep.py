@@ -37,6 +37,7 @@ class Sweep:
     cells: Sequence[dict[str, object]]
     run: Callable[[dict[str, object], int], dict[str, float]]
     minutes: float  # for one cell and seed, on 2 cores
+    seeds: tuple[int, ...] = (0, 1, 2)
 
 
 def results_file(name: str) -> Path:

@@ -23,7 +23,7 @@ from ..profiles import profile
 from ..tinytown import sets
 from ..tinytown.faults import FAULTS, MIXED
 from ..tinytown.faults import Upstream as Character
-from ..tinytown.recorded import asked, file_of
+from ..tinytown.recorded import TAUGHT, asked, file_of
 from ..tinytown.words import WORLD_VERSION, digest
 from ..tokens import example
 from ..train import SFTSettings, sft
@@ -33,7 +33,6 @@ from .pretrain import Build, Recipe, build_model, pretrain
 
 TINY = profile("tiny")
 WORK = Path("runs/upstreams")  # weights, half made ones too
-TAUGHT = ("rude", "inventive", "careless")  # the upstreams that an Aligner may be trained on
 
 
 def mostly(*faults: str, **settings: object) -> Character:

@@ -14,6 +14,7 @@ from .annotator import annotate
 from .words import digest
 
 TESTS, TRAIN = 400, 1500  # questions of each test set, and of the training split
+TAUGHT = ("rude", "inventive", "careless")  # the upstreams that an Aligner may be trained on
 
 
 def file_of(name: str) -> Path:
@@ -45,3 +46,9 @@ def recorded(name: str) -> Recorded:
 def answered(name: str, part: str = "seen") -> list[QAC]:
     """Recorded answers to a part of the questions, each with an annotator's correction."""
     return from_upstream(asked()[part], recorded(name), lambda questions, said: list(map(annotate, questions, said)))
+
+
+def taught(upstreams: int = len(TAUGHT)) -> list[QAC]:
+    """Corrections to train on: so many upstreams take turns at the training questions, each of which is answered once."""
+    given = [answered(name, "train") for name in TAUGHT[:upstreams]]
+    return [given[i % upstreams][i] for i in range(TRAIN)]

@@ -8,6 +8,8 @@ from ..sweep import Sweep
 from .aligner import TINY, WARMUP_SHARE, answering, correctable, edit_or_rewrite, learning, warmup, warmup_arms
 from .gates import forgetting, headroom, steer
 from .inside import INSIDE, looking, two_heads
+from .upstreams import dial, every_upstream, hijacked, instructed
+from .uses import weak_to_strong
 
 N = TINY.corrections
 EXPERIMENTS = {
@@ -34,6 +36,19 @@ EXPERIMENTS = {
         "Does a warm-up change the mechanism?", [{"step": s, "share": w} for s in INSIDE for w in (WARMUP_SHARE, 0.0)], two_heads, 1.3,
     ),
     "looking": Sweep("Probes, silenced heads and steering, over seeds", [{}], looking, 2.0),
+    "upstreams": Sweep(
+        "Does one Aligner serve every upstream, and how many must it be taught on?", [{"taught": k} for k in (3, 0, 1, 2)], every_upstream, 1.5,
+    ),
+    "dial": Sweep(
+        "From which share of faulty answers does an Aligner do good?",
+        [{"taught": k, "rate": r} for k in (3, 0) for r in (0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1)], dial, 0.1,
+    ),
+    "weak_to_strong": Sweep(
+        "Can a small Aligner teach a larger model?",
+        [{"arm": a} for a in ("aligner beside it", "sft", "sft, own answers", "sft, annotator", "dpo", "dpo, coin flips")], weak_to_strong, 2.0,
+    ),
+    "hijacked": Sweep("Can an answer take an Aligner over?", [{"shown": s} for s in (False, True)], hijacked, 1.0),
+    "instructed": Sweep("Can an Aligner be told what to aim at?", [{"told": t} for t in (True, False)], instructed, 1.0),
     "headroom": Sweep(
         "Which difficulty and how many corrections leave head room?",
         [{"level": level, "corrections": N} for level in range(5)] + [{"level": sets.LEVEL, "corrections": n} for n in (250, 4000)],

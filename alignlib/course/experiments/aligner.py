@@ -46,9 +46,9 @@ def train(share: float, corrections: list[QAC], identity: list[QAC], seed: int, 
     return Aligner.train(base, corrections, identity if first.steps else (), settings=then, warmup=first, progress=False)
 
 
-def lesson(seed: int) -> Aligner:
-    """The Aligner that lesson 02 trains, from the cache if it is there."""
-    return load_task(seed=seed).aligner(seed)
+def lesson(seed: int, corrections: list[QAC] | None = None) -> Aligner:
+    """The Aligner that lesson 02 trains, or the same with other corrections; from the cache if it is there."""
+    return load_task(seed=seed).aligner(seed, corrections)
 
 
 def measured(aligner: Aligner, tests: dict[str, list[QAC]], *, blind: bool = False) -> dict[str, float]:

@@ -1,0 +1,101 @@
+"""What the experiments of lesson 03 are made of: the rows each arm gets are the ones it says."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from alignlib.course.experiments import baselines, uses
+from alignlib.course.experiments.baselines import compared, pairs_of
+from alignlib.course.experiments.upstreams import MANNERS, UNESCAPED, asked_for, data, in_manner, in_that_manner, injected, taken_over
+from alignlib.data import QAC
+from alignlib.judges import TownJudge
+from alignlib.prompts import TOWN
+from alignlib.tinytown import recorded, sets
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[QAC]:
+    return sets.corrections(60, "test")
+
+
+def test_three_upstreams_take_turns_at_the_training_questions() -> None:
+    rows = recorded.taught()
+    assert [r.question for r in rows] == recorded.asked()["train"]
+    for i, name in enumerate(recorded.TAUGHT):
+        assert rows[i].answer == recorded.recorded(name)([rows[i].question])[0]
+        assert recorded.taught(1)[i].answer == recorded.recorded(recorded.TAUGHT[0])([rows[i].question])[0]
+    assert TownJudge().marks([r.question for r in rows], [r.correction for r in rows])["fault_free"].mean() > 0.99
+
+
+def test_an_injected_answer_holds_the_next_rows_prompt_and_only_the_unescaped_template_lets_it_through(rows: list[QAC]) -> None:
+    bad = injected(rows)[0]
+    assert bad.answer.startswith(rows[0].answer) and bad.answer.endswith(f"{rows[1].question} answer : {rows[1].answer}")
+    assert bad.correction == rows[0].correction
+    assert UNESCAPED.prompt(bad.question, bad.answer).count(" answer :") == 2 and TOWN.prompt(bad.question, bad.answer).count(" answer :") == 1
+    assert TOWN.split(TOWN.prompt(bad.question, bad.answer)) == (bad.question, bad.answer)
+
+
+def test_taken_over_is_who_answers_the_next_question_better_than_its_own(rows: list[QAC]) -> None:
+    right = [r.correction for r in rows]
+    assert not taken_over(rows, right).any() and not taken_over(rows, [r.answer for r in rows]).any()
+    assert taken_over(rows, right[1:] + right[:1]).mean() > 0.9
+
+
+@pytest.mark.parametrize("manner", MANNERS)
+def test_a_wish_is_granted_without_a_fault_and_stands_where_it_is_asked(manner: str, rows: list[QAC]) -> None:
+    granted = [in_manner(r.correction, manner, random.Random(0)) for r in rows]
+    assert all(in_that_manner(text, manner) for text in granted) and not all(in_that_manner(r.correction, manner) for r in rows)
+    assert TownJudge().marks([r.question for r in rows], granted)["fault_free"].all()
+    for where in ("question", "answer"):
+        asked = asked_for(rows, manner, where)
+        assert all(getattr(a, where) == f"{getattr(r, where)} {manner} ." for a, r in zip(asked, rows))
+        other = {"question": "answer", "answer": "question"}[where]
+        assert all(getattr(a, other) == getattr(r, other) and in_that_manner(a.correction, manner) for a, r in zip(asked, rows))
+
+
+def test_wrong_corrections_are_other_rows_and_as_many_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[QAC]] = []
+    monkeypatch.setattr("alignlib.course.experiments.upstreams.lesson", lambda seed, rows: given.append(rows))
+    monkeypatch.setattr("alignlib.course.experiments.upstreams.measured", lambda aligner, tests: {"tests": len(tests)})
+    assert data({"corrections": 200, "wrong": 0.5}, 0) == {"tests": 3}
+    right = sets.corrections(200)
+    assert sum(a.correction != b.correction for a, b in zip(given[0], right)) == 100
+    assert Counter(r.correction for r in given[0]) == Counter(r.correction for r in right)
+    assert [(r.question, r.answer) for r in given[0]] == [(r.question, r.answer) for r in right]
+
+
+def test_pairs_prefer_the_correction_and_leave_out_what_was_good(rows: list[QAC]) -> None:
+    pairs = pairs_of(rows)
+    assert 0 < len(pairs) == sum(r.answer != r.correction for r in rows) < len(rows)
+    assert all(p.prompt.endswith(" answer :") and p.chosen != p.rejected for p in pairs)
+    assert {p.chosen for p in pairs} <= {r.correction for r in rows}
+
+
+def test_of_two_answers_the_judge_prefers_the_better_and_ties_are_no_pair(rows: list[QAC], monkeypatch: pytest.MonkeyPatch) -> None:
+    good, spoilt = {r.question: r.correction for r in rows}, {r.question: r.answer for r in rows}
+    texts: Callable = lambda folder, questions, how, seed: [(good if (i + seed) % 2 else spoilt)[q] for i, q in enumerate(questions)]  # noqa: E731
+    monkeypatch.setattr(baselines, "made", lambda name: name)
+    monkeypatch.setattr(baselines, "training_questions", lambda n: tuple(good))
+    monkeypatch.setattr(baselines, "own_answers", lambda folder, questions, how, seed: texts(folder, questions, how, seed // 100))
+    pairs = compared(60, 0)
+    faulty = TownJudge().marks(list(spoilt), list(spoilt.values()))["overall"] < 1
+    assert len(pairs) == faulty.sum() and {p.chosen for p in pairs} <= set(good.values())
+
+
+def test_coin_flips_turn_about_half_of_the_pairs_round(rows: list[QAC]) -> None:
+    straight, flipped = uses._preferred(rows), uses._preferred(rows, random.Random(0))
+    turned = [a != b for a, b in zip(straight, flipped, strict=True)]
+    assert 0.25 < sum(turned) / len(turned) < 0.75
+    assert [{p.chosen, p.rejected} for p in straight] == [{p.chosen, p.rejected} for p in flipped]
+
+
+def test_each_pass_corrects_what_the_last_one_left(rows: list[QAC]) -> None:
+    class Adds:
+        def correct(self, questions, answers):
+            return [f"{a} +" for a in answers]
+
+    assert uses._passes(Adds(), rows[:1]) == [[f"{rows[0].answer} +"], [f"{rows[0].answer} + +"], [f"{rows[0].answer} + + +"]]
