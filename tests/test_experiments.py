@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
-from alignlib.course.experiments import baselines, uses
-from alignlib.course.experiments.baselines import compared, pairs_of
+from alignlib.course.experiments import EXPERIMENTS, baselines, uses
+from alignlib.course.experiments.baselines import BEST, CLEARLY, TRIALS, compared, pairs_of
 from alignlib.course.experiments.upstreams import MANNERS, UNESCAPED, asked_for, data, in_manner, in_that_manner, injected, taken_over
+from alignlib.course.sweep import per_seed, read_results
 from alignlib.data import QAC
 from alignlib.judges import TownJudge
 from alignlib.prompts import TOWN
@@ -99,3 +100,16 @@ def test_each_pass_corrects_what_the_last_one_left(rows: list[QAC]) -> None:
             return [f"{a} +" for a in answers]
 
     assert uses._passes(Adds(), rows[:1]) == [[f"{rows[0].answer} +"], [f"{rows[0].answer} + +"], [f"{rows[0].answer} + + +"]]
+
+
+def test_no_learning_rate_was_clearly_better_on_validation_than_the_one_in_use_and_every_method_had_as_many_trials() -> None:
+    record = read_results("tuning")
+    metric = {arm: "ordered" if arm == "best of n" else "fault_free" for arm in TRIALS}
+    assert len({len(rates) for rates in TRIALS.values()}) == 1
+    for arm, rates in TRIALS.items():
+        marks = {rate: per_seed(record, metric[arm], arm=arm, rate=rate)[0] for rate in rates}
+        assert max(marks.values()) - marks[BEST[arm]] < CLEARLY, arm
+
+
+def test_only_choices_rest_on_fewer_than_three_seeds() -> None:
+    assert [name for name, experiment in EXPERIMENTS.items() if len(experiment.seeds) < 3] == ["tuning"]

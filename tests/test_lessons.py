@@ -34,7 +34,7 @@ WANTED = {
            "answering_vs_correcting", "best_warmup_share", "forget_copy"},
     "03": {"net_win/mixed", "net_win/rude", "net_win/4-gram", "net_win/large", "harm_below_fault_rate", "injection_rate", "w2s_sft", "w2s_dpo",
            *(f"baseline/{arm}" for arm in ("untouched", "aligner", "sft", "sft, twice the size", "dpo", "best of 10")),
-           *(f"{use}/{i}" for use in ("round", "stack") for i in (1, 2, 3))},
+           *(f"stack/{i}" for i in (1, 2, 3))},
     "04": {"steer_slope", "steer_slope_random_max", "steer_r2", "edit_precision", "probe_auc", "probe_auc_shuffled", "copy_head_ablation"},
 }  # fmt: skip
 

@@ -6,10 +6,11 @@ from ...tinytown import sets
 from ..pretrain import Recipe
 from ..sweep import Sweep
 from .aligner import TINY, WARMUP_SHARE, answering, correctable, edit_or_rewrite, learning, warmup, warmup_arms
+from .baselines import TRIALS, rivals, tuning
 from .gates import forgetting, headroom, steer
 from .inside import INSIDE, looking, two_heads
-from .upstreams import dial, every_upstream, hijacked, instructed
-from .uses import weak_to_strong
+from .upstreams import data, dial, every_upstream, hijacked, instructed
+from .uses import stacking, weak_to_strong
 
 N = TINY.corrections
 EXPERIMENTS = {
@@ -43,10 +44,20 @@ EXPERIMENTS = {
         "From which share of faulty answers does an Aligner do good?",
         [{"taught": k, "rate": r} for k in (3, 0) for r in (0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1)], dial, 0.1,
     ),
+    "data": Sweep(
+        "How many corrections, and how many wrong ones?",
+        [{"corrections": n, "wrong": 0.0} for n in (40, 120, 400, N, 4000)] + [{"corrections": N, "wrong": w} for w in (0.25, 0.5)], data, 1.2,
+    ),
+    "tuning": Sweep("Which learning rate for each method?", [{"arm": a, "rate": r} for a, rates in TRIALS.items() for r in rates], tuning, 1.5, (0,)),
+    "rivals": Sweep(
+        "What else could be made of the same corrections?",
+        [{"arm": a} for a in ("untouched", *TRIALS)] + [{"arm": "comparisons", "n": n} for n in (N, 3 * N)], rivals, 1.7,
+    ),
     "weak_to_strong": Sweep(
         "Can a small Aligner teach a larger model?",
         [{"arm": a} for a in ("aligner beside it", "sft", "sft, own answers", "sft, annotator", "dpo", "dpo, coin flips")], weak_to_strong, 2.0,
     ),
+    "stacking": Sweep("What does a second pass add, and a third?", [{}], stacking, 3.0),
     "hijacked": Sweep("Can an answer take an Aligner over?", [{"shown": s} for s in (False, True)], hijacked, 1.0),
     "instructed": Sweep("Can an Aligner be told what to aim at?", [{"told": t} for t in (True, False)], instructed, 1.0),
     "headroom": Sweep(

@@ -19,8 +19,6 @@ from .aligner import JUDGE, lesson
 from .baselines import BEST, HOW, PARTS, answering, own_answers, scored, settings, training_questions
 from .upstreams import taught
 
-ROUNDS = 3
-
 
 @lru_cache(maxsize=1)
 def _labelled(seed: int) -> list[QAC]:
@@ -55,29 +53,6 @@ def _preferred(rows: list[QAC], coin: random.Random | None = None) -> list[Prefe
     """Correction over answer where they differ; with a coin, either over the other."""
     pairs = [Preference(f"{r.question} answer :", r.correction, r.answer) for r in rows if r.correction != r.answer]
     return [replace(p, chosen=p.rejected, rejected=p.chosen) if coin and coin.random() < 0.5 else p for p in pairs]
-
-
-def rounds(params: dict, seed: int) -> dict[str, float]:
-    """Three rounds of DPO on the Aligner's corrections: of what the model answers by now (`fresh`), or answered at the start (`stale`)."""
-    aligner, (model, tokenizer), metrics = taught(3, seed), load_model(made("mixed")), {}
-    questions, answers, test = training_questions(), answering(model, tokenizer), tuple(recorded.asked()["seen"])
-    share = len(questions) // ROUNDS
-    for i in range(ROUNDS):
-        asked = questions[i * share : (i + 1) * share]
-        given = answers(asked, "sampled", seed) if params["answers"] == "fresh" else own_answers(made("mixed"), asked, "sampled", seed)
-        rows = [QAC(*row) for row in zip(asked, given, aligner.correct(asked, given), strict=True)]
-        dpo(model, tokenizer, _preferred(rows), replace(settings(BEST["dpo"], seed, 16), steps=settings(0, 0).steps // ROUNDS))
-        for how in HOW:
-            said = answers(test, how, seed)
-            metrics |= scored(f"{how}_round_{i + 1}", test, said, own_answers(made("mixed"), test, how, seed))
-            if how == "sampled":  # what is left for the Aligner to do
-                c = Comparison(JUDGE, [QAC(q, a, "") for q, a in zip(test, said)], aligner.correct(test, said))
-                metrics |= {f"drift_{metric}_round_{i + 1}": e.value for metric, e in _drift(c).items()}
-    return metrics
-
-
-def _drift(c: Comparison) -> dict:
-    return {"net_win": c.net_win("overall"), "made_worse": c.made_worse(), "edit_ratio": c.edit_ratio()}
 
 
 def stacking(params: dict, seed: int) -> dict[str, float]:
