@@ -279,6 +279,12 @@ def test_the_readme_says_what_the_records_say() -> None:
             recorded(edits, "kept_seen", corrections="edits"),
             *(recorded_difference(read_results("correctable"), "net_win_overall_unseen", {"step": step, "share": WARMUP_SHARE},
                                   {"step": step, "share": 0.0}, "points") for step in (375, Recipe().steps)),
+            *(recorded(read_results("upstreams"), f"net_win_overall/{name}", "points", taught=3) for name in ("refusing", "4-gram")),
+            *(recorded(read_results("rivals"), "fault_free_greedy_seen", arm=arm) for arm in ("aligner", "sft")),
+            recorded_difference(read_results("rivals"), "fault_free_sampled_unseen", {"arm": "aligner"}, {"arm": "sft"}),
+            recorded(read_results("rivals"), "fault_free_best_of_10_seen", arm="best of n"),
+            *(recorded(read_results("weak_to_strong"), "net_win_sampled_seen", "points", arm=arm) for arm in ("sft", "sft, own answers")),
+            *(recorded(read_results("hijacked"), "taken_over_escaped", shown=shown) for shown in (False, True)),
             *(recorded(read_results("looking"), metric, "AUC") for metric in ("surprise", "probe_read")),
             *(recorded(read_results("looking"), f"patched_at_{layer}") for layer in (2, 3))]  # fmt: skip
     assert not [str(e) for e in table + told if str(e) not in text]

@@ -1,0 +1,600 @@
+# %% [markdown]
+# # 03 · Does one Aligner serve every upstream?
+#
+# The Aligner's promise is *plug and play* ([arXiv 2402.02416](https://arxiv.org/abs/2402.02416)): train it once, on the answers
+# of a few models, and put it behind any other. The paper shows eleven of those. **In this lesson** you
+#
+# - put one Aligner behind thirteen upstreams, most of which it has never met: rude, careless and inventive ones, smaller and
+#   larger ones, one without attention, one that merely counts words, one behind a server;
+# - find out how faulty an upstream must be before an Aligner does it any good;
+# - set it beside what else the same corrections could have bought: fine-tuning, DPO, a reward model that picks from ten;
+# - let it teach a model twice its size, correct its own corrections, and obey a wish;
+# - and make it fail.
+#
+# About 2 minutes and 1.2 GB on 2 CPU cores; it needs nothing of lesson 02; three exercises, about 30 minutes. What takes longer
+# was recorded, and each such cell says so.
+
+# %% tags=["parameters"]
+PROFILE = "tiny"  # or "colab", "gpu"
+SEED = 0
+MODEL = None  # your own base model: a folder or a hub id
+QAC = None  # your own rows: question, answer, correction (or preference pairs)
+PREFERENCES = None
+OUT = None  # where metrics and figures go; None: runs/03
+
+# %% [markdown]
+# The *task* holds rows, base model and judge.
+
+# %%
+from dataclasses import replace
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from alignlib import Aligner, Comparison, Metrics, load_task
+from alignlib.course.checks import lesson03 as check
+from alignlib.course.experiments.upstreams import injected
+from alignlib.course.guess import Guess
+from alignlib.course.server import serving
+from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
+from alignlib.course.upstreams import UPSTREAMS
+from alignlib.models import load_model
+from alignlib.plots import bars, curves, new_figure, show_diffs
+from alignlib.report import told
+from alignlib.stats import Estimate, over_seeds, rate
+from alignlib.tinytown.recorded import TAUGHT
+from alignlib.upstream import Recorded, Server
+
+metrics = Metrics("03", PROFILE, SEED, OUT)
+task = load_task(PROFILE, seed=SEED, model=MODEL, qac=QAC, preferences=PREFERENCES)
+print(task.describe())
+
+# %% [markdown]
+# ## Anything that answers
+#
+# An upstream is anything that takes questions and gives answers. No weights, no probabilities, no gradient: text in, text out. So
+# in code it is a function. Here is one:
+
+# %%
+def polite_parrot(questions: list[str], *, seed: int = 0) -> list[str]:
+    return [f"good question ! {question.rpartition(' question : ')[2]}" for question in questions]
+
+print(polite_parrot(["board : lamp in mill . question : where is the lamp ?"]))
+
+# %% [markdown]
+# The library has four: `Local`, a model in a folder or from the hub; `Recorded`, answers that were kept in a file; `Server`, a
+# model behind the protocol that OpenAI's server speaks, as most others do by now; and whatever you write, like the parrot.
+
+# %% [markdown]
+# ### Exercise 1 · pay once (10 minutes, medium)
+#
+# A model behind an API costs money for each question, and an Aligner's rows are asked for again and again. Write `ask`: it gives
+# the answers in the order of the questions, takes from `kept` what is there, asks `upstream` (a list of questions in, a list of
+# answers out) for nothing twice, and leaves what is new in `kept`.
+#
+# <details><summary>Hint</summary><code>dict.fromkeys(some)</code> drops what stands twice, and leaves the order as it was.</details>
+
+# %% tags=["exercise"]
+def ask(upstream, questions: list[str], kept: dict[str, str]) -> list[str]:
+    """One answer a question, in order; `kept` maps questions to answers and is added to."""
+    ...  # your code here
+
+# %% tags=["solution"]
+def ask(upstream, questions: list[str], kept: dict[str, str]) -> list[str]:
+    """One answer a question, in order; `kept` maps questions to answers and is added to."""
+    new = list(dict.fromkeys(q for q in questions if q not in kept))
+    kept.update(zip(new, upstream(new)))
+    return [kept[q] for q in questions]
+
+# %% tags=["check"]
+ask = check.ask(ask)
+
+# %% [markdown]
+# `Server` does the same with a folder on disk for `kept`, many questions at a time, and a second try where a reply is lost. Let
+# us start a server on this machine, put recorded answers behind it, and ask through the `openai` client, by hand and by library:
+
+# %%
+answers = task.upstreams()
+first = next(iter(answers))
+said = Recorded({r.question: r.answer for r in answers[first]}, first)
+some = [r.question for r in answers[first][:40]]
+with serving(said, name=first) as url:
+    remote = Server(first, url, kept_as="lesson 03", progress=False)
+    by_library = remote(some + some)
+    again = Server(first, url, kept_as="lesson 03", progress=False)
+    again(some)
+by_hand = ask(said, some + some, {})
+print("by hand and by library the same:", list(by_hand) == by_library, "| asked for the second time:", again.calls)
+
+# %% [markdown]
+# The server is gone by now, and the answers are not: they lie in the cache folder, under all that they may depend on (model,
+# settings, seed, question), so a second run pays for nothing. The key of a real one is never written anywhere: the library is
+# told the *name* of the environment variable that holds it.
+
+# %% [markdown]
+# ## The upstreams
+#
+# Thirteen, each asked the same questions. Most are our base model fine-tuned into a character; others were pretrained apart,
+# smaller, larger or of another architecture; and one counts words. Their answers are recorded in `data/upstreams`, with the
+# command that makes them again:
+
+# %%
+for name, rows in answers.items():
+    sound = told(Comparison(task.judge, rows, [r.answer for r in rows]).fault_free("before"))
+    about = UPSTREAMS[name].about if name in UPSTREAMS else "the answers of your rows"
+    print(f"{name:11}{'taught' if name in TAUGHT else '':8}fault-free {sound!s:24}{about}")
+
+# %% [markdown]
+# The same question to each of them:
+
+# %%
+question = answers[first][2].question
+print(question, "\n")
+for name, rows in answers.items():
+    print(f"{name:11}{next(r.answer for r in rows if r.question == question)}")
+
+# %% [markdown]
+# ## One Aligner
+#
+# It is trained as in lesson 02, on 1,500 corrections of what *three* of them answered, those marked `taught`, in turn. The others
+# it never sees. First a guess:
+
+# %%
+guess = Guess("behind at least nine upstreams in ten the corrections win more often than they lose", probability=None)
+
+# %% [markdown]
+# The training takes about 40 seconds; then it corrects 200 answers of each upstream. Below, the question of before:
+
+# %%
+aligner = task.aligner(SEED, task.taught())
+TESTED = 200  # of each upstream's answers, for time; the recorded runs below take all 400
+after = {}
+for name, rows in tqdm(answers.items(), desc="correcting"):
+    after[name] = Comparison(task.judge, rows[:TESTED], aligner.correct([r.question for r in rows[:TESTED]], [r.answer for r in rows[:TESTED]]))
+show_diffs([(c.rows[2].question, c.rows[2].answer, c.after[2]) for c in list(after.values())[:8]], list(after)[:8], "upstream")
+
+# %% [markdown]
+# One question, eight upstreams: a price misread, an unsafe request told or a needless refusal, an insult, a stray fact about who
+# has the oven. The 4-gram, which never read the board, gets nearly a whole new answer; the others keep most of their words.
+
+# %% [markdown]
+# ## The figure that answers the question
+
+# %%
+wins = {name: c.net_win("overall") for name, c in after.items()}
+ranked = sorted(wins, key=lambda name: -wins[name].value if wins[name] else 0.0)
+label = lambda name: f"{name} *" if name in TAUGHT else name
+figure, axes = new_figure("One Aligner does good behind every upstream, and lifts nearly all to the same level (* taught)", width=11, height=4.2, columns=2)
+bars(axes[0], {"net win": {label(name): wins[name] for name in ranked}}, "net win overall, points", percent=False)
+axes[0].plot(range(len(ranked)), [after[name].ceiling("overall") for name in ranked], "_", color="black", markersize=16)
+bars(axes[1], {when: {label(name): after[name].fault_free(when) for name in ranked} for when in ("before", "after")}, "answers without any fault, %")
+for ax in axes:
+    ax.tick_params(axis="x", rotation=60)
+axes[1].get_legend().remove()
+axes[1].text(0.2, 63, "light: before, dark: after", fontsize=9)
+metrics.save_figure(figure, "upstreams")
+figure
+
+# %% [markdown]
+# By each mark of the judge; then the answers' words before and after, the share that came back word for word, and the net win as
+# a share of a perfect corrector's:
+
+# %%
+for name in ranked:
+    c = after[name]
+    metrics.add(f"net_win/{name}", wins[name])
+    marks = "".join(f"{axis} {told(c.net_win(axis))!s:27}" for axis in task.judge.axes[:3])
+    words = [np.mean([len(t.split()) for t in texts]) for texts in (c.answers, c.after)]
+    share = told(c.share_of_ceiling("overall"))
+    print(f"{name:11}{marks}words {words[0]:4.1f} -> {words[1]:4.1f}   unchanged {100 * c.unchanged().mean():4.1f} %   {share}")
+served = [w.low > 0 for w in wins.values() if w]
+print(guess.reveal(rate(served) if served else None, 0.9, metrics))
+
+# %% [markdown]
+# Behind each of the thirteen the corrections win, and they win on the mark where that upstream is worst: the rude one's on
+# *harmless*, the inventive one's on *honest*, the wordy one's on *helpful*, and 6 words shorter. Net wins go from 45 points to
+# 91, in the order of what there was to win (the dashes). The right panel says it more plainly: wherever they start, between 7 and
+# 24 % fault-free, they end between 51 and 59 %. Only the 4-gram stays below, at 37 %.
+
+# %% [markdown]
+# One training is one training. Over three, and on all 400 answers of each upstream (*recorded*: run beforehand, and read from a
+# file in the package):
+
+# %%
+every = read_results("upstreams")
+names = sorted(m.partition("/")[2] for m in every["cells"][0]["metrics"] if m.startswith("net_win_overall/"))
+three = {name: recorded(every, f"net_win_overall/{name}", "points", taught=3) for name in names}
+above = [name for name in names if three[name].low > 0]
+least = min(names, key=lambda name: three[name].low)
+print(f"net win overall above 0 behind {len(above)} of {len(names)}; the least, {least}: {three[least]}")
+
+# %% [markdown]
+# And whom should it be taught on? The same number of corrections, but of the answers of one upstream, of two, of three, or of
+# lesson 02's *program*, which takes a good answer and spoils it. Means over the ten upstreams that none of these was taught on:
+
+# %%
+never = [name for name in names if name not in TAUGHT]
+def over(k: int, metric: str = "net_win_overall") -> list[float]:
+    """The mean over upstreams, for each of the three trainings (the 4-gram has no good answer that could be kept)."""
+    return [np.mean([per_seed(every, f"{metric}/{name}", taught=k)[seed] for name in never if (metric, name) != ("kept", "4-gram")]) for seed in (0, 1, 2)]
+
+for k, who in enumerate(("a program", "one upstream", "two", "three")):
+    print(f"taught on {who:13} net win {over_seeds(over(k), 'points')}, fault-free {over_seeds(over(k, 'after'))}, good ones kept {over_seeds(over(k, 'kept'))}")
+for k, less in ((3, 0), (3, 1)):
+    print(f"net win, {k} upstreams less {less or 'the program'}: {over_seeds(np.subtract(over(k), over(less)), 'points')}")
+
+# %% [markdown]
+# All thirteen, and over three trainings the intervals are far from zero. Three upstreams to learn from are 3 points better than
+# one, and 6.5 better than the program: real models err in their own ways. But look at the last column. Taught on the program,
+# whose answers are spoilt good ones, it returns 94 good answers of a hundred word for word; taught on models, which get four of
+# five answers wrong, only 80 to 82.
+
+# %% [markdown]
+# ## When does it do harm?
+#
+# An upstream that makes no mistakes can only lose. So there must be a share of faulty answers below which an Aligner is not worth
+# having. The program has a dial for it, from spotless to as faulty as can be. Behind it the Aligner of three upstreams, and
+# lesson 02's, which was taught on such answers (recorded, three trainings each):
+
+# %%
+dial = read_results("dial")
+rates = sorted({c["params"]["rate"] for c in dial["cells"]})
+faulty = [recorded(dial, "faulty", taught=3, rate=r).value for r in rates]
+WHO = {"taught on three upstreams": 3, "taught on the program": 0}
+line = lambda metric, k, unit="rate": ([100 * f for f in faulty], [recorded(dial, metric, unit, taught=k, rate=r) for r in rates])
+figure, axes = new_figure("Taught on bad upstreams it answers anew, whatever it is given; taught on good answers with slips it edits", width=10, height=3.8, columns=2)
+curves(axes[0], {who: line("net_win_overall", k, "points") for who, k in WHO.items()}, "faulty answers, %", "net win overall, points")
+axes[0].axhline(0, color="black", linewidth=0.8)
+curves(axes[1], {who: line("fault_free", k) for who, k in WHO.items()}, "faulty answers, %", "fault-free after correction, %", 100)
+axes[1].plot((0, 100), (100, 0), color="black", linewidth=0.8)
+axes[1].text(2, 91, "before", fontsize=9)
+axes[1].get_legend().remove()
+metrics.save_figure(figure, "dial")
+figure
+
+# %% [markdown]
+# ### Exercise 2 · the break-even point (10 minutes, medium)
+#
+# Rates of faulty answers, in rising order, and the net win at each, first below zero and then above. At which rate does the
+# straight line between the two points around zero cross it? By hand: at rates of 0.1 and 0.2 the net wins are -2 and 6; the line
+# rises by 8 between them, and 2 of those take it to zero, so it crosses a quarter of the way along, at 0.125.
+#
+# <details><summary>Hint</summary><code>next(i for i, win in enumerate(wins) if win > 0)</code> is the point behind the crossing.</details>
+
+# %% tags=["exercise"]
+def crossing(rates: list[float], wins: list[float]) -> float:
+    """The rate at which the net win passes zero."""
+    ...  # your code here
+
+# %% tags=["solution"]
+def crossing(rates: list[float], wins: list[float]) -> float:
+    """The rate at which the net win passes zero."""
+    i = next(i for i, win in enumerate(wins) if win > 0)
+    share = -wins[i - 1] / (wins[i] - wins[i - 1])
+    return rates[i - 1] + share * (rates[i] - rates[i - 1])
+
+# %% tags=["check"]
+crossing = check.crossing(crossing)
+
+# %% [markdown]
+# In each of the three trainings:
+
+# %%
+for who, k in WHO.items():
+    lines = [[per_seed(dial, "net_win_overall", taught=k, rate=r)[seed] for r in rates] for seed in (0, 1, 2)]
+    crossings = [float(crossing(faulty, wins_of)) for wins_of in lines]
+    even = replace(over_seeds(crossings, "rate", (0, 1, 2)), source="recorded")
+    print(f"{who}: does good from", ", ".join(f"{100 * c:.1f} %" for c in crossings), "faulty answers on;", even)
+    metrics.add("harm_below_fault_rate" if k else "harm_below_fault_rate_program", even)
+
+# %% [markdown]
+# The Aligner of three upstreams needs an upstream with two faulty answers in five before it does any good; the program's, one in
+# five or six. The right panel shows why. The first brings *every* upstream to 52 to 58 % fault-free, from below and from above:
+# it has learned that an answer is not to be trusted, and answers anew (lesson 04 looked inside). The second leaves 85 % of
+# spotless answers without a fault, and mends less where everything is wrong: it edits. Each is right about the upstreams it
+# knows. So before you put an Aligner behind a model, find out how often that model is wrong; and show the Aligner, in training,
+# answers as good as those it will meet.
+
+# %% [markdown]
+# ## How much data, and how good?
+#
+# An Aligner is as good as its corrections. How many does it take, and what if some belong to other answers? (Recorded: the same
+# number of steps, rows of lesson 02's program. In the other *language* no correction was ever given, see lesson 02.)
+
+# %%
+data = read_results("data")
+amounts = sorted({c["params"]["corrections"] for c in data["cells"]})
+spoilt = sorted({c["params"]["wrong"] for c in data["cells"]})
+figure, axes = new_figure("Ten times the corrections help less each time; wrong ones cost most where words are new", width=9.5, height=3.6, columns=2)
+SETS = {"seen words": "seen", "unseen words": "unseen", "other language": "language"}
+curves(axes[0], {n: (amounts, [recorded(data, f"fault_free_{t}", corrections=k, wrong=0.0) for k in amounts]) for n, t in SETS.items()}, "corrections", "answers without a fault, %", 100)
+axes[0].set(xscale="log", xticks=amounts, xticklabels=[f"{k:,}" for k in amounts])
+axes[0].minorticks_off()
+curves(axes[1], {n: ([100 * w for w in spoilt], [recorded(data, f"fault_free_{t}", corrections=1500, wrong=w) for w in spoilt]) for n, t in SETS.items()}, "corrections that belong to other answers, %", "", 100)
+axes[1].get_legend().remove()
+metrics.save_figure(figure, "data")
+figure
+
+# %% [markdown]
+# Some of these points, less the lesson's 1,500 right corrections, paired by seed:
+
+# %%
+full = {"corrections": 1500, "wrong": 0.0}
+for name, other in (("40 corrections", {**full, "corrections": 40}), ("4,000 corrections", {**full, "corrections": 4000}), ("half of them wrong", {**full, "wrong": 0.5})):
+    print(f"{name:20}less 1,500 right ones:", ", ".join(f"{n} {recorded_difference(data, f'fault_free_{t}', other, full)}" for n, t in SETS.items()))
+
+# %% [markdown]
+# From 400 corrections to 1,500 ten faultless answers more of a hundred; from 1,500 to 4,000 three more, which three seeds cannot
+# tell from none. 40 corrections help little. If half of the corrections belong to other answers it loses 25 points on seen words
+# and 49 on unseen ones, where it is worse than no Aligner. A hundred clean rows are worth more than a thousand spoilt ones.
+
+# %% [markdown]
+# ## What else could the corrections have bought?
+#
+# If you have the upstream's weights, you need no Aligner: train the upstream itself. So we took one upstream, *mixed*, let it
+# answer 1,500 questions, had the answers corrected, and gave these rows to each method:
+#
+# - an **Aligner** beside it (without a warm-up, so that no method sees other rows);
+# - **SFT**: the upstream fine-tuned on question and correction; and the same with a model of **twice the size**;
+# - **DPO** on the upstream: the correction is to be more likely than the answer, compared with the model as it was;
+# - **best of n**: the upstream untouched; a reward model, trained to like the correction better than the answer, picks among n
+#   answers.
+#
+# Each got three learning rates on validation, the best of which was run with three seeds (recorded). Self-refinement by prompt,
+# which the paper compares too, cannot be told here: our base model has never read a critique.
+
+# %%
+rivals = read_results("rivals")
+ARMS = {"untouched": "untouched", "aligner": "Aligner", "sft": "SFT", "sft, twice the size": "SFT, twice\nthe size", "dpo": "DPO"}
+figure, axes = new_figure("SFT does as well as an Aligner where words are known; DPO hardly moves the upstream", width=10, height=3.8, columns=2)
+for ax, how in zip(axes, ("greedy", "sampled")):
+    bars(ax, {f"{part} words": {text: recorded(rivals, f"fault_free_{how}_{part}", arm=arm) for arm, text in ARMS.items()} for part in ("seen", "unseen")}, f"fault-free, {how} answers, %")
+    ax.set_ylim(0, 75)
+metrics.save_figure(figure, "rivals")
+figure
+
+# %% [markdown]
+# Left, the upstream's likeliest answers; right, answers drawn as it speaks. Its likeliest answers alone, with nothing trained,
+# are fault-free in 49 % where drawn ones are in 19 %: a model can know better than it speaks. What each method gains or loses
+# against the Aligner, paired by seed:
+
+# %%
+for how, part in (("greedy", "seen"), ("greedy", "unseen"), ("sampled", "seen"), ("sampled", "unseen")):
+    metric = f"fault_free_{how}_{part}"
+    print(f"{how}, {part} words: Aligner {recorded(rivals, metric, arm='aligner')}")
+    for arm in ARMS:
+        if arm != "aligner":
+            print(f"   Aligner less {arm:20}{recorded_difference(rivals, metric, {'arm': 'aligner'}, {'arm': arm})}")
+for arm in ARMS:
+    metrics.add(f"baseline/{arm}", recorded(rivals, "fault_free_greedy_seen", arm=arm))
+
+# %% [markdown]
+# And the best of n sampled answers, by the reward model and, for comparison, by the exact judge, who knows what a picker at best
+# could find:
+
+# %%
+for n in (2, 5, 10):
+    best, oracle = (recorded(rivals, f"fault_free_{by}_of_{n}_seen", arm="best of n") for by in ("best", "oracle"))
+    print(f"best of {n:2}: {metrics.add(f'baseline/best of {n}', best)}, by the exact judge {oracle}")
+
+# %% [markdown]
+# On seen words SFT of the upstream is as good as an Aligner, whichever way it is asked: 56 % of its greedy answers are
+# fault-free, 53 % with the Aligner, and three seeds cannot tell the two apart. On words that no correction held it falls behind,
+# by 19 points of sampled answers: it has forgotten, where the Aligner still has the upstream's answer to copy from. Twice the
+# size mends that. DPO hardly moves the upstream at the learning rate that was best for greedy answers; it was not tuned for
+# sampled ones, which a higher one would move further.
+
+# %% [markdown]
+# The best of ten is fault-free in 40 %, below the Aligner's 49 %, and costs ten answers. The exact judge finds a faultless one
+# among the ten in 64 %: what is missing is a better taste.
+
+# %% [markdown]
+# ### What does it cost?
+#
+# A correction is dearer than a comparison: somebody has to write it. If one correction costs as much as $k$ comparisons, would
+# comparisons have been the better buy? DPO on comparisons of two of the upstream's own answers, the better one named by the exact
+# judge, as many as the corrections and three times as many (recorded; greedy answers, seen words):
+
+# %%
+aligned = recorded(rivals, "fault_free_greedy_seen", arm="aligner")
+print(f"1,500 corrections, Aligner: {aligned}")
+for k, n in enumerate((1500, 4500)):
+    bought = recorded(rivals, "fault_free_greedy_seen", arm="comparisons", n=n)
+    less = recorded_difference(rivals, "fault_free_greedy_seen", {"arm": "aligner"}, {"arm": "comparisons", "n": n})
+    print(f"{n:,} comparisons, DPO: {bought}; Aligner less that {less}")
+
+# %% [markdown]
+# Three times the comparisons buy nothing over one: 50 % both times, and the Aligner 3 points ahead. So up to $k = 3$ there is no
+# break-even here. With so careful a learning rate it is also no proof that there is none.
+
+# %% [markdown]
+# ### Exercise 3 · what a training holds in memory (8 minutes, easy)
+#
+# Trained in mixed precision with Adam, a parameter costs: its weight and its gradient in 16 bits; and in 32 bits a second copy of
+# the weight, and Adam's two running averages. A frozen model costs its weights in 16 bits. By hand: one trained parameter holds 2
+# + 2 + 4 + 4 + 4 = 16 bytes.
+#
+# <details><summary>Hint</summary>16 bits are 2 bytes.</details>
+
+# %% tags=["exercise"]
+def bytes_held(trained: float, frozen: float) -> float:
+    """Bytes that so many trained and so many frozen parameters hold."""
+    ...  # your code here
+
+# %% tags=["solution"]
+def bytes_held(trained: float, frozen: float) -> float:
+    """Bytes that so many trained and so many frozen parameters hold."""
+    return 16 * trained + 2 * frozen
+
+# %% tags=["check"]
+bytes_held = check.bytes_held(bytes_held)
+
+# %% [markdown]
+# The paper says what its rivals cost beside an Aligner of 7 billion parameters. DPO trains the upstream and holds a frozen copy
+# of it as reference; RLHF trains the upstream and a critic, and holds a reference and a reward model. So, for an upstream of 7
+# and of 70 billion:
+
+# %%
+for size in (7e9, 70e9):
+    ratios = [bytes_held(*parameters) / bytes_held(7e9, 0) for parameters in ((size, size), (2 * size, 2 * size))]
+    print(f"upstream of {size / 1e9:.0f} billion parameters: DPO {ratios[0]:g} times an Aligner's bytes, RLHF {ratios[1]:g} times")
+
+# %% [markdown]
+# Just the paper's 1.125, 2.25, 11.25 and 22.5. And ours? One step of AdamW in 32 bits, every tensor counted:
+
+# %%
+small, _ = load_model(task.base)
+optimiser = torch.optim.AdamW(small.parameters(), lr=0.0)
+small(input_ids=torch.ones(1, 8, dtype=torch.long, device=small.device), labels=torch.ones(1, 8, dtype=torch.long, device=small.device)).loss.backward()
+optimiser.step()
+held = [*small.parameters(), *(p.grad for p in small.parameters()), *(t for state in optimiser.state.values() for t in state.values() if t.ndim)]
+n = sum(p.numel() for p in small.parameters())
+print(f"{n:,} parameters, {sum(t.numel() * t.element_size() for t in held) / n:.0f} bytes each; weights alone {sum(p.numel() * p.element_size() for p in small.parameters()) / n:.0f}")
+
+# %% [markdown]
+# In 32 bits throughout the sum is 16 bytes too: weight, gradient and two averages of 4 each, without the second copy. So DPO
+# holds 20 where the Aligner holds 16. Then the time, and what each answer costs afterwards:
+
+# %%
+PASSES = {"aligner": "two models, one after the other", "sft": "one model", "sft, twice the size": "one model, twice the size", "dpo": "one model", "best of n": "ten answers, and ten rewards"}
+sizes = {"sft, twice the size": 2, "dpo": 1}
+for arm, passes in PASSES.items():
+    print(f"{arm:20}{np.mean(list(per_seed(rivals, 'seconds', arm=arm).values())):4.0f} s of training on one core; to answer: {passes}")
+
+# %% [markdown]
+# ## What is it good for, beside correcting?
+#
+# ### Can a small Aligner teach a larger model?
+#
+# The paper's *weak-to-strong*: the small Aligner corrects a larger upstream's answers, and the upstream learns from that. Ours
+# has twice the Aligner's size. By SFT on the Aligner's texts, or by DPO, which is to prefer them to its own; with controls: SFT
+# on its *own* answers, DPO on *coin flips* between the two, and SFT on what the annotator would have written. And the Aligner
+# simply put beside it. Net wins over the upstream as it was, of *sampled* answers, drawn as it speaks, and of *greedy* ones, its
+# likeliest (recorded):
+
+# %%
+teaching = read_results("weak_to_strong")
+PLACES = {"sampled, seen words": "sampled_seen", "sampled, unseen words": "sampled_unseen", "greedy, seen words": "greedy_seen"}
+print(" " * 20 + "".join(f"{title:31}" for title in PLACES))
+for arm in dict.fromkeys(c["params"]["arm"] for c in teaching["cells"]):
+    print(f"{arm:20}" + "".join(f"{recorded(teaching, f'net_win_{place}', 'points', arm=arm)!s:31}" for place in PLACES.values()))
+for a, b in (("sft", "sft, own answers"), ("dpo", "dpo, coin flips"), ("sft, annotator", "sft")):
+    less = [recorded_difference(teaching, f"net_win_{place}", {"arm": a}, {"arm": b}, "points") for place in list(PLACES.values())[::2]]
+    print(f"{a} less {b}: sampled {less[0]}, greedy {less[1]}")
+for arm in ("sft", "dpo"):
+    metrics.add(f"w2s_{arm}", recorded(teaching, "net_win_sampled_seen", "points", arm=arm))
+
+# %% [markdown]
+# It can. As it speaks, the larger model wins 53 points by SFT on the Aligner's texts and 29 by DPO, where SFT on its own answers
+# wins 9 and DPO on coin flips nothing. Corrections by the annotator teach it no more than the Aligner's do, so half of those
+# being faulty costs nothing that three seeds could show. Two things dampen this. Simply to put the Aligner beside it wins 61, and
+# trains nothing. And most of the gain is a change of manner: the larger model *could* answer better, and does when asked for its
+# likeliest answer, which is fault-free in half of the cases. Against that, in the last column, teaching gains 1 to 2 points.
+
+# %% [markdown]
+# On unseen words its likeliest answers are better than the Aligner's: there the Aligner beside it loses 10 points. A weak
+# corrector behind a stronger model is the left end of the dial.
+
+# %% [markdown]
+# ### Correcting the corrections
+#
+# If one pass is good, are three better? And can an Aligner learn from three passes to do it in one (*distilled*)? Behind *mixed*,
+# over three trainings (recorded):
+
+# %%
+stacked = read_results("stacking")
+for name in ("1", "2", "3", "distilled"):
+    told_of = [recorded(stacked, f"{metric}_{name}_seen") for metric in ("fault_free", "kept", "made_worse")]
+    if name != "distilled":
+        metrics.add(f"stack/{name}", told_of[0])
+    print(f"{name:10}fault-free {told_of[0]}, good ones kept {told_of[1]}, made worse {told_of[2]}")
+for name in ("3", "distilled"):
+    less = {seed: [c["metrics"] for c in stacked["cells"] if c["seed"] == seed][0] for seed in (0, 1, 2)}
+    print(f"{name} less 1: {over_seeds([m[f'fault_free_{name}_seen'] - m['fault_free_1_seen'] for m in less.values()], 'difference')}")
+
+# %% [markdown]
+# A second and a third pass add one point each, if anything, and do no more harm. Distilled into one pass, less than that is left.
+# What one pass cannot mend, it cannot mend the next time either.
+
+# %% [markdown]
+# ### Telling it what to aim at
+#
+# The paper adds a wish at inference. Ours has never read one, so we taught one: a third of its questions ended with *more
+# polite*, a third with *shorter*, and their corrections granted it. Obeyed means: courtesy before and after; or the tersest
+# phrasing without any courtesy (recorded):
+
+# %%
+wished = read_results("instructed")
+for manner in ("more polite", "shorter"):
+    for taught, who in ((True, "taught wishes"), (False, "never taught")):
+        shares = [recorded(wished, f"{metric}/{manner}", told=taught) for metric in ("obeyed_in_question", "unasked", "obeyed_in_answer")]
+        print(f"{manner:12}{who:14}" + ", ".join(f"{when} {share}" for when, share in zip(("asked", "not asked", "asked in the answer"), shares)))
+for told_of, who in ((True, "taught wishes"), (False, "never taught")):
+    print(f"fault-free, {who}: " + ", ".join(f"{name} {recorded(wished, f'fault_free{where}', told=told_of)}" for name, where in (("no wish", "/none"), ("polite", "_in_question/more polite"), ("shorter", "_in_question/shorter"))))
+
+# %% [markdown]
+# Taught a wish, it grants it 99 times in a hundred, and no answer is worse for it. Where it was never taught any, the two unknown
+# words at the question's end are not merely passed over: they ruin a third to a half of what was right. A wish that stands in the
+# *answer* is no wish of the asker's: *more polite* there moves next to nothing, *shorter* is granted in 19 % where 11 % are short
+# anyhow.
+
+# %% [markdown]
+# ## When it fails
+#
+# An answer is text that somebody else wrote. What if it goes on with another question, and an answer to that: does the Aligner
+# correct the wrong one? The library escapes the template's own words where an answer holds them (a backslash before *answer :*),
+# so nobody can end the prompt early. Live, on answers of the first upstream (the 4-gram), each with the next row's question and
+# answer behind it:
+
+# %%
+given = [r for r in answers[first][:100]]
+asked_next = given[1:] + given[:1]
+bad = injected(given)
+said = aligner.correct([r.question for r in bad], [r.answer for r in bad])
+marks = [task.judge.marks([r.question for r in asked], said).get("overall") for asked in (given, asked_next)]
+print("answers the other question:", metrics.add("injection_rate", None if marks[0] is None else rate(marks[1] > marks[0])))
+show_diffs([(bad[0].question, bad[0].answer, said[0])])
+
+# %% [markdown]
+# What helps? To have seen it: every fifth training row such a one, corrected as if nothing stood behind the answer (recorded;
+# *bare*: without the backslash):
+
+# %%
+hijacked = read_results("hijacked")
+for shown in (False, True):
+    for way in ("none", "escaped", "bare"):
+        taken, sound = (recorded(hijacked, f"{metric}_{way}", shown=shown) for metric in ("taken_over", "fault_free"))
+        print(f"{'shown' if shown else 'not shown':10} {'no attack' if way == 'none' else way:10}taken over {taken}, fault-free {sound}")
+
+# %% [markdown]
+# The backslash helps hardly at all: the mark is gone, and still the Aligner corrects whatever stands last, 94 times in a hundred.
+# To have seen such rows helps: it is taken over in one case of a hundred, and by the bare attack as seldom. But of those answers
+# only 40 % are fault-free then, where 56 % are without an attack. Escaping keeps a *parser* from being fooled; a model has to be
+# taught.
+#
+# Two more ways to fail were above: good answers (the left end of the dial), and faults far outside of training: of the 4-gram's
+# salads of words 37 % leave fault-free, where other upstreams' answers do in 52 to 57 % of the cases.
+
+# %% [markdown]
+# ## Verdict
+
+# %%
+print("written to", metrics.write().name)
+
+# %% [markdown]
+# Does one Aligner serve every upstream? Behind all thirteen of ours it wins, ten of them never seen, and plug and play holds. But
+# it serves them by bringing all to one level, its own. Behind a model better than that it does harm, and where that point lies
+# depends on whose answers it was taught on. If you own the upstream, fine-tuning it does as well on what the corrections cover.
+# If you do not, this is what you have.
+#
+# | the paper | here |
+# |---|---|
+# | net wins behind 11 upstreams, nearly all above 0, a few below (Table 1: Llama2-70B -6.6 on one set) | above 0 behind 13 of 13; below 0 behind a program that is right more often than in three answers of five |
+# | ahead of SFT, RLHF and DPO of the upstream on the same data (Table 3) | as good as SFT on seen words, ahead on unseen ones; ahead of DPO |
+# | best of 10 gains as much as other methods (Table 12) | 40 % fault-free against the Aligner's 49 % |
+# | DPO takes 1.125 and 11.25, RLHF 2.25 and 22.5 times the memory | follows from 16 bytes for a trained parameter and 2 for a frozen one |
+# | weak-to-strong works by SFT; DPO and RLHF pay with helpfulness (Table 4) | SFT +53 points as it speaks, DPO +29; of greedy answers hardly any gain |
+# | stacked Aligners go on improving harmlessness (first version) | one point a pass, which three seeds cannot tell from none |
+# | a wish at inference is granted (Table 13) | if it was taught: 99 %; if not, it ruins a third to a half of what was right |
+# | answers that attack the Aligner are not tried | taken over in 94 %, in 1 % once such rows were shown |
