@@ -22,6 +22,7 @@ from alignlib.data import read_qac, write_rows
 from alignlib.profiles import data_folder, profile
 from alignlib.stats import prediction_interval
 from alignlib.tinytown import sets
+from alignlib.tinytown.recorded import asked
 
 from .conftest import REAL, needs_real
 
@@ -226,6 +227,7 @@ def test_a_recorded_cell_run_again_lies_in_its_prediction_interval(name: str, mo
         def train(cls, *given: object, progress: bool, **settings: object) -> Aligner:
             return Aligner.cached(*given, **settings)
 
+    asked()  # the upstreams' questions, kept before the sets are cut down
     every = sets.test_sets
     monkeypatch.setattr(sets, "test_sets", lambda n, split="test": {"seen": every(n, split)["seen"]})
     monkeypatch.setattr("alignlib.course.experiments.aligner.Aligner", Cached)

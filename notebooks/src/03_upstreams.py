@@ -172,7 +172,8 @@ bars(axes[1], {when: {label(name): after[name].fault_free(when) for name in rank
 for ax in axes:
     ax.tick_params(axis="x", rotation=60)
 axes[1].get_legend().remove()
-axes[1].text(0.2, 63, "light: before, dark: after", fontsize=9)
+axes[1].set_ylim(0, 80)
+axes[1].text(0.2, 74, "light: before, dark: after", fontsize=9)
 metrics.save_figure(figure, "upstreams")
 figure
 
