@@ -34,10 +34,12 @@ def new_figure(title: str, width: float = 7, height: float = 3.4, columns: int =
 
 def say_no_judge(ax: Axes) -> None:
     ax.set_axis_off()
-    ax.text(0.5, 0.5, NOTHING, ha="center", va="center", fontsize=12, color=MUTED)
+    ax.text(0.5, 0.5, NOTHING, transform=ax.transAxes, ha="center", va="center", fontsize=12, color=MUTED)
 
 
-def bars(ax: Axes, groups: Mapping[str, Mapping[str, Estimate | None]], label: str, percent: bool = True, first: int = 0) -> None:
+def bars(
+    ax: Axes, groups: Mapping[str, Mapping[str, Estimate | None]], label: str, percent: bool = True, first: int = 0, legend: bool = True
+) -> None:
     """Grouped bars with 95 % intervals: groups[bar's name][position on the x axis]. Says so if no judge could tell.
 
     `first` is the first group's place in the row of colours, so that neighbouring panels can share theirs.
@@ -56,11 +58,13 @@ def bars(ax: Axes, groups: Mapping[str, Mapping[str, Estimate | None]], label: s
                edgecolor="white", error_kw={"elinewidth": 1.2, "capsize": 3, "ecolor": "black"})  # fmt: skip
     ax.set_xticks(range(len(places)), places)
     ax.set_ylabel(label)
-    if len(groups) > 1:
+    if legend and len(groups) > 1:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False, fontsize=9)
 
 
-def curves(ax: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float | Estimate]]], x: str, y: str, scale: float = 1.0) -> None:
+def curves(
+    ax: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float | Estimate]]], x: str, y: str, scale: float = 1.0, legend: bool = True
+) -> None:
     """Lines: series[name] = (xs, ys), ys times `scale`; estimates get their intervals."""
     styles = [(DARK, "-"), (ACCENT, "--"), (MUTED, ":"), (LIGHT, "-.")]
     for (name, (xs, ys)), (color, line) in zip(series.items(), styles, strict=False):
@@ -71,7 +75,7 @@ def curves(ax: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float 
         else:
             ax.plot(xs, scale * np.asarray(ys, dtype=float), **look)
     ax.set(xlabel=x, ylabel=y)
-    if len(series) > 1:
+    if legend and len(series) > 1:
         ax.legend(frameon=False)
 
 

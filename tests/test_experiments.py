@@ -88,7 +88,7 @@ def test_of_two_answers_the_judge_prefers_the_better_and_ties_are_no_pair(rows: 
 
 
 def test_coin_flips_turn_about_half_of_the_pairs_round(rows: list[QAC]) -> None:
-    straight, flipped = uses._preferred(rows), uses._preferred(rows, random.Random(0))
+    straight, flipped = pairs_of(rows), pairs_of(rows, random.Random(0))
     turned = [a != b for a, b in zip(straight, flipped, strict=True)]
     assert 0.25 < sum(turned) / len(turned) < 0.75
     assert [{p.chosen, p.rejected} for p in straight] == [{p.chosen, p.rejected} for p in flipped]

@@ -35,7 +35,7 @@ WANTED = {
            "answering_vs_correcting", "best_warmup_share", "forget_copy"},
     "03": {"net_win/mixed", "net_win/rude", "net_win/4-gram", "net_win/large", "harm_below_fault_rate", "injection_rate", "w2s_sft", "w2s_dpo",
            *(f"baseline/{arm}" for arm in ("untouched", "aligner", "sft", "sft, twice the size", "dpo", "best of 10")),
-           *(f"stack/{i}" for i in (1, 2, 3))},
+           *(f"{what}/{i}" for what in ("round", "stack") for i in (1, 2, 3))},
     "04": {"steer_slope", "steer_slope_random_max", "steer_r2", "edit_precision", "probe_auc", "probe_auc_shuffled", "copy_head_ablation"},
 }  # fmt: skip
 
@@ -72,19 +72,31 @@ def test_the_lesson_runs_cold_by_one_command_and_keeps_the_metrics_contract(numb
 
 
 @pytest.mark.parametrize("number", LESSONS)
-def test_the_solutions_turn_every_check_green_and_say_the_same_from_the_cache(number: str, out: Path, tmp_path: Path) -> None:
-    if not (out / number).exists():
-        pytest.skip("runs after the student edition, on the models that it left in the cache")
-    done = run("run", number, "--solutions", "--out", str(tmp_path))
+def test_every_solution_passes_its_check(number: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """In a namespace that holds the lesson's imports and nothing else, so that no solution leans on what a cell before it left."""
+    monkeypatch.chdir(tmp_path)
+    cells = [c for c in read_source(number, "solutions").cells if c.cell_type == "code"]
+    head = "".join(line + "\n" for c in cells for line in c.source.splitlines() if re.match(r"(from|import) ", line))
+    namespace: dict = {}
+    exec(head, namespace)
+    capsys.readouterr()
+    for cell in cells:
+        if {"solution", "check"} & {*cell.metadata.get("tags", [])}:
+            exec(cell.source, namespace)
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) >= 3 and all(line.endswith(": ok") for line in told), told
+
+
+def test_the_edition_with_solutions_says_the_same_and_trains_nothing_anew(out: Path, tmp_path: Path) -> None:
+    if not (out / "02").exists():
+        pytest.skip("runs after the student edition of lesson 02, on the models that it left in the cache")
+    done = run("run", "02", "--solutions", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr[-2000:]
-    notebook = nbformat.read(next((tmp_path / number).glob("*.ipynb")), 4)
-    told = ["".join(o.get("text", "") for o in c.outputs) for c in notebook.cells if "check" in c.metadata.get("tags", [])]
-    assert len(told) >= 3 and all(t.endswith(": ok\n") for t in told), told
+    notebook = nbformat.read(next((tmp_path / "02").glob("*.ipynb")), 4)
     assert not any(o.get("name") == "stderr" for c in notebook.cells for o in c.get("outputs", [])), "progress bars on paper"
-    first, again = (metrics_of(folder, number) for folder in (out, tmp_path))
+    first, again = (metrics_of(folder, "02") for folder in (out, tmp_path))
     assert again["metrics"] == first["metrics"]
-    if number == "02":
-        assert not again["cold"] and again["wall_s"] < first["wall_s"]
+    assert not again["cold"] and again["wall_s"] < first["wall_s"]
 
 
 def test_lesson_02_shows_what_it_claims(out: Path) -> None:
@@ -285,6 +297,8 @@ def test_the_readme_says_what_the_records_say() -> None:
             *(recorded(read_results("rivals"), "fault_free_greedy_seen", arm=arm) for arm in ("aligner", "sft")),
             recorded_difference(read_results("rivals"), "fault_free_sampled_unseen", {"arm": "aligner"}, {"arm": "sft"}),
             recorded(read_results("rivals"), "fault_free_best_of_10_seen", arm="best of n"),
+            *(recorded(read_results("rivals"), "fault_free_sampled_seen", arm=arm) for arm in ("aligner", "dpo")),
+            recorded(read_results("rounds"), "net_win_sampled_round_3", "points", answers="fresh"),
             *(recorded(read_results("weak_to_strong"), "net_win_sampled_seen", "points", arm=arm) for arm in ("sft", "sft, own answers")),
             *(recorded(read_results("hijacked"), "taken_over_escaped", shown=shown) for shown in (False, True)),
             *(recorded(read_results("looking"), metric, "AUC") for metric in ("surprise", "probe_read")),

@@ -80,8 +80,7 @@ read = "million tokens of pretraining"
 curves(axes[0], {"copying": line("copying"), "induction head": line("induction")}, read, "the base model, %", 100)
 for ax, metric, label in ((axes[1], "fault_free", "answers without a fault, %"), (axes[2], "kept", "good answers kept, %")):
     curves(ax, {"unseen, warm-up": line(f"{metric}_unseen"), "unseen, no warm-up": line(f"{metric}_unseen", 0.0),
-                "seen, warm-up": line(f"{metric}_seen")}, read, label, 100)
-axes[2].get_legend().remove()  # the same lines as beside it
+                "seen, warm-up": line(f"{metric}_seen")}, read, label, 100, legend=ax is axes[1])
 axes[1].axhline(100 * recorded(born, "before_seen", step=steps[0], share=0.2).value, color="black", linewidth=0.8)
 axes[1].text(tokens[-1], 14, "before correction", ha="right", fontsize=9)
 for ax in axes:
@@ -403,11 +402,9 @@ wins = lambda test, n: [recorded(record, f"net_win_overall_{test}", "points", sh
 figure, axes = new_figure("With few corrections or many, a warm-up pays in the other language at most", width=10.5, height=3.6, columns=3)
 for ax, test in zip(axes, ("seen", "unseen", "language")):
     curves(ax, {f"{n:,} corrections": (np.arange(len(SHARES)) + shift, wins(test, n)) for n, shift in ((N, 0.0), (4000, 0.1), (400, -0.1))},
-           f"{test}: steps spent on identity rows, %", "")
+           f"{test}: steps spent on identity rows, %", "", legend=ax is axes[0])
     ax.set(ylim=(25, 75), xticks=range(len(SHARES)), xticklabels=[f"{100 * s:.0f}" for s in SHARES])
 axes[0].set_ylabel("net win overall, points")
-for ax in axes[1:]:
-    ax.get_legend().remove()
 metrics.save_figure(figure, "warmup")
 figure
 

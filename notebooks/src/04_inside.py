@@ -117,7 +117,8 @@ def contrast_by_hand(question: list[int], answer: list[int], correction: list[in
 contrast_by_hand = check.contrast_by_hand(contrast_by_hand)
 
 # %% [markdown]
-# The library's `contrast` does the same with the tokens of a row. By hand and by library they agree:
+# The library's `contrast` does the same with the tokens of a row. By hand and by library they agree (a tokenizer that merges
+# letters across the seams, as most do, may cut one word otherwise):
 
 # %%
 found = {split: contrasts(aligner, given) for split, given in rows.items()}
@@ -381,7 +382,7 @@ second = Guess("without the copier, the Aligner would leave more answers without
 
 # %%
 known = [p for p in found["test"] if p.source is not None]
-asked = sorted(sorted(np.ndindex(share.shape), key=lambda h: -max(share[h] for share in shares.values()))[:8])
+asked = sorted({*top.values(), *sorted(np.ndindex(share.shape), key=lambda h: -max(share[h] for share in shares.values()))[:8]})
 says = {"all heads": next_word(aligner, known)}
 for layer, head in asked:
     with without_heads(model, [(layer, head)]):
@@ -592,11 +593,9 @@ tokens = [s * Recipe().batch * Recipe().context / 1e6 for s in steps]
 WHO = {"base model": ("base", 0.2), "warm-up alone": ("warm-up", 0.2), "Aligner, warm-up": ("aligner", 0.2), "Aligner, no warm-up": ("aligner", 0.0)}
 figure, axes = new_figure("A warm-up alone makes a pure copier; corrections wake the reader, with a warm-up or without", width=10.5, height=3.6, columns=3)
 for ax, metric, label in zip(axes, ("copier_share", "reader_share", "says_right"), ("copier's attention to the answer, %", "reader's attention to the board, %", "right word said, %")):
-    curves(ax, {name: (tokens, [recorded(inside, f"{metric}_{who}", step=s, share=share) for s in steps]) for name, (who, share) in WHO.items()}, "million tokens of pretraining", label, 100)
+    curves(ax, {name: (tokens, [recorded(inside, f"{metric}_{who}", step=s, share=share) for s in steps]) for name, (who, share) in WHO.items()}, "million tokens of pretraining", label, 100, legend=ax is axes[0])
     ax.set(xscale="log", ylim=(-3, 103), xticks=tokens, xticklabels=[f"{t:.1f}" for t in tokens])
     ax.minorticks_off()
-for ax in axes[1:]:
-    ax.get_legend().remove()
 metrics.save_figure(figure, "inside")
 figure
 

@@ -10,7 +10,7 @@ from .baselines import TRIALS, rivals, tuning
 from .gates import forgetting, headroom, steer
 from .inside import INSIDE, looking, two_heads
 from .upstreams import data, dial, every_upstream, hijacked, instructed
-from .uses import stacking, weak_to_strong
+from .uses import rounds, stacking, weak_to_strong
 
 N = TINY.corrections
 EXPERIMENTS = {
@@ -51,12 +51,14 @@ EXPERIMENTS = {
     "tuning": Sweep("Which learning rate for each method?", [{"arm": a, "rate": r} for a, rates in TRIALS.items() for r in rates], tuning, 1.5, (0,)),
     "rivals": Sweep(
         "What else could be made of the same corrections?",
-        [{"arm": a} for a in ("untouched", *TRIALS)] + [{"arm": "comparisons", "n": n} for n in (N, 3 * N)], rivals, 1.7,
+        [{"arm": a} for a in ("untouched", *TRIALS) if a != "dpo, twice the size"] + [{"arm": "comparisons", "n": n} for n in (N, 3 * N)],
+        rivals, 1.7,
     ),
     "weak_to_strong": Sweep(
         "Can a small Aligner teach a larger model?",
         [{"arm": a} for a in ("aligner beside it", "sft", "sft, own answers", "sft, annotator", "dpo", "dpo, coin flips")], weak_to_strong, 2.0,
     ),
+    "rounds": Sweep("Does it help to correct anew in each round?", [{"answers": a} for a in ("fresh", "stale")], rounds, 2.0),
     "stacking": Sweep("What does a second pass add, and a third?", [{}], stacking, 3.0),
     "hijacked": Sweep("Can an answer take an Aligner over?", [{"shown": s} for s in (False, True)], hijacked, 1.0),
     "instructed": Sweep("Can an Aligner be told what to aim at?", [{"told": t} for t in (True, False)], instructed, 1.0),

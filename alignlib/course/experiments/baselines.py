@@ -6,8 +6,10 @@ and nothing else. Each is tested twice: with answers drawn from the model as it 
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,14 +25,14 @@ from ...tokens import example
 from ...train import SFTSettings, dpo, reward_model, sft
 from ..upstreams import made
 from .aligner import JUDGE, STEPS, TINY
-from .upstreams import mean_words
+from .upstreams import mean_words, taught
 
 CLEARLY = 0.05  # a lead on validation that is more than the 400 prompts' chance
 TRIALS = {  # learning rates, as many for each; the middle one is in BEST unless another is clearly better on validation
     "aligner": (3e-4, 7e-4, 2e-3), "sft": (1e-3, 3e-3, 6e-3), "sft, twice the size": (3e-4, 1e-3, 3e-3),
-    "dpo": (3e-6, 1e-5, 3e-5), "best of n": (3e-4, 1e-3, 3e-3),
+    "dpo": (1e-5, 3e-5, 1e-4), "dpo, twice the size": (3e-6, 1e-5, 3e-5), "best of n": (3e-4, 1e-3, 3e-3),
 }  # fmt: skip
-BEST = {"aligner": 7e-4, "sft": 3e-3, "sft, twice the size": 1e-3, "dpo": 1e-5, "best of n": 1e-3}
+BEST = {"aligner": 7e-4, "sft": 3e-3, "sft, twice the size": 1e-3, "dpo": 3e-5, "dpo, twice the size": 1e-5, "best of n": 1e-3}
 HOW = {"sampled": 1.0, "greedy": 0.0}  # temperature
 PARTS = ("seen", "unseen")
 
@@ -64,13 +66,22 @@ def corrected(seed: int) -> list[QAC]:
     return [QAC(q, a, annotate(q, a)) for q, a in zip(questions, said, strict=True)]
 
 
+@lru_cache(maxsize=1)
+def labelled(seed: int) -> list[QAC]:
+    """The large upstream's answers to the training questions, and what the small Aligner makes of them."""
+    questions = training_questions()
+    said = own_answers(made("large"), questions, "sampled", 100 + seed)
+    return [QAC(*row) for row in zip(questions, said, taught(3, seed).correct(questions, said), strict=True)]
+
+
 def settings(rate: float, seed: int, batch_size: int = 32) -> SFTSettings:
     return SFTSettings(steps=STEPS, learning_rate=rate, seed=seed, batch_size=batch_size)
 
 
-def pairs_of(rows: Sequence[QAC]) -> list[Preference]:
-    """Correction over answer, wherever the two differ."""
-    return [Preference(f"{r.question} answer :", r.correction, r.answer) for r in rows if r.answer != r.correction]
+def pairs_of(rows: Sequence[QAC], coin: random.Random | None = None) -> list[Preference]:
+    """Correction over answer, wherever the two differ; with a coin, either over the other."""
+    pairs = [Preference(f"{r.question} answer :", r.correction, r.answer) for r in rows if r.answer != r.correction]
+    return [replace(p, chosen=p.rejected, rejected=p.chosen) if coin and coin.random() < 0.5 else p for p in pairs]
 
 
 def compared(n: int, seed: int) -> list[Preference]:
@@ -101,9 +112,9 @@ def with_sft(upstream: str) -> Callable[[list[QAC], float, int], Answers]:
     return train
 
 
-def with_dpo(pairs: list[Preference], rate: float, seed: int) -> Answers:
+def with_dpo(pairs: list[Preference], rate: float, seed: int, upstream: str = "mixed") -> Answers:
     """Half as many pairs a step as others have rows: each is two texts."""
-    model, tokenizer = load_model(made("mixed"))
+    model, tokenizer = load_model(made(upstream))
     dpo(model, tokenizer, pairs, settings(rate, seed, batch_size=16))
     return answering(model, tokenizer)
 
@@ -111,6 +122,7 @@ def with_dpo(pairs: list[Preference], rate: float, seed: int) -> Answers:
 METHODS: dict[str, Callable[[list[QAC], float, int], Answers]] = {
     "aligner": with_aligner, "sft": with_sft("mixed"), "sft, twice the size": with_sft("large"),
     "dpo": lambda rows, rate, seed: with_dpo(pairs_of(rows), rate, seed),
+    "dpo, twice the size": lambda rows, rate, seed: with_dpo(pairs_of(labelled(seed)), rate, seed, "large"),
 }  # fmt: skip
 
 
@@ -122,12 +134,13 @@ def trained_reward(rows: list[QAC], rate: float, seed: int) -> Callable[[Sequenc
 
 
 def tuning(params: dict, seed: int) -> dict[str, float]:
-    """One learning rate of one method, on validation: fault-free greedy answers; of a reward model, the pairs it puts in order."""
+    """One learning rate of one method, on validation: the share of fault-free answers; of a reward model, the pairs it puts in order."""
     rows, arm = corrected(seed), params["arm"]
     questions = tuple(r.question for r in sets.corrections(TINY.tests, "validation", seed=500))
     if arm != "best of n":
-        said = METHODS[arm](rows, params["rate"], seed)(questions, "greedy", seed)
-        return {"fault_free": float(JUDGE.marks(questions, said)["fault_free"].mean())}
+        answers = METHODS[arm](rows, params["rate"], seed)
+        shares = {how: float(JUDGE.marks(questions, answers(questions, how, seed))["fault_free"].mean()) for how in HOW}
+        return {f"fault_free_{how}": share for how, share in shares.items()} | {"fault_free": sum(shares.values()) / len(shares)}
     reward = trained_reward(rows, params["rate"], seed)
     given = own_answers(made("mixed"), questions, "sampled", seed)
     differ = [(q, a, c) for q, a in zip(questions, given) if (c := annotate(q, a)) != a]

@@ -4,55 +4,81 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from functools import lru_cache
 
 from ...aligner import Aligner
-from ...data import QAC, Preference
+from ...data import QAC
 from ...models import load_model
 from ...report import Comparison
 from ...tinytown import recorded
 from ...tinytown.annotator import annotate
-from ...tokens import example
-from ...train import dpo, sft
+from ...train import dpo
 from ..upstreams import made
-from .aligner import JUDGE, lesson
-from .baselines import BEST, HOW, PARTS, answering, own_answers, scored, settings, training_questions
+from .aligner import JUDGE, STEPS, correct, lesson
+from .baselines import (
+    BEST,
+    HOW,
+    PARTS,
+    Answers,
+    answering,
+    labelled,
+    own_answers,
+    pairs_of,
+    scored,
+    settings,
+    training_questions,
+    with_dpo,
+    with_sft,
+)  # fmt: skip
 from .upstreams import taught
-
-
-@lru_cache(maxsize=1)
-def _labelled(seed: int) -> list[QAC]:
-    """The large upstream's answers to the training questions, and what the small Aligner makes of them."""
-    questions = training_questions()
-    said = own_answers(made("large"), questions, "sampled", 100 + seed)
-    return [QAC(*row) for row in zip(questions, said, taught(3, seed).correct(questions, said), strict=True)]
 
 
 def weak_to_strong(params: dict, seed: int) -> dict[str, float]:
     """A model of twice the Aligner's size learns from the Aligner's corrections of its own answers, or from a control's."""
-    rows, arm = _labelled(seed), params["arm"]
-    model, tokenizer = load_model(made("large"))
-    answers = answering(model, tokenizer)
-    if arm.startswith("sft"):
-        labels = {"sft": lambda r: r.correction, "sft, own answers": lambda r: r.answer, "sft, annotator": lambda r: annotate(r.question, r.answer)}
-        sft(model, tokenizer, [example(tokenizer, f"{r.question} answer :", labels[arm](r)) for r in rows],
-            settings(BEST["sft, twice the size"], seed))  # fmt: skip
-    elif arm.startswith("dpo"):
-        dpo(model, tokenizer, _preferred(rows, random.Random(seed) if arm == "dpo, coin flips" else None), settings(BEST["dpo"], seed, 16))
-    metrics = {}
+    answers, metrics = _pupil(params["arm"], seed), {}
     for part in PARTS:
         for how in HOW:
             questions = tuple(recorded.asked()[part])
             before = own_answers(made("large"), questions, how, seed)
-            said = taught(3, seed).correct(questions, before) if arm == "aligner beside it" else answers(questions, how, seed)
-            metrics |= scored(f"{how}_{part}", questions, said, before)
+            metrics |= scored(f"{how}_{part}", questions, answers(questions, how, seed), before)
     return metrics
 
 
-def _preferred(rows: list[QAC], coin: random.Random | None = None) -> list[Preference]:
-    """Correction over answer where they differ; with a coin, either over the other."""
-    pairs = [Preference(f"{r.question} answer :", r.correction, r.answer) for r in rows if r.correction != r.answer]
-    return [replace(p, chosen=p.rejected, rejected=p.chosen) if coin and coin.random() < 0.5 else p for p in pairs]
+def _pupil(arm: str, seed: int) -> Answers:
+    if arm == "aligner beside it":
+        aligner = taught(3, seed)
+        return lambda questions, how, seed: aligner.correct(questions, own_answers(made("large"), tuple(questions), how, seed))
+    rows = labelled(seed)
+    if arm.startswith("dpo"):
+        coin = random.Random(seed) if arm == "dpo, coin flips" else None
+        return with_dpo(pairs_of(rows, coin), BEST["dpo, twice the size"], seed, "large")
+    texts = {"sft": lambda r: r.correction, "sft, own answers": lambda r: r.answer, "sft, annotator": lambda r: annotate(r.question, r.answer)}
+    return with_sft("large")([replace(r, correction=texts[arm](r)) for r in rows], BEST["sft, twice the size"], seed)
+
+
+ROUNDS = 3
+
+
+def rounds(params: dict, seed: int) -> dict[str, float]:
+    """DPO on the Aligner's corrections in three rounds of 500 questions: of answers drawn anew from the model, or of its first ones.
+
+    `drift_…` tells what the Aligner still does to the model's answers after each round.
+    """
+    aligner, (model, tokenizer) = taught(3, seed), load_model(made("mixed"))
+    answers, tests, metrics = answering(model, tokenizer), recorded.answered("mixed"), {}
+    questions, stale = training_questions(), own_answers(made("mixed"), training_questions(), "sampled", 100 + seed)
+    asked = tuple(r.question for r in tests)
+    for i in range(ROUNDS):
+        part = slice(i * len(questions) // ROUNDS, (i + 1) * len(questions) // ROUNDS)
+        said = answers(questions[part], "sampled", 100 + seed) if params["answers"] == "fresh" else stale[part]
+        rows = [QAC(*row) for row in zip(questions[part], said, aligner.correct(questions[part], said), strict=True)]
+        dpo(model, tokenizer, pairs_of(rows), replace(settings(BEST["dpo"], seed, 16), steps=STEPS // ROUNDS))
+        now = {how: answers(asked, how, seed) for how in HOW}
+        for how, texts in now.items():
+            metrics |= scored(f"{how}_round_{i + 1}", asked, texts, own_answers(made("mixed"), asked, how, seed))
+        c = correct(aligner, [replace(r, answer=a) for r, a in zip(tests, now["sampled"], strict=True)])
+        drift = {"net_win": c.net_win("overall"), "made_worse": c.made_worse(), "edit_ratio": c.edit_ratio()}
+        metrics |= {f"drift_{name}_round_{i + 1}": e.value for name, e in drift.items()}
+    return metrics
 
 
 def stacking(params: dict, seed: int) -> dict[str, float]:
