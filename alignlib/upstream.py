@@ -65,6 +65,7 @@ class Local:
         if tokenizer.chat_template:
             turns = [[{"role": "user", "content": q}] for q in questions]
             prompts = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            prompts = [p.removeprefix(tokenizer.bos_token or "") for p in prompts]  # which `generate` puts there again
         else:
             prompts = [self.prompt.format(question=q) for q in questions]
         settings = dict(max_new_tokens=self.max_new_tokens, temperature=self.temperature, seed=seed, progress=self.progress)
@@ -101,10 +102,10 @@ class Recorded:
 class Server:
     """A model behind OpenAI's protocol, asked through the `openai` client; every answer is kept on disk and not asked for again.
 
-    A server on this machine needs no key. What fails in passing (time-outs, cut connections, 408, 409, 429 and 5xx) the client tries
-    again; an answer that is lost on its way back is paid twice, which nobody can help. Answers are kept as they come in,
-    also if the rest is stopped or fails. `told` counts those that came back empty, or unfinished, and why. Raises UpstreamError if
-    questions stay without an answer.
+    A server on this machine needs no key, and is not sent OpenAI's. What fails in passing (time-outs, cut connections, 408, 409,
+    429 and 5xx) the client tries again, `retries` times: an answer that is lost on its way back, or that takes longer than
+    `timeout`, may be paid each time. Answers are kept as they come in, also if the rest is stopped or fails. `told` counts those
+    that came back empty, over-long or unfinished. Raises UpstreamError if questions stay without an answer.
     """
 
     model: str
@@ -150,24 +151,28 @@ class Server:
         from openai import DefaultHttpxClient, OpenAI
 
         here = self._host in ("localhost", "127.0.0.1", "::1")
-        key = os.environ.get(self.key_variable, "").strip() or ("none" if here else "")
-        if not key.isascii() or not key:
+        key = "" if here and self.key_variable == "OPENAI_API_KEY" else os.environ.get(self.key_variable, "").strip()
+        if not key and not here:
             raise UpstreamError(f"no API key: set the environment variable {self.key_variable} to it before you start")
+        if not key.isascii():
+            raise UpstreamError(f"the API key in {self.key_variable} holds letters that no key has; copy it again")
         direct = {"http_client": DefaultHttpxClient(trust_env=False)} if here else {}  # a proxy knows no loopback
-        return OpenAI(api_key=key, base_url=self._url, timeout=self.timeout, max_retries=self.retries, **direct)
+        return OpenAI(api_key=key or "none", base_url=self._url, timeout=self.timeout, max_retries=self.retries, **direct)
 
     def _ask_all(self, questions: Sequence[str], places: dict[str, Path], seed: int) -> None:
         next(iter(places.values())).parent.mkdir(parents=True, exist_ok=True)
         failed: dict[str, str] = {}
+        in_a_row = 0  # failures that do not depend on the question
         with self._client() as client, ThreadPoolExecutor(self.concurrency) as pool:
             create = client.chat.completions.create
             try:
                 running = {pool.submit(self._ask, create, q, places[q], seed): q for q in questions}
                 for n, done in enumerate(tqdm(as_completed(running), total=len(running), desc=self.model, disable=not self.progress), 1):
                     self.calls += 1
-                    if why := done.result():
-                        failed[running[done]] = why
-                    if len(failed) == n >= self.concurrency:  # none was answered: nor will the others be
+                    if failure := done.result():
+                        failed[running[done]] = failure.why
+                    in_a_row = in_a_row + 1 if failure and failure.everybodys else 0
+                    if in_a_row == self.concurrency:  # nor will the others be answered
                         client.close()
                         break
             finally:
@@ -177,8 +182,8 @@ class Server:
             raise UpstreamError(f"{self.model} at {self._host}: {why}, at the question {question[-60:]!r}; {len(failed)} of the {n} asked "
                                 "have no answer. Run it again: those that have one are kept")  # fmt: skip
 
-    def _ask(self, create: Callable, question: str, place: Path, seed: int) -> str | None:
-        """Ask, and keep the answer; or say why there is none. Raises UpstreamError where every question would fail alike."""
+    def _ask(self, create: Callable, question: str, place: Path, seed: int) -> _Failure | None:
+        """Ask, and keep the answer; or say why there is none. Raises UpstreamError where nothing but a change by the user helps."""
         import openai
 
         turns = [{"role": "system", "content": self.system}] if self.system else []
@@ -194,14 +199,16 @@ class Server:
         except openai.NotFoundError:
             raise UpstreamError(f"{self.model} at {self._host}: not found; check the model's name, and the end of base_url (often /v1)") from None
         except openai.APITimeoutError:
-            return f"silent for {self.timeout:g} s (raise `timeout`?)"
+            return _Failure(f"silent for {self.timeout:g} s (raise `timeout`?)")
         except openai.APIConnectionError:
-            return "no connection (is it running, and is base_url right?)"
+            return _Failure("no connection (is it running, and is base_url right?)")
         except openai.APIStatusError as error:
-            return f"refused with status {error.status_code}{self._reason(error)}"
+            everybodys = error.status_code in (403, 408, 409, 429) or error.status_code >= 500
+            return _Failure(f"refused with status {error.status_code}{self._reason(error)}", everybodys)
         except (AttributeError, TypeError, ValueError):
-            return "the reply is no chat completion (check base_url; it often ends with /v1)"
-        told = "" if said and why == "stop" else f"unfinished: {why}" if said else "empty"
+            return _Failure("the reply is no chat completion (check base_url; it often ends with /v1)")
+        over = len(said.split()) > self.max_tokens  # a word is a token at least
+        told = "empty" if not said else f"unfinished: {why}" if why != "stop" else "over-long" if over else ""
         _keep(place, {"question": question, "answer": said, "told": told})
         return None
 
@@ -210,6 +217,14 @@ class Server:
         said = error.body.get("message") if isinstance(error.body, dict) else None
         key = os.environ.get(self.key_variable, "").strip()
         return f" ({str(said).replace(key, '***') if key else said})"[:160] if said else ""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why a question has no answer; `everybodys` if another question would have fared no better."""
+
+    why: str
+    everybodys: bool = True
 
 
 def _keep(place: Path, row: dict[str, str]) -> None:

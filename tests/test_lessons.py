@@ -300,6 +300,7 @@ def test_the_readme_says_what_the_records_say() -> None:
             *(recorded(read_results("rivals"), "fault_free_sampled_seen", arm=arm) for arm in ("aligner", "dpo")),
             recorded(read_results("rounds"), "net_win_sampled_round_3", "points", answers="fresh"),
             *(recorded(read_results("weak_to_strong"), "net_win_sampled_seen", "points", arm=arm) for arm in ("sft", "sft, own answers")),
+            *(recorded(read_results("labels"), f"after_{which}") for which in ("known", "new")),
             *(recorded(read_results("hijacked"), "taken_over_escaped", shown=shown) for shown in (False, True)),
             *(recorded(read_results("looking"), metric, "AUC") for metric in ("surprise", "probe_read")),
             *(recorded(read_results("looking"), f"patched_at_{layer}") for layer in (2, 3))]  # fmt: skip

@@ -20,7 +20,7 @@ from alignlib.course.cli import main
 from alignlib.course.server import Handler, serving
 from alignlib.course.upstreams import UPSTREAMS, Maker, NGram
 from alignlib.judges import TownJudge
-from alignlib.profiles import profile
+from alignlib.profiles import data_folder, profile
 from alignlib.tinytown import recorded, sets
 from alignlib.upstream import Local, Recorded, Server, UpstreamError
 
@@ -135,6 +135,34 @@ def test_one_question_that_is_refused_leaves_the_others_answered() -> None:
         assert upstream(rest) == [f"{q} 0" for q in rest] and upstream.calls == 8
 
 
+def test_questions_that_are_refused_for_themselves_stop_no_other_wherever_they_stand() -> None:
+    class Picky(Echo):
+        def __call__(self, questions, *, seed: int = 0) -> list[str]:
+            if int(questions[0].split()[2]) < 5:
+                raise ValueError("too long")
+            return super().__call__(questions, seed=seed)
+
+    echo = Picky()
+    with serving(echo) as url, pytest.raises(UpstreamError, match="5 of the 12 asked have no answer"):
+        Server("town", url, concurrency=2, progress=False)(QUESTIONS[:12])
+    assert len(echo.asked) == 7
+
+
+def test_a_server_that_dies_midway_is_given_up_too() -> None:
+    seen = itertools.count()
+
+    class Dying(Handler):
+        def do_POST(self) -> None:
+            if next(seen) < 20:
+                return super().do_POST()
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.reply(429, {"error": {"message": "quota spent"}})
+
+    with serving(Echo(), handler=Dying) as url, pytest.raises(UpstreamError, match="quota spent.*; [4-7] of the 2\d asked"):
+        Server("town", url, retries=0, concurrency=4, progress=False)(QUESTIONS)
+    assert next(seen) < 60
+
+
 def test_a_dead_server_is_given_up_after_the_first_questions() -> None:
     asked = Counter()
 
@@ -202,6 +230,9 @@ def test_a_wrong_model_a_wrong_path_a_closed_port_and_a_slow_server_say_what_to_
 def test_a_server_elsewhere_needs_a_key_which_is_never_printed_or_kept(monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> None:
     with pytest.raises(UpstreamError, match="set the environment variable MY_KEY"):
         Server("town", "https://example.org/v1", key_variable="MY_KEY")(["a"])
+    monkeypatch.setenv("MY_KEY", "sk-ключ")
+    with pytest.raises(UpstreamError, match="the API key in MY_KEY holds letters"):
+        Server("town", "https://example.org/v1", key_variable="MY_KEY")(["a"])
     with pytest.raises(UpstreamError) as by_mistake:
         Server("town", key_variable="sk-secret")
     monkeypatch.setenv("MY_KEY", "sk-secret\n")
@@ -217,6 +248,22 @@ def test_a_server_elsewhere_needs_a_key_which_is_never_printed_or_kept(monkeypat
     kept = "".join(f.read_text() for f in empty_cache.rglob("*.json"))
     printed = "".join(line for e in (told, by_mistake) for line in traceback.format_exception(e.value, chain=True))
     assert "sk-secret is" not in printed and "sk-secret" not in f"{by_mistake.value}{told.value}{upstream}{kept}"
+
+
+def test_a_server_on_this_machine_is_not_sent_the_key_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = []
+
+    class Listening(Handler):
+        def do_POST(self) -> None:
+            sent.append(self.headers["Authorization"])
+            super().do_POST()
+
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-real")
+    monkeypatch.setenv("TOWN_KEY", "sk-town")
+    with serving(Echo(), handler=Listening) as url:
+        Server("town", url, progress=False)(["a"])
+        Server("town", url, key_variable="TOWN_KEY", progress=False)(["b"])
+    assert sent == ["Bearer none", "Bearer sk-town"]
 
 
 def test_an_address_without_http_is_refused_and_the_variable_of_the_client_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +282,7 @@ def test_an_address_without_http_is_refused_and_the_variable_of_the_client_count
 
 
 def test_empty_and_unfinished_answers_are_counted_also_when_they_come_from_the_disk() -> None:
-    for body, want in ((chat(""), "empty"), (chat(None), "empty"), (chat("long", "length"), "unfinished: length")):
+    for body, want in ((chat(""), "empty"), (chat(None), "empty"), (chat("long", "length"), "unfinished: length"), (chat("on and on " * 100), "over-long")):
         with serving(Echo(), handler=replying(body)) as url, pytest.warns() as caught:
             for _ in range(2):
                 upstream = Server("town", url, progress=False)
@@ -253,6 +300,9 @@ def test_answers_in_a_file_serve_and_a_missing_one_is_named(tmp_path: Path) -> N
     (tmp_path / "bad.jsonl").write_text(json.dumps({"question": "a", "answer": "b"}) + "\n" + json.dumps({"question": "a"}))
     with pytest.raises(UpstreamError, match="bad.jsonl, line 2: no text under"):
         Recorded.read(tmp_path / "bad.jsonl")
+    (tmp_path / "two.jsonl").write_text("\n".join(json.dumps({"question": "a", "answer": a}) for a in "bbc"))
+    with pytest.raises(UpstreamError, match="two.jsonl, line 3: a second answer"):
+        Recorded.read(tmp_path / "two.jsonl")
 
 
 def test_a_local_model_answers_the_town_and_a_chat_model_is_asked_in_its_format(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +315,9 @@ def test_a_local_model_answers_the_town_and_a_chat_model_is_asked_in_its_format(
     local._loaded[1].chat_template = "{% for m in messages %}{{ m['content'] }} says {{ m['role'] }} : {% endfor %}"
     monkeypatch.setattr("alignlib.models.generate", lambda m, t, p, **_: prompts.extend(p) or p)
     local(["hello"])
-    assert prompts == ["hello says user : "]
+    local._loaded[1].chat_template = "{{ bos_token }}" + local._loaded[1].chat_template  # as most write it; `generate` puts one there too
+    local(["hello"])
+    assert prompts == ["hello says user : "] * 2
 
 
 # --- the upstreams of lesson 03 ---------------------------------------------------------------------
@@ -285,7 +337,7 @@ def test_all_upstreams_are_recorded_and_annotated_and_few_of_them_on_training_qu
     for name in recorded.names():
         rows = recorded.answered(name)
         corrected = TownJudge().marks([r.question for r in rows], [r.correction for r in rows])
-        assert len(rows) == recorded.TESTS and corrected["fault_free"].mean() > 0.99, name
+        assert len(rows) == recorded.TESTS and corrected["fault_free"].mean() > 0.995, name
         kept = json.loads(recorded.file_of(name).read_text())
         assert ("train" in kept["answers"]) == (name in recorded.TAUGHT) and kept["about"] == UPSTREAMS[name].about
     tested = {q for part in ("seen", "unseen") for q in recorded.asked()[part]}
@@ -297,6 +349,13 @@ def test_a_record_to_other_questions_or_of_nobody_is_refused(tmp_path: Path, mon
     (tmp_path / "4-gram.json").write_text(json.dumps(other))
     monkeypatch.setattr(recorded, "file_of", lambda name: tmp_path / f"{name}.json")
     with pytest.raises(UpstreamError, match="python -m alignlib upstreams 4-gram"):
+        recorded.recorded("4-gram")
+    real = json.loads((data_folder() / "upstreams" / "4-gram.json").read_text())
+    (tmp_path / "4-gram.json").write_text(json.dumps(real | {"answers": real["answers"] | {"unseen": real["answers"]["unseen"][1:]}}))
+    with pytest.raises(UpstreamError, match="4-gram.json: 399 answers to the 400 questions of 'unseen'; run `python -m alignlib upstreams 4-gram`"):
+        recorded.recorded("4-gram")
+    (tmp_path / "4-gram.json").write_text(json.dumps(real, indent=0)[:500])
+    with pytest.raises(UpstreamError, match="4-gram.json, line .*cut off; run"):
         recorded.recorded("4-gram")
     with pytest.raises(UpstreamError, match="no recorded upstream 'rood'; there are 4-gram"):
         recorded.recorded("rood")

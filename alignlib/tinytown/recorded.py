@@ -34,12 +34,19 @@ def asked() -> dict[str, list[str]]:
 
 
 def recorded(name: str) -> Recorded:
-    """An upstream by its recorded answers. Raises UpstreamError if there are none, or if they are to the questions of another world."""
-    if not file_of(name).is_file():
+    """An upstream by its recorded answers. Raises UpstreamError if there are none, some are missing, or they are to another world's questions."""
+    place, again = file_of(name), f"run `python -m alignlib upstreams {name}`"
+    if not place.is_file():
         raise UpstreamError(f"no recorded upstream {name!r}; there are {', '.join(names()) or 'none'}")
-    about = json.loads(file_of(name).read_text(encoding="utf-8"))
+    try:
+        about = json.loads(place.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UpstreamError(f"{place}, line {error.lineno}: not JSON ({error.msg}), perhaps cut off; {again}") from error
     if about["questions"] != digest(repr(asked())):
-        raise UpstreamError(f"{file_of(name).name} answers other questions than this world asks; run `python -m alignlib upstreams {name}`")
+        raise UpstreamError(f"{place.name} answers other questions than this world asks; {again}")
+    for part, said in about["answers"].items():
+        if len(said) != len(asked()[part]):
+            raise UpstreamError(f"{place}: {len(said)} answers to the {len(asked()[part])} questions of {part!r}; {again}")
     return Recorded({q: a for part, said in about["answers"].items() for q, a in zip(asked()[part], said, strict=True)}, name)
 
 

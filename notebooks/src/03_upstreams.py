@@ -7,7 +7,8 @@
 # - put one Aligner behind thirteen upstreams, most of which it has never met: rude, careless and inventive ones, smaller and
 #   larger ones, one without attention, one that merely counts words, one behind a server;
 # - find out how faulty an upstream must be before an Aligner does it any good;
-# - set it beside what else the same corrections could have bought: fine-tuning, DPO, a reward model that picks from ten;
+# - set it beside what else the same corrections could have bought: fine-tuning on them (SFT), direct preference optimisation (DPO),
+#   a reward model that picks from ten;
 # - let it teach a model twice its size, correct its own corrections, and obey a wish;
 # - and make it fail.
 #
@@ -44,6 +45,7 @@ from alignlib.plots import bars, curves, new_figure, show_diffs
 from alignlib.report import told
 from alignlib.stats import over_seeds, rate
 from alignlib.tinytown.recorded import TAUGHT
+from alignlib.tinytown.words import digest
 from alignlib.upstream import Recorded, Server
 
 metrics = Metrics("03", PROFILE, SEED, OUT)
@@ -100,9 +102,10 @@ first = next(iter(answers))
 said = Recorded({r.question: r.answer for r in answers[first]}, first)
 some = [r.question for r in answers[first][:40]]
 with serving(said, name=first) as url:
-    remote = Server(first, url, kept_as="lesson 03", progress=False)
+    name = f"lesson 03, {digest(repr(said.answers))}"  # other answers, another name
+    remote = Server(first, url, kept_as=name, progress=False)
     by_library = remote(some + some)
-    again = Server(first, url, kept_as="lesson 03", progress=False)
+    again = Server(first, url, kept_as=name, progress=False)
     again(some)
 by_hand = ask(said, some + some, {})
 print("by hand and by library the same:", list(by_hand) == by_library, "| asked for the second time:", again.calls)
@@ -155,8 +158,8 @@ for name, rows in tqdm(answers.items(), desc="correcting"):
 show_diffs([(c.rows[2].question, c.rows[2].answer, c.after[2]) for c in list(after.values())[:8]], list(after)[:8], "upstream")
 
 # %% [markdown]
-# One question, eight upstreams: a price misread, an unsafe request told or a needless refusal, an insult, a stray fact about who
-# has the oven. The 4-gram, which never read the board, gets nearly a whole new answer; the others keep most of their words.
+# One question, eight upstreams: a price misread, an unsafe request told, an insult, a stray fact about who has the oven. The
+# 4-gram, which never read the board, gets nearly a whole new answer; the others keep most of their words.
 
 # %% [markdown]
 # ## The figure that answers the question
@@ -166,8 +169,10 @@ wins = {name: c.net_win("overall") for name, c in after.items()}
 ranked = sorted(wins, key=lambda name: -wins[name].value if wins[name] else 0.0)
 label = lambda name: f"{name} *" if name in TAUGHT else name
 figure, axes = new_figure("One Aligner does good behind every upstream, and lifts nearly all to the same level (* taught)", width=11, height=4.2, columns=2)
-bars(axes[0], {"net win": {label(name): wins[name] for name in ranked}}, "net win overall, points", percent=False)
+bars(axes[0], {"net win": {label(name): wins[name] for name in ranked}}, "net win overall, points", percent=False, first=3)
 axes[0].plot(range(len(ranked)), [after[name].ceiling("overall") for name in ranked], "_", color="black", markersize=16)
+axes[0].set_ylim(0, 112)
+axes[0].text(0.02, 0.94, "dash: a perfect corrector's", transform=axes[0].transAxes, fontsize=9)
 bars(axes[1], {when: {label(name): after[name].fault_free(when) for name in ranked} for when in ("before", "after")}, "answers without any fault, %", legend=False)
 for ax in axes:
     ax.tick_params(axis="x", rotation=60)
@@ -194,8 +199,9 @@ print(guess.reveal(rate(served) if served else None, 0.9, metrics))
 # %% [markdown]
 # Behind each of the thirteen the corrections win, and they win on the mark where that upstream is worst: the rude one's on
 # *harmless*, the inventive one's on *honest*, the wordy one's on *helpful*, and 6 words shorter. Net wins go from 45 points to
-# 91, in the order of what there was to win (the dashes). The right panel says it more plainly: wherever they start, between 7 and
-# 24 % fault-free, they end between 51 and 59 %. Only the 4-gram stays below, at 37 %.
+# 91, roughly in the order of what there was to win (the dashes), of which they reach between 60 and 91 %. The right panel says it
+# more plainly: wherever they start, between 7 and 24 % fault-free in these 200 answers each, they end between 51 and 59 %. Only
+# the 4-gram, which starts at 0, stays below, at 37 %.
 
 # %% [markdown]
 # One training is one training. Over three, and on all 400 answers of each upstream (*recorded*: run beforehand, and read from a
@@ -225,10 +231,11 @@ for k, less in ((3, 0), (3, 1)):
     print(f"net win, {k} upstreams less {less or 'the program'}: {over_seeds(np.subtract(over(k), over(less)), 'points')}")
 
 # %% [markdown]
-# All thirteen, and over three trainings the intervals are far from zero. Three upstreams to learn from are 3 points better than
-# one, and 6.5 better than the program: real models err in their own ways. But look at the last column. Taught on the program,
-# whose answers are spoilt good ones, it returns 94 good answers of a hundred word for word; taught on models, which get four of
-# five answers wrong, only 80 to 82.
+# All thirteen, and over three trainings the intervals are far from zero. (The trainings differ in their order and their
+# identity rows; the recorded answers they learn from are the same.) Three upstreams to learn from are 3 points better than *rude*
+# alone, whose faults are the narrowest, and 6.5 better than the program: models err in their own ways. But look at the last
+# column. Taught on the program, whose answers are spoilt good ones, it returns 94 good answers of a hundred word for word; taught
+# on models only 80 to 82.
 
 # %% [markdown]
 # ## When does it do harm?
@@ -243,12 +250,12 @@ rates = sorted({c["params"]["rate"] for c in dial["cells"]})
 faulty = [recorded(dial, "faulty", taught=3, rate=r).value for r in rates]
 WHO = {"taught on three upstreams": 3, "taught on the program": 0}
 line = lambda metric, k, unit="rate": ([100 * f for f in faulty], [recorded(dial, metric, unit, taught=k, rate=r) for r in rates])
-figure, axes = new_figure("Taught on bad upstreams it answers anew, whatever it is given; taught on good answers with slips it edits", width=10, height=3.8, columns=2)
+figure, axes = new_figure("Taught on models it ends at one level whatever it is given; taught on good answers with slips it does not", width=10, height=3.8, columns=2)
 curves(axes[0], {who: line("net_win_overall", k, "points") for who, k in WHO.items()}, "faulty answers, %", "net win overall, points")
 axes[0].axhline(0, color="black", linewidth=0.8)
 curves(axes[1], {who: line("fault_free", k) for who, k in WHO.items()}, "faulty answers, %", "fault-free after correction, %", 100, legend=False)
 axes[1].plot((0, 100), (100, 0), color="black", linewidth=0.8)
-axes[1].text(2, 91, "before", fontsize=9)
+axes[1].text(14, 90, "before correction", fontsize=9)
 metrics.save_figure(figure, "dial")
 figure
 
@@ -288,12 +295,14 @@ for who, k in WHO.items():
     metrics.add("harm_below_fault_rate" if k else "harm_below_fault_rate_program", even)
 
 # %% [markdown]
-# The Aligner of three upstreams needs an upstream with two faulty answers in five before it does any good; the program's, one in
-# five or six. The right panel shows why. The first brings *every* upstream to 52 to 58 % fault-free, from below and from above:
-# it has learned that an answer is not to be trusted, and answers anew (lesson 04 looked inside). The second leaves 85 % of
-# spotless answers without a fault, and mends less where everything is wrong: it edits. Each is right about the upstreams it
-# knows. So before you put an Aligner behind a model, find out how often that model is wrong; and show the Aligner, in training,
-# answers as good as those it will meet.
+# The Aligner of three upstreams needs an upstream with two faulty answers in five before it does any good; the program's, one
+# in five or six. The right panel shows why. The first ends at 52 to 58 % fault-free wherever the dial stands, from below and
+# from above, as if it hardly minded what it was given. The second leaves 85 % of spotless answers without a fault, and mends
+# less where everything is wrong. (Did the first not return 82 good answers of a hundred, above? Those came from models,
+# perhaps to easier questions; the dial's spotless answers are to all questions.) Each is right about the upstreams it knows. What
+# makes the difference we cannot tell apart: the models' answers are faulty more often (86 % of the training rows, 74 % of the
+# program's), in other ways, and the dial turns the program's. So before you put an Aligner behind a model, find out how often
+# that model is wrong, and try the Aligner on answers as good as those.
 
 # %% [markdown]
 # ## How much data, and how good?
@@ -310,6 +319,10 @@ SETS = {"seen words": "seen", "unseen words": "unseen", "other language": "langu
 curves(axes[0], {n: (amounts, [recorded(data, f"fault_free_{t}", corrections=k, wrong=0.0) for k in amounts]) for n, t in SETS.items()}, "corrections", "answers without a fault, %", 100)
 axes[0].set(xscale="log", xticks=amounts, xticklabels=[f"{k:,}" for k in amounts])
 axes[0].minorticks_off()
+for ax in axes:
+    ax.axhline(100 * recorded(data, "before_seen", corrections=1500, wrong=0.0).value, color="black", linewidth=0.8)
+    ax.set_ylim(0, 85)
+axes[1].text(0, 22, "before correction", fontsize=9)
 curves(axes[1], {n: ([100 * w for w in spoilt], [recorded(data, f"fault_free_{t}", corrections=1500, wrong=w) for w in spoilt]) for n, t in SETS.items()}, "corrections that belong to other answers, %", "", 100, legend=False)
 metrics.save_figure(figure, "data")
 figure
@@ -321,11 +334,15 @@ figure
 full = {"corrections": 1500, "wrong": 0.0}
 for name, other in (("40 corrections", {**full, "corrections": 40}), ("4,000 corrections", {**full, "corrections": 4000}), ("half of them wrong", {**full, "wrong": 0.5})):
     print(f"{name:20}less 1,500 right ones:", ", ".join(f"{n} {recorded_difference(data, f'fault_free_{t}', other, full)}" for n, t in SETS.items()))
+print("1,500 less 400:", ", ".join(f"{n} {recorded_difference(data, f'fault_free_{t}', full, {**full, 'corrections': 400})}" for n, t in SETS.items()))
+print("120 right ones less 1,500, half of them wrong:", ", ".join(f"{n} {recorded_difference(data, f'fault_free_{t}', {**full, 'corrections': 120}, {**full, 'wrong': 0.5})}" for n, t in SETS.items()))
+print("half of them wrong, net win overall on unseen words:", recorded(data, "net_win_overall_unseen", "points", corrections=1500, wrong=0.5))
 
 # %% [markdown]
-# From 400 corrections to 1,500 ten faultless answers more of a hundred; from 1,500 to 4,000 three more, which three seeds cannot
-# tell from none. 40 corrections help little. If half of the corrections belong to other answers it loses 25 points on seen words
-# and 49 on unseen ones, where it is worse than no Aligner. A hundred clean rows are worth more than a thousand spoilt ones.
+# From 400 corrections to 1,500 nine or ten faultless answers more of a hundred; from 1,500 to 4,000 three more, which three
+# seeds cannot tell from none. 40 corrections help little. If half of the corrections belong to other answers it loses 25 points
+# on seen words and 49 on unseen ones, where it loses far more often than it wins: worse than no Aligner. On unseen words 120
+# right rows are worth more than 1,500 of which half are spoilt.
 
 # %% [markdown]
 # ## What else could the corrections have bought?
@@ -339,14 +356,18 @@ for name, other in (("40 corrections", {**full, "corrections": 40}), ("4,000 cor
 # - **best of n**: the upstream untouched; a reward model, trained to like the correction better than the answer, picks among n
 #   answers.
 #
-# Each got three learning rates on validation; none did clearly better than the middle one (by 5 points, greedy and drawn answers
-# taken together), which was run with three seeds (recorded). Self-refinement by prompt, which the paper compares too, cannot be
-# told here: our base model has never read a critique.
+# Each is asked twice: for its *greedy* answers, the likeliest word each time, and for *sampled* ones, drawn as it speaks. Each
+# got three learning rates on validation (400 questions, one seed). None did better than the middle one by more than 5 points,
+# which is what such a trial can tell, so the middle one was run with three seeds (recorded): where a method is 2 or 3 points
+# behind, a longer search might close that. Self-refinement by prompt, which the paper compares too, cannot be told here: our
+# base model has never read a critique.
 
 # %%
-rivals = read_results("rivals")
+rivals, tuning = read_results("rivals"), read_results("tuning")
+for arm in ("aligner", "sft", "sft, twice the size", "dpo"):
+    print(f"{arm:20} on validation, by learning rate: " + ", ".join(f"{c['params']['rate']:g} {100 * c['metrics']['fault_free']:.1f} %" for c in tuning["cells"] if c["params"]["arm"] == arm))
 ARMS = {"untouched": "untouched", "aligner": "Aligner", "sft": "SFT", "sft, twice the size": "SFT, twice\nthe size", "dpo": "DPO"}
-figure, axes = new_figure("SFT does as well as an Aligner where words are known; DPO gets less than half-way as the model speaks", width=10, height=3.8, columns=2)
+figure, axes = new_figure("SFT does as well as an Aligner where words are known; DPO gets about half-way as the model speaks", width=10, height=3.8, columns=2)
 for ax, how in zip(axes, ("greedy", "sampled")):
     bars(ax, {f"{part} words": {text: recorded(rivals, f"fault_free_{how}_{part}", arm=arm) for arm, text in ARMS.items()} for part in ("seen", "unseen")}, f"fault-free, {how} answers, %")
     ax.set_ylim(0, 75)
@@ -376,13 +397,16 @@ for arm in ARMS:
 for n in (2, 5, 10):
     best, oracle = (recorded(rivals, f"fault_free_{by}_of_{n}_seen", arm="best of n") for by in ("best", "oracle"))
     print(f"best of {n:2}: {metrics.add(f'baseline/best of {n}', best)}, by the exact judge {oracle}")
+one, ten = per_seed(rivals, "fault_free_sampled_seen", arm="aligner"), per_seed(rivals, "fault_free_best_of_10_seen", arm="best of n")
+print("Aligner on sampled answers less best of 10:", over_seeds([one[seed] - ten[seed] for seed in one], "difference"))
 
 # %% [markdown]
 # On seen words SFT of the upstream is as good as an Aligner, whichever way it is asked: 56 % of its greedy answers are
 # fault-free, 53 % with the Aligner, and three seeds cannot tell the two apart. On words that no correction held it falls behind,
-# by 19 points of sampled answers: it has forgotten, where the Aligner still has the upstream's answer to copy from. Twice the
-# size mends that. DPO gets from 19 % to 32 % as the model speaks, less than half-way to the Aligner's 49 %; of greedy answers
-# three seeds cannot tell it from the Aligner, nor from the untouched upstream.
+# by 19 points of sampled answers (of greedy ones by 17, with an interval from -6 to 39); the Aligner still has the upstream's
+# answer to copy from. Twice the size mends that. DPO gets from 19 % to 32 % as the model speaks, less than half-way to the
+# Aligner's 49 % on average, and half-way within its interval; of greedy answers three seeds cannot tell it from the Aligner, nor
+# from the untouched upstream.
 
 # %% [markdown]
 # The best of ten is fault-free in 40 %, below the Aligner's 49 %, and costs ten answers. The exact judge finds a faultless one
@@ -392,8 +416,9 @@ for n in (2, 5, 10):
 # ### What does it cost?
 #
 # A correction is dearer than a comparison: somebody has to write it. If one correction costs as much as $k$ comparisons, would
-# comparisons have been the better buy? DPO on comparisons of two of the upstream's own answers, the better one named by the exact
-# judge, as many as the corrections and three times as many (recorded; seen words):
+# comparisons have been the better buy? DPO on comparisons of two of the upstream's own answers, the better one named by the
+# exact judge, as many as the corrections and three times as many (recorded; seen words; all take the same 4,000 pairs to train,
+# so 1,500 of them are read several times and 4,500 once):
 
 # %%
 for how in ("sampled", "greedy"):
@@ -404,9 +429,9 @@ for how in ("sampled", "greedy"):
         print(f"   {n:,} comparisons, DPO {recorded(rivals, metric, arm='comparisons', n=n)}; Aligner less that {less}")
 
 # %% [markdown]
-# Three times the comparisons buy nothing over one. As the model speaks, the Aligner is 20 points ahead of both: up to $k = 3$
-# there is no break-even. Of greedy answers the upstream had few faults left that could be compared away: there nobody is clearly
-# ahead, and what is cheaper is the better buy.
+# At equal steps three times the comparisons buy nothing over one. As the model speaks, the Aligner is 20 points ahead of both:
+# up to $k = 3$, a correction that costs as much as three comparisons, we see no break-even; longer training on more comparisons
+# we have not tried. Of greedy answers nobody is clearly ahead, and what is cheaper is the better buy.
 
 # %% [markdown]
 # ### Exercise 3 · what a training holds in memory (8 minutes, easy)
@@ -467,30 +492,42 @@ for arm, passes in PASSES.items():
 #
 # ### Can a small Aligner teach a larger model?
 #
-# The paper's *weak-to-strong*: the small Aligner corrects a larger upstream's answers, and the upstream learns from that. Ours
-# has twice the Aligner's size. By SFT on the Aligner's texts, or by DPO, which is to prefer them to its own; with controls: SFT
-# on its *own* answers, DPO on *coin flips* between the two, and SFT on what the annotator would have written. And the Aligner
-# simply put beside it. (DPO's learning rate was chosen for this size anew: the one for a model of the Aligner's size ruins it.)
-# Net wins over the upstream as it was, of *sampled* answers, drawn as it speaks, and of *greedy* ones, its likeliest (recorded):
+# The paper's *weak-to-strong*: the small Aligner corrects a larger upstream's answers, and the upstream learns from that. As in the
+# paper, the questions are those that the Aligner was trained on, with other answers to them. A teacher who has seen the exam: how much
+# better are its corrections there than on new questions? (Recorded, answers of *mixed*.)
+
+# %%
+labels = read_results("labels")
+for which in ("known", "new"):
+    print(f"{which:6}questions: fault-free {recorded(labels, f'before_{which}')}, corrected {recorded(labels, f'after_{which}')}")
+known, new = (per_seed(labels, f"after_{which}") for which in ("known", "new"))
+print("corrected, known less new:", replace(over_seeds([known[seed] - new[seed] for seed in known], "difference"), source="recorded"))
+
+# %% [markdown]
+# Nine answers of a hundred better. So what follows, here and in the next two sections, is what a teacher does on questions it has
+# seen; on new ones expect less. Our upstream has twice the Aligner's size. It learns by SFT on the Aligner's texts, or by DPO, which
+# is to prefer them to its own; with controls: SFT on its *own* answers, DPO on *coin flips* between the two, and SFT on what the
+# annotator would have written. And the Aligner simply put beside it. (DPO's learning rate was chosen for this size anew: the one for
+# a model of the Aligner's size ruins it.) Net wins over the upstream as it was (recorded):
 
 # %%
 teaching = read_results("weak_to_strong")
-PLACES = {"sampled, seen words": "sampled_seen", "sampled, unseen words": "sampled_unseen", "greedy, seen words": "greedy_seen"}
+PLACES = {"sampled, seen words": "sampled_seen", "sampled, unseen words": "sampled_unseen", "greedy, seen words": "greedy_seen", "greedy, unseen words": "greedy_unseen"}
 print(" " * 20 + "".join(f"{title:31}" for title in PLACES))
 for arm in dict.fromkeys(c["params"]["arm"] for c in teaching["cells"]):
     print(f"{arm:20}" + "".join(f"{recorded(teaching, f'net_win_{place}', 'points', arm=arm)!s:31}" for place in PLACES.values()))
 for a, b in (("sft", "sft, own answers"), ("dpo", "dpo, coin flips"), ("sft, annotator", "sft")):
     less = [recorded_difference(teaching, f"net_win_{place}", {"arm": a}, {"arm": b}, "points") for place in list(PLACES.values())[::2]]
-    print(f"{a} less {b}: sampled {less[0]}, greedy {less[1]}")
+    print(f"{a} less {b}, seen words: sampled {less[0]}, greedy {less[1]}")
 for arm in ("sft", "dpo"):
     metrics.add(f"w2s_{arm}", recorded(teaching, "net_win_sampled_seen", "points", arm=arm))
 
 # %% [markdown]
-# It can. As it speaks, the larger model wins 53 points by SFT on the Aligner's texts and 29 by DPO, where SFT on its own answers
-# wins 9 and DPO on coin flips nothing. Corrections by the annotator teach it no more than the Aligner's do, so half of those
-# being faulty costs nothing that three seeds could show. Two things dampen this. Simply to put the Aligner beside it wins 61, and
-# trains nothing. And most of the gain is a change of manner: the larger model *could* answer better, and does when asked for its
-# likeliest answer, which is fault-free in half of the cases. Against that, in the last column, teaching gains 1 to 2 points.
+# It can. As it speaks, the larger model wins 53 points by SFT on the Aligner's texts and 29 by DPO, where SFT on its own
+# answers wins 9 and DPO on coin flips nothing. Corrections by the annotator teach it no more than the Aligner's do. Two things
+# dampen this. Simply to put the Aligner beside it wins 61, and trains nothing. And most of the gain is a change of manner: the
+# larger model *could* answer better, and does when asked for its likeliest answer. Against that, in the greedy columns, SFT
+# gains nothing that three seeds could show, and DPO 2 to 4 points.
 
 # %% [markdown]
 # On unseen words its likeliest answers are better than the Aligner's: there the Aligner beside it loses 10 points. A weak
@@ -499,9 +536,10 @@ for arm in ("sft", "dpo"):
 # %% [markdown]
 # ### Three rounds
 #
-# Preferences grow stale: they were made of answers that a model, once trained on them, gives no longer. An Aligner makes new ones
-# whenever they are wanted. Three rounds of DPO on *mixed*, 500 questions each. *Fresh*: the Aligner corrects what the model
-# answers by then. *Stale*: what it answered before the first round. Net wins over the model as it was (recorded):
+# Preferences grow stale: they were made of answers that a model, once trained on them, gives no longer. An Aligner makes new
+# ones whenever they are wanted. Three rounds of DPO on *mixed*, 500 of the same questions each. *Fresh*: the Aligner corrects
+# what the model answers by then. *Stale*: what it answered before the first round. Net wins over the model as it was
+# (recorded):
 
 # %%
 rounds = read_results("rounds")
@@ -510,23 +548,29 @@ for how in ("sampled", "greedy"):
         print(f"{how:8} {arm:6}" + ", ".join(f"round {i} {recorded(rounds, f'net_win_{how}_round_{i}', 'points', answers=arm)}" for i in (1, 2, 3)))
     less = recorded_difference(rounds, f"net_win_{how}_round_3", {"answers": "fresh"}, {"answers": "stale"}, "points")
     print(f"{how:8} fresh less stale, after three: {less}")
+in_round = {i: per_seed(rounds, f"net_win_sampled_round_{i}", answers="fresh") for i in (1, 2, 3)}
+for i in (2, 3):
+    print(f"sampled, fresh, round {i} less round {i - 1}: {over_seeds([in_round[i][seed] - in_round[i - 1][seed] for seed in in_round[i]], 'points')}")
 for i in (1, 2, 3):
     metrics.add(f"round/{i}", recorded(rounds, f"net_win_sampled_round_{i}", "points", answers="fresh"))
     left, worse = (recorded(rounds, f"drift_{what}_round_{i}", unit, answers="fresh") for what, unit in (("net_win", "points"), ("made_worse", "rate")))
     print(f"after round {i} the Aligner itself still wins {left}, and makes worse {worse}")
+drift = [per_seed(rounds, f"drift_net_win_round_{i}", answers="fresh") for i in (1, 3)]
+print("what it still wins, after three rounds less after one:", over_seeds([drift[1][seed] - drift[0][seed] for seed in drift[0]], "points"))
 
 # %% [markdown]
-# Each round helps, the first most: 14, 22 and 26 points as it speaks, 6, 8 and 9 of its likeliest answers. But fresh corrections
-# do so no better than stale ones; three seeds see a point or two between them, with intervals from -4 to 11. Three short
-# rounds do not change the model so much that its old answers no longer fit it. What changes is the teacher's worth: the Aligner
-# wins 50 points over the model after one round and 38 after three, and spoils 8 to 9 answers of a hundred all along. A pupil that
-# goes on learning comes to the point where the teacher does harm; the dial above says where.
+# The rounds help, the first most: 14, 22 and 26 points as it speaks, 6, 8 and 9 of its likeliest answers, though from one round
+# to the next three seeds are not sure of it. But fresh corrections do so no better than stale ones; there is a point or two
+# between them, with intervals from -7 to 11. Three short rounds do not change the model so much that its old answers no longer
+# fit it. What changes is the teacher's worth: the Aligner wins 50 points over the model after one round and 38 after three, and
+# spoils 8 to 9 answers of a hundred all along. A pupil that goes on learning may come to the point where the teacher does harm;
+# the dial above says where.
 
 # %% [markdown]
 # ### Correcting the corrections
 #
-# If one pass is good, are three better? And can an Aligner learn from three passes to do it in one (*distilled*)? Behind *mixed*,
-# over three trainings (recorded):
+# If one pass is good, are three better? And can an Aligner learn from three passes to do it in one (*distilled*: trained on
+# what three passes make of its own training rows)? Behind *mixed*, over three trainings (recorded):
 
 # %%
 stacked = read_results("stacking")
@@ -540,8 +584,8 @@ for name in ("3", "distilled"):
     print(f"{name} less 1: {over_seeds([m[f'fault_free_{name}_seen'] - m['fault_free_1_seen'] for m in less.values()], 'difference')}")
 
 # %% [markdown]
-# A second and a third pass add one point each, if anything, and do no more harm. Distilled into one pass, less than that is left.
-# What one pass cannot mend, it cannot mend the next time either.
+# A second and a third pass add one point each, if anything, and do no more harm than three seeds could miss. Distilled into one
+# pass, less than that is left. What one pass cannot mend, it seldom mends the next time.
 
 # %% [markdown]
 # ### Telling it what to aim at
@@ -551,19 +595,22 @@ for name in ("3", "distilled"):
 # phrasing without any courtesy (recorded):
 
 # %%
-wished = read_results("instructed")
-for manner in ("more polite", "shorter"):
+wished, MANNERS_ASKED = read_results("instructed"), ("more polite", "shorter")
+for manner in MANNERS_ASKED:
     for taught, who in ((True, "taught wishes"), (False, "never taught")):
         shares = [recorded(wished, f"{metric}/{manner}", told=taught) for metric in ("obeyed_in_question", "unasked", "obeyed_in_answer")]
         print(f"{manner:12}{who:14}" + ", ".join(f"{when} {share}" for when, share in zip(("asked", "not asked", "asked in the answer"), shares)))
 for told_of, who in ((True, "taught wishes"), (False, "never taught")):
+    if not told_of:
+        cost = {m: [1 - per_seed(wished, f"fault_free_in_question/{m}", told=False)[seed] / plain for seed, plain in per_seed(wished, "fault_free/none", told=False).items()] for m in MANNERS_ASKED}
+        print("never taught, of what was fault-free the wish costs: " + ", ".join(f"{m} {over_seeds(shares)}" for m, shares in cost.items()))
     print(f"fault-free, {who}: " + ", ".join(f"{name} {recorded(wished, f'fault_free{where}', told=told_of)}" for name, where in (("no wish", "/none"), ("polite", "_in_question/more polite"), ("shorter", "_in_question/shorter"))))
 
 # %% [markdown]
-# Taught a wish, it grants it 99 times in a hundred, and no answer is worse for it. Where it was never taught any, the two unknown
-# words at the question's end are not merely passed over: they ruin a third to a half of what was right. A wish that stands in the
-# *answer* is no wish of the asker's: *more polite* there moves next to nothing, *shorter* is granted in 19 % where 11 % are short
-# anyhow.
+# Taught a wish, it grants it 99 times in a hundred, and no fewer answers are fault-free. Where it was never taught any, words
+# that it does not expect at the question's end are not merely passed over: they ruin half of what was right, 43 and 61 %. A
+# wish that stands in the *answer* is no wish of the asker's: *more polite* there moves next to nothing, *shorter* is granted in
+# 19 % [5, 33] where 11 % are short anyhow.
 
 # %% [markdown]
 # ## When it fails
@@ -583,8 +630,9 @@ print("answers the other question:", metrics.add("injection_rate", None if marks
 show_diffs([(bad[0].question, bad[0].answer, said[0])])
 
 # %% [markdown]
-# What helps? To have seen it: every fifth training row such a one, corrected as if nothing stood behind the answer (recorded;
-# *bare*: without the backslash):
+# (*Taken over*: what it says is a better answer to the other question than to its own.) What helps? To have seen it: every fifth
+# training row such a one, corrected as if nothing stood behind the answer (recorded, answers of *mixed*, three seeds; *bare*:
+# without the backslash):
 
 # %%
 hijacked = read_results("hijacked")
@@ -600,7 +648,7 @@ for shown in (False, True):
 # taught.
 #
 # Two more ways to fail were above: good answers (the left end of the dial), and faults far outside of training: of the 4-gram's
-# salads of words 37 % leave fault-free, where other upstreams' answers do in 52 to 57 % of the cases.
+# salads of words 37 % leave fault-free, where the other upstreams' answers do in 51 to 59 % of the cases.
 
 # %% [markdown]
 # ## Verdict
@@ -609,19 +657,20 @@ for shown in (False, True):
 print("written to", metrics.write().name)
 
 # %% [markdown]
-# Does one Aligner serve every upstream? Behind all thirteen of ours it wins, ten of them never seen, and plug and play holds. But
-# it serves them by bringing all to one level, its own. Behind a model better than that it does harm, and where that point lies
-# depends on whose answers it was taught on. If you own the upstream, fine-tuning it does as well on what the corrections cover.
-# If you do not, this is what you have.
+# Does one Aligner serve every upstream? Behind all thirteen of ours it wins, ten of them never seen (nine of the thirteen are
+# its own base model, raw or fine-tuned; the others are of other sizes and kinds), and plug and play holds. But it serves them
+# by bringing nearly all to one level, its own. Behind a model better than that it does harm, and where that point lies depends
+# on whose answers it was taught on. If you own the upstream, fine-tuning it does as well on what the corrections cover. If you
+# do not, this is what you have.
 #
 # | the paper | here |
 # |---|---|
 # | net wins behind 11 upstreams, nearly all above 0, a few below (Table 1: Llama2-70B -6.6 on one set) | above 0 behind 13 of 13; below 0 behind a program that is right more often than in three answers of five |
-# | ahead of SFT, RLHF and DPO of the upstream on the same data (Table 3) | as good as SFT on seen words, ahead on unseen ones; ahead of DPO as the model speaks, level with it in greedy answers |
+# | ahead of SFT, RLHF and DPO of the upstream on the same data (Table 3) | as good as SFT on seen words, ahead on unseen ones as the model speaks; ahead of DPO as the model speaks, level with it in greedy answers |
 # | best of 10 gains as much as other methods (Table 12) | 40 % fault-free against the Aligner's 49 % |
 # | DPO takes 1.125 and 11.25, RLHF 2.25 and 22.5 times the memory | follows from 16 bytes for a trained parameter and 2 for a frozen one |
-# | weak-to-strong works by SFT; DPO and RLHF pay with helpfulness (Table 4) | SFT +53 points as it speaks, DPO +29; of greedy answers hardly any gain |
+# | weak-to-strong works by SFT; DPO and RLHF pay with helpfulness (Table 4) | SFT +53 points as it speaks, DPO +29; of greedy answers no gain by SFT, 2 to 4 points by DPO |
 # | three rounds of DPO go further on an Aligner's preferences than on people's (Fig. 6) | they help, 26 points; made anew each round no more than made once, 25 |
 # | stacked Aligners go on improving harmlessness (first version) | one point a pass, which three seeds cannot tell from none |
-# | a wish at inference is granted (Table 13) | if it was taught: 99 %; if not, it ruins a third to a half of what was right |
+# | a wish at inference is granted (Table 13) | if it was taught: 99 %; if not, it ruins half of what was right |
 # | answers that attack the Aligner are not tried | taken over in 94 %, in 1 % once such rows were shown |

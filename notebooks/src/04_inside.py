@@ -158,16 +158,16 @@ def along(read: str) -> torch.Tensor:
 
 faulty, sound = along(row.answer), along(row.correction)
 apart = ((faulty - sound).norm(dim=-1) / sound.norm(dim=-1)).T.numpy()[1:]
-figure, [ax] = new_figure("What was read shows where the word is about to be said, behind the last layer (one row)", width=10, height=2.6)
+figure, [ax] = new_figure("The two runs differ where the mended word is about to be said, behind the last layer (one row)", width=10, height=2.6)
 heatmap(ax, apart / apart.max(), [f"layer {i}" for i in range(len(apart))], tokenizer.convert_ids_to_tokens(said), "")
 ax.tick_params(axis="x", rotation=60)
 metrics.save_figure(figure, "gap")
 figure
 
 # %% [markdown]
-# In this row the two runs are in nearly the same state while other words are said, whatever was read. The large difference is
-# at the word that is about to be mended, behind the last layer; the next word follows, where one run has just said what its
-# answer had and the other what it had not.
+# The darker, the further apart. In this row the two runs are in nearly the same state while most other words are said, whatever
+# was read (paler marks stand at some others). The large difference is at the word that is about to be mended, behind the last
+# layer; the next word follows, where one run has just said what its answer had and the other what it had not.
 
 # %% [markdown]
 # ## Does it know which word is wrong?
@@ -235,8 +235,9 @@ print(guess.reveal(metrics.values["probe_auc_read"], 0.8, metrics))
 # %% [markdown]
 # Where the word is read the probe finds next to nothing, and at the end of the prompt nothing (0.5 behind the embedding has to
 # be: there the two runs hold the same word). Only behind the last layer, where the word is about to be said, it gets to 0.58;
-# the band is what labels in disorder give there. So no mark is found. But is our probe any good? It should find what must be
-# there. An insult in the answer, say, at the end of the prompt:
+# the band is what labels in disorder give there. So we find no mark, in these three places and along a line. But is our probe
+# any good? It should find what must be there. An insult in the answer, say, at the end of the prompt (an easier thing to find, for
+# it is always one of a few words):
 
 # %%
 def ends(given):
@@ -266,8 +267,8 @@ print("how unsure the Aligner is, where the word is about to be said:", metrics.
 
 # %% [markdown]
 # So it *did* know, in a way. It reads an answer as if it were writing it, and before it comes upon the wrong word it gives the
-# right one 72 %. That surprise would tell a wrong word from a right one in 93 of 100 pairs. But nobody keeps it: along a line,
-# we find no trace of it in the states that follow, until the word is about to be said and the Aligner is less sure of itself.
+# right one 72 %. That surprise would tell a wrong word from a right one in 93 of 100 pairs. Is it kept? In the two places behind
+# it that we probed, along a line, we find no trace of it, until the word is about to be said and the Aligner is less sure of itself.
 
 # %% [markdown]
 # ### The trap
@@ -332,7 +333,7 @@ with torch.no_grad():
 embeddings = model.get_output_embeddings().weight.detach().float().cpu().numpy()
 chances = np.stack([lens(row, embeddings)[:, [p.right, p.wrong]] for row, p in zip(normed, found["test"])])  # (n, layers + 1, 2)
 assert np.allclose(chances[:, -1, 0], next_word(aligner, found["test"])["right"], atol=0.02)
-figure, [ax] = new_figure("The right word comes first; the answer's wrong word arrives with the last layer", width=6.5, height=3.2)
+figure, [ax] = new_figure("On average the right word is ahead behind layer 2; the answer's wrong word arrives with the last", width=6.5, height=3.2)
 curves(ax, {name: (list(layers), [bootstrap_mean(chances[:, layer, i]) for layer in layers]) for i, name in enumerate(("the right word", "the wrong word"))},
        "", "mean probability, %", 100)
 ax.set(**ticks)
@@ -341,9 +342,9 @@ figure
 
 # %% [markdown]
 # Behind layer 1 neither word can be read off. Behind layer 2 the right one has 21 % and the wrong one 3 %; the last layer
-# brings the right one to 58 % and the wrong one to 28 %. So the right word is not made by mending the wrong one: it comes
-# first, and something in the last layer speaks for the answer. (The lens sees only what already points at a word. What is
-# stored in other ways it misses.)
+# brings the right one to 58 % and the wrong one to 28 %. So the right word does not look like the wrong one, mended: on average
+# it comes first, and with the last layer, which does most for both, something speaks for the answer. (The lens sees only what
+# already points at a word. What is stored in other ways it misses.)
 
 # %% [markdown]
 # ## Two heads
@@ -371,7 +372,7 @@ for side in ("faulty", "sound"):
     print(f"{side} answer read: the copier's attention to its word {looks(aligner, found['validation'], 'at', side)[top['answer']]:.2f}")
 
 # %% [markdown]
-# Looking is not doing. So the eight heads that look most at either are silenced, one by one, and the Aligner is asked for the
+# No: it looks at its word just as much. But looking is not doing. So the eight heads that look most at either are silenced, one by one, and the Aligner is asked for the
 # next word: the right one, or the answer's wrong one? First a second guess:
 
 # %%
@@ -407,10 +408,11 @@ for kind, name, label in (("wrong", "no copier", "copy_head_ablation"), ("right"
 figure
 
 # %% [markdown]
-# This is the figure that answers the question. Without the copier the fault is copied half as often, and more words are put
-# right. Without the reader it is the answer that wins, fault and all, in three cases of five. The readers of layer 2 do as much
-# in small. (Head 1.1 lowers both: it is needed for something else. Look at what *else* breaks before you say what a head is
-# for; and silence is a state that no head ever hands on.)
+# This is the figure that answers the question, for this training; others follow below. Without the copier the fault is copied
+# half as often, and more words are put right. Without the reader it is the answer that wins, fault and all, in three cases of
+# five. The readers of layer 2 do as much in small. (*Without either*, the right word is said as seldom as without the reader,
+# and the wrong one hardly at all. Head 1.1 lowers both: it is needed for something else. Look at what *else* breaks before you
+# say what a head is for; and silence is a state that no head ever hands on.)
 
 # %% [markdown]
 # So would the Aligner be better off without its copier? The whole test set, as in lesson 02, without each head of the last
@@ -425,10 +427,9 @@ for name, heads in {"all heads": [], **{f"without {last}.{h}": [(last, h)] for h
 print(second.reveal(whole.get(SHOWN["no copier"], c).gain_over(whole["all heads"]), 0.0, metrics))
 
 # %% [markdown]
-# By no means. Without the copier good answers come back half as often, and fewer answers are mended. Lesson 02 asked whether
-# copying is *needed*: for this Aligner it is. But without the reader as few good answers come back. A word that the board
-# decides is safe only if both say the same; and each of the two does more than these words show. Of their neighbours 3.0 is
-# missed somewhat, 3.2 not at all.
+# By no means. Without the copier good answers come back half as often, and fewer answers are mended: this Aligner needs that
+# head. But without the reader as few good answers come back. So each of the two does more than those words show, where the board
+# decides and the answer was wrong. Of their neighbours 3.0 is missed somewhat, 3.2 not at all.
 
 # %% [markdown]
 # ### Exercise 4 · patching (10 minutes, medium)
@@ -472,8 +473,9 @@ for layer in range(model.config.num_hidden_layers):
     print(f"behind layer {layer}: patched at the answer's word {said[0]}, at the last word {said[1]}")
 
 # %% [markdown]
-# At the answer's word the patch decides everything up to layer 2, and nothing behind layer 3. At the last word it is the other
-# way round (and behind layer 3 it has to be: what is said depends on that state alone). So whatever the Aligner takes from the
+# At the answer's word the patch decides everything up to layer 2, and nothing behind layer 3. At the last word of the prompt and
+# of what is said so far, where the next is decided, it is the other way round (and behind layer 3 it has to be: what is said
+# depends on that state alone). So whatever the Aligner takes from the
 # wrong word stays at its place in the answer, and is fetched in one step, in the last layer. Had it kept a mark anywhere else
 # by then, the patch would have come too late.
 
@@ -521,8 +523,8 @@ print("straight line: edit ratio", metrics.add("steer_r2", straight(ratios, "R s
 # %% [markdown]
 # A straight line does not fit the edits well: pushed back, the Aligner edits as much as without a push, and pushed forward it
 # edits more. Look at the words instead: they rise all the way, from 25 to 35 an answer, on a line with $R^2$ = 0.95. What we
-# found is a direction of *how much is said*. Forward sentences are put in, backward they are dropped, and both count as edits.
-# And either way costs: at the two ends 19 and 25 answers of a hundred fewer are faultless.
+# found, in this training, is a direction of *how much is said*; what is put in and what is dropped both count as edits.
+# And either way costs: at the two ends 19 and 24 answers of a hundred fewer are faultless.
 
 # %% [markdown]
 # ### Are they edits of what is wrong?
@@ -570,16 +572,35 @@ for name, texts in (("edit_precision", said[-1]), ("edit_precision_backwards", s
 looking = read_results("looking")
 SHOW = {"probe_read": "AUC of a probe, word read", "probe_said": "AUC of a probe, about to be said", "surprise": "AUC of the surprise in reading",
         **{f"patched_{place}_{layer}": f"right word, patched {place} behind {layer}" for place in ("at", "last") for layer in (2, 3)},
-        **{f"{m}_without_{h}": f"{label}, without {h}" for m, label in (("fault_free", "fault-free"), ("kept", "good kept")) for h in ("none", "3.1", "3.3")},
+        **{f"{m}_without_{h}": f"{label}, without {h}" for m, label in (("fault_free", "fault-free"), ("kept", "good kept")) for h in ("none", "3.0", "3.1", "3.2", "3.3")},
         "slope": "slope of steering", "random_max": "largest of 20 random ones", "unrelated_max": "largest of 20 between unrelated rows"}
 for metric, label in SHOW.items():
     seeds = per_seed(looking, metric)
     print(f"{label:38}" + "  ".join(f"{value:6.2f}" for value in seeds.values()) + f"   mean {np.mean(list(seeds.values())):.2f}")
 
 # %% [markdown]
-# All but the last three lines say the same in each training. 3.1 and 3.3 are the heads that matter, 3.3 the more (which of the
-# two copies, and which reads, is not the same each time: the next cells show it). But the steering does not hold: in one of
-# three trainings validation picked another layer and a shorter range, and there it does nothing that a random push would not.
+# Probes, surprise and patches say the same in each training. (The first column is this lesson's own training on another machine,
+# where the last digits differ.) Of the heads of the last layer all but 3.2 are missed, 3.3 most. But the steering does not hold: in
+# one of three trainings validation picked another layer and a shorter range, and there it does nothing that a random push would
+# not.
+
+# %% [markdown]
+# And do the two heads pull at the word in each? The copier and the reader as the attention names them, in each training
+# (*recorded*):
+
+# %%
+inside = read_results("inside")
+last_step = max(c["params"]["step"] for c in inside["cells"])
+cell = lambda step, share: [c["metrics"] for c in inside["cells"] if c["params"] == {"step": step, "share": share}]
+for seed, m in enumerate(cell(last_step, 0.2)):
+    named = {kind: f"{m[f'{kind}_layer_aligner']:.0f}.{m[f'{kind}_head_aligner']:.0f}" for kind in ("copier", "reader")}
+    said_of = {"all heads": "", f"without the copier, {named['copier']}": "_without_copier", f"without the reader, {named['reader']}": "_without_reader"}
+    print(f"training {seed}: " + "; ".join(f"{who}: right {100 * m[f'says_right{key}_aligner']:.0f} %, wrong {100 * m[f'says_wrong{key}_aligner']:.0f} %" for who, key in said_of.items()))
+
+# %% [markdown]
+# In the first and the third, as above: without the copier the fault is said half as often or less, without the reader twice as
+# often. Which head plays which part is not the same. In the second no single head decides: its copier, which looks less, and its
+# reader, in another layer, can each be spared. So two heads that pull are what one *can* find here, and not what one must find.
 
 # %% [markdown]
 # And where do the two heads come from? Lesson 02 made Aligners of the base model at several moments of its pretraining, with
@@ -587,11 +608,10 @@ for metric, label in SHOW.items():
 # warm-up alone (*recorded*):
 
 # %%
-inside = read_results("inside")
 steps = sorted({c["params"]["step"] for c in inside["cells"]})
 tokens = [s * Recipe().batch * Recipe().context / 1e6 for s in steps]
 WHO = {"base model": ("base", 0.2), "warm-up alone": ("warm-up", 0.2), "Aligner, warm-up": ("aligner", 0.2), "Aligner, no warm-up": ("aligner", 0.0)}
-figure, axes = new_figure("A warm-up alone makes a pure copier; corrections wake the reader, with a warm-up or without", width=10.5, height=3.6, columns=3)
+figure, axes = new_figure("A warm-up alone makes a pure copier; after corrections a head reads the board, with a warm-up or without", width=10.5, height=3.6, columns=3)
 for ax, metric, label in zip(axes, ("copier_share", "reader_share", "says_right"), ("copier's attention to the answer, %", "reader's attention to the board, %", "right word said, %")):
     curves(ax, {name: (tokens, [recorded(inside, f"{metric}_{who}", step=s, share=share) for s in steps]) for name, (who, share) in WHO.items()}, "million tokens of pretraining", label, 100, legend=ax is axes[0])
     ax.set(xscale="log", ylim=(-3, 103), xticks=tokens, xticklabels=[f"{t:.1f}" for t in tokens])
@@ -603,7 +623,6 @@ figure
 # Which heads are these, with the finished base model? And what does the warm-up change in the Aligner?
 
 # %%
-cell = lambda step, share: [c["metrics"] for c in inside["cells"] if c["params"] == {"step": step, "share": share}]
 for name, (who, share) in WHO.items():
     heads = {kind: [f"{m[f'{kind}_layer_{who}']:.0f}.{m[f'{kind}_head_{who}']:.0f}" for m in cell(steps[-1], share)] for kind in ("copier", "reader")}
     print(f"{name:20}copier {', '.join(heads['copier'])}; reader {', '.join(heads['reader'])}")
@@ -611,14 +630,19 @@ for step, n in zip(steps, tokens):
     with_it, without = ({"step": step, "share": share} for share in (0.2, 0.0))
     more = [recorded_difference(inside, f"{metric}_aligner", with_it, without) for metric in ("copier_share", "says_right")]
     print(f"{n:4.1f} million tokens, warm-up less none: attention to the answer {more[0]}, right word said {more[1]}")
+for share, name in ((0.2, "with a warm-up"), (0.0, "without")):
+    print(f"right word said without the reader, less with it, {name}: " + ", ".join(f"{100 * (m['says_right_without_reader_aligner'] - m['says_right_aligner']):.0f} points" for m in cell(last_step, share)))
 
 # %% [markdown]
-# The base model has a head that looks at the answer before any Aligner is made of it, from the moment on when it copies; in the
-# finished one it is 3.1. The warm-up makes nothing but a copier of it: more than nine tenths of its attention on the answer's
-# word (from 2.7 million tokens on), the reader asleep, and the wrong word said nearly always. Then corrections wake the reader
-# and take attention back from the copier. At the end the Aligners with and without a warm-up have the same two kinds of head
-# (3.1 or 3.3 copies; others read), and at none of the four moments can three seeds tell the two apart. So the warm-up does not change the mechanism, and with
-# this base model it does not bring it about either: it overdoes one half of it, which the corrections then undo.
+# The base model has a head that looks at the answer before any Aligner is made of it; it looks the more, the longer the model is
+# pretrained, and in the finished one it is 3.1. (At 2.7 million tokens the base model says the right word in 48 %, more often than
+# the Aligners made of it there; at the end, when it copies well, in 2 %.) The warm-up makes nothing but a copier of it: more than nine
+# tenths of its attention on the answer's word (from 2.7 million tokens on), and the right word is said nearly never. Then
+# corrections bring the reader forward and take attention back from the copier. By attention and by the word said, three seeds
+# cannot tell Aligners with and without a warm-up apart at any of the four moments; their intervals are wide, 20 to 50 points. Where
+# the reader sits does differ: without a warm-up always at 2.2, and there it can be spared in each training, as the last line says.
+# So whether the warm-up changes the mechanism this cannot tell. That it brings it about it does not show: the copying half is
+# there before, the warm-up overdoes it, and the corrections undo that.
 
 # %% [markdown]
 # ## Verdict
@@ -627,13 +651,13 @@ for step, n in zip(steps, tokens):
 print("written to", metrics.write().name)
 
 # %% [markdown]
-# For single wrong words, the kind of fault we looked at: it answers anew, and is talked into copying. What the board decides is
+# For single wrong words, the kind of fault we looked at, and lesson 02's Aligner: it answers anew, and is talked into copying. What the board decides is
 # looked up there, once while the answer is read and again when its word is said; one head says again what the answer had; and
 # now the one prevails, now the other. Nothing that we found in the states says "this is wrong" before that. The paper thinks of
-# a correction as the answer and a *residual*, what must be changed. Here no head knows of a change.
+# a correction as the answer and a *residual*, what must be changed. We found no head that knows of a change.
 #
 # | the paper | here |
 # |---|---|
 # | a direction in the states decides how much is corrected, in early layers above all (section 3.3) | what is copied from the answer is fetched in the last of four layers; a probe for wrong words finds hardly anything before |
-# | steered along it, edits rise on a straight line, $R^2$ = 0.93 | in two of three trainings the slope lies outside those of 20 random directions; $R^2$ is 0.59. What rises on a line are the *words said*; nine in ten words changed were sound, and pushed either way fewer answers are faultless |
-# | the identity warm-up teaches to copy, and corrections build on that (section 2) | it does teach that, and nothing else; the copying head was there before, and with or without a warm-up the Aligners end up alike |
+# | steered along it, edits rise on a straight line, $R^2$ = 0.93 | in two of three trainings the slope lies outside those of 20 random directions; $R^2$ is 0.58. In the training shown, what rises on a line are the *words said*, nine in ten words changed were sound, and pushed either way fewer answers are faultless |
+# | the identity warm-up teaches to copy, and corrections build on that (section 2) | it does teach that; the copying head was there before, and three seeds cannot tell whether Aligners with and without a warm-up end up different |

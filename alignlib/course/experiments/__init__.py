@@ -10,7 +10,7 @@ from .baselines import TRIALS, rivals, tuning
 from .gates import forgetting, headroom, steer
 from .inside import INSIDE, looking, two_heads
 from .upstreams import data, dial, every_upstream, hijacked, instructed
-from .uses import rounds, stacking, weak_to_strong
+from .uses import labels, rounds, stacking, weak_to_strong
 
 N = TINY.corrections
 EXPERIMENTS = {
@@ -58,6 +58,7 @@ EXPERIMENTS = {
         "Can a small Aligner teach a larger model?",
         [{"arm": a} for a in ("aligner beside it", "sft", "sft, own answers", "sft, annotator", "dpo", "dpo, coin flips")], weak_to_strong, 2.0,
     ),
+    "labels": Sweep("Are an Aligner's labels better on the questions that it learned on?", [{}], labels, 2.5),
     "rounds": Sweep("Does it help to correct anew in each round?", [{"answers": a} for a in ("fresh", "stale")], rounds, 2.0),
     "stacking": Sweep("What does a second pass add, and a third?", [{}], stacking, 3.0),
     "hijacked": Sweep("Can an answer take an Aligner over?", [{"shown": s} for s in (False, True)], hijacked, 1.0),

@@ -117,7 +117,8 @@ def in_that_manner(text: str, manner: str) -> bool:
     sentences = parse(text)[0]
     kinds = {s[0] for s in sentences}
     if manner == "shorter":
-        return not kinds & {"opener", "closer"} and not any(isinstance(s[-1], int) and s[-1] for s in sentences)
+        phrases = {s[-1] for s in sentences if isinstance(s[-1], int)}
+        return not kinds & {"opener", "closer"} and phrases == {0}
     return {"opener", "closer"} <= kinds
 
 

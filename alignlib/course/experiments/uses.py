@@ -9,7 +9,7 @@ from ...aligner import Aligner
 from ...data import QAC
 from ...models import load_model
 from ...report import Comparison
-from ...tinytown import recorded
+from ...tinytown import recorded, sets
 from ...tinytown.annotator import annotate
 from ...train import dpo
 from ..upstreams import made
@@ -53,6 +53,16 @@ def _pupil(arm: str, seed: int) -> Answers:
         return with_dpo(pairs_of(rows, coin), BEST["dpo, twice the size"], seed, "large")
     texts = {"sft": lambda r: r.correction, "sft, own answers": lambda r: r.answer, "sft, annotator": lambda r: annotate(r.question, r.answer)}
     return with_sft("large")([replace(r, correction=texts[arm](r)) for r in rows], BEST["sft, twice the size"], seed)
+
+
+def labels(params: dict, seed: int) -> dict[str, float]:
+    """How good is what the Aligner labels, on the questions that it learned on (with other answers), as above, and on new ones?"""
+    metrics = {}
+    for name, questions in (("known", training_questions()), ("new", tuple(r.question for r in sets.corrections(recorded.TRAIN, seed=501)))):
+        said = own_answers(made("mixed"), questions, "sampled", 100 + seed)
+        texts = taught(3, seed).correct(questions, said)
+        metrics |= {f"{when}_{name}": float(JUDGE.marks(questions, t)["fault_free"].mean()) for when, t in (("before", said), ("after", texts))}
+    return metrics
 
 
 ROUNDS = 3
