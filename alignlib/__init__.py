@@ -16,9 +16,10 @@ for _name, _value in (("HF_HUB_DISABLE_TELEMETRY", "1"), ("TOKENIZERS_PARALLELIS
 __version__ = "0.1.0"
 
 _HOME = {
-    "Aligner": "aligner", "Comparison": "report", "Estimate": "stats", "Instruction": "data", "Metrics": "report",
-    "NoJudge": "judges", "Preference": "data", "QAC": "data", "SFTSettings": "train", "Task": "tasks",
-    "generate": "models", "load_model": "models", "load_task": "tasks", "read_preferences": "data", "read_qac": "data",
+    "Aligner": "aligner", "Comparison": "report", "ControlSettings": "controls", "Estimate": "stats", "Instruction": "data",
+    "Meet": "meet", "Metrics": "report", "Mix": "controls", "NoJudge": "judges", "Preference": "data", "QAC": "data",
+    "SFTSettings": "train", "Task": "tasks", "generate": "models", "load_model": "models", "load_task": "tasks",
+    "read_preferences": "data", "read_qac": "data",
 }  # fmt: skip
 __all__ = sorted(_HOME)
 

@@ -104,9 +104,9 @@ def add_lora(model: PreTrainedModel, rank: int, seed: int = 0) -> PreTrainedMode
     return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"))
 
 
-def save_model(folder: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Weights (safetensors) and tokenizer into a folder."""
-    model.save_pretrained(folder)
+def save_model(folder: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **given: object) -> None:
+    """Weights (safetensors) and tokenizer into a folder; what is `given` goes to the model's own `save_pretrained`."""
+    model.save_pretrained(folder, **given)
     tokenizer.save_pretrained(folder)
 
 
@@ -132,7 +132,7 @@ def _revision(hub_id: str) -> str:
 def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
+    prompts: Sequence[str | list[int]],
     *,
     max_new_tokens: int | Sequence[int] = 64,
     temperature: float = 0.0,
@@ -142,8 +142,8 @@ def generate(
 ) -> list[str]:
     """Complete prompts in batches; greedy at temperature 0. Returns one completion a prompt, in order.
 
-    Prompts of like length share a batch, padded on the left, so that a batch wastes little. `max_new_tokens` may be
-    given for each prompt; greedily, a completion does not depend on who shares its batch. `progress` labels a bar. Sampling
+    Prompts, texts or token ids, of like length share a batch, padded on the left, so that a batch wastes little. `max_new_tokens`
+    may be given for each prompt; greedily, a completion does not depend on who shares its batch. `progress` labels a bar. Sampling
     draws from `seed` alone and leaves the caller's generator as it was.
     """
     rows = [encode(tokenizer, p) for p in prompts]
@@ -216,7 +216,7 @@ def positions(mask: torch.Tensor) -> torch.Tensor:
 
 @torch.inference_mode()
 def completion_nll(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], completions: Sequence[str]
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str | list[int]], completions: Sequence[str]
 ) -> torch.Tensor:
     """Mean negative log-likelihood per token (nats) of each completion and its EOS behind its prompt, shape (n,)."""
     rows = [example(tokenizer, p, c) for p, c in zip(prompts, completions, strict=True)]

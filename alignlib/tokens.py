@@ -10,13 +10,15 @@ from transformers import PreTrainedTokenizerBase
 IGNORED = -100  # the label of a token without loss, as PyTorch has it
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """A prompt's token ids: bos where the tokenizer has one, never eos."""
+def encode(tokenizer: PreTrainedTokenizerBase, text: str | list[int]) -> list[int]:
+    """A prompt's token ids: bos where the tokenizer has one, never eos. One that comes in ids stays as it is."""
+    if not isinstance(text, str):
+        return text
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids if tokenizer.bos_token_id is None else [tokenizer.bos_token_id, *ids]
 
 
-def example(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> dict[str, list[int]]:
+def example(tokenizer: PreTrainedTokenizerBase, prompt: str | list[int], completion: str) -> dict[str, list[int]]:
     """`input_ids` and `labels` of one row: the mask covers exactly the completion and its EOS.
 
     Prompt and completion are tokenised apart, so that no token can span the seam.

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from unittest import mock
 
@@ -85,6 +86,8 @@ def batches(lengths: Sequence[int], settings: SFTSettings) -> list[int]:
 
     Padding goes down by about two thirds; every row comes once an epoch.
     """
+    if not lengths:
+        raise ValueError("no rows to train on: all were dropped or the list is empty")
     draw = torch.Generator().manual_seed(settings.seed)
     need, size, order = settings.steps * settings.batch_size * settings.accumulate, settings.batch_size, []
     while len(order) < need:
@@ -109,8 +112,26 @@ def sft(
     TRL normalises this loss by the tokens of a whole step, so the penalty is shared out over its micro-batches.
     """
     config = SFTConfig(**_shared(settings, model))
-    lengths = [len(r["input_ids"]) for r in rows]
-    return _train(_SFT, config, model, tokenizer, rows, lengths, settings, penalty, 1 / settings.accumulate, progress)
+    ordered = [rows[i] for i in batches(_lengths(rows), settings)]
+    return _train(_SFT, config, model, tokenizer, ordered, settings, penalty, 1 / settings.accumulate, progress)
+
+
+def sft_in_turns(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    groups: Mapping[str, Sequence[dict[str, list[int]]]],
+    settings: SFTSettings,
+    *,
+    turn: Callable[[str], None],
+    progress: str | None = None,
+) -> list[float]:
+    """`sft` on groups of rows that take turns, a step each; before a step `turn` is told whose it is. Returns the loss of each step."""
+    size, names = settings.batch_size * settings.accumulate, list(groups)
+    drawn = {name: iter([rows[i] for i in batches(_lengths(rows), settings)]) for name, rows in groups.items()}
+    whose = [names[step % len(names)] for step in range(settings.steps)]
+    ordered = [row for name in whose for row in islice(drawn[name], size)]
+    config = SFTConfig(**_shared(settings, model))
+    return _train(_SFT, config, model, tokenizer, ordered, settings, None, 1.0, progress, _Turns(whose, turn))
 
 
 def dpo(
@@ -131,7 +152,8 @@ def dpo(
     rows = [_pair(tokenizer, p) for p in pairs]
     lengths = [len(r["prompt_ids"]) + max(len(r["chosen_ids"]), len(r["rejected_ids"])) for r in rows]
     config = DPOConfig(beta=beta, precompute_ref_log_probs=True, **_shared(settings, model))
-    return _train(_DPO, config, model, tokenizer, rows, lengths, settings, penalty, 1.0, progress)
+    ordered = [rows[i] for i in batches(lengths, settings)]
+    return _train(_DPO, config, model, tokenizer, ordered, settings, penalty, 1.0, progress)
 
 
 def reward_model(
@@ -145,8 +167,8 @@ def reward_model(
     hf_logging.set_verbosity_error()
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32, use_safetensors=True).to(pick_device())
     rows = [{k: p["prompt_ids"] + p[k] for k in ("chosen_ids", "rejected_ids")} for p in (_pair(tokenizer, pair) for pair in pairs)]
-    lengths = [max(map(len, r.values())) for r in rows]
-    _train(_Reward, RewardConfig(**_shared(settings, model)), model, tokenizer, rows, lengths, settings, None, 1.0, progress)
+    ordered = [rows[i] for i in batches([max(map(len, r.values())) for r in rows], settings)]
+    _train(_Reward, RewardConfig(**_shared(settings, model)), model, tokenizer, ordered, settings, None, 1.0, progress)
     return model
 
 
@@ -156,17 +178,20 @@ def _pair(tokenizer: PreTrainedTokenizerBase, pair: Preference) -> dict[str, lis
     return {"prompt_ids": encode(tokenizer, pair.prompt), **ends}
 
 
-def _train(kind, config, model, tokenizer, rows, lengths, settings, penalty, penalty_share, progress) -> list[float]:
-    if not rows:
-        raise ValueError("no rows to train on: all were dropped or the list is empty")
+def _lengths(rows: Sequence[dict[str, list[int]]]) -> list[int]:
+    return [len(r["input_ids"]) for r in rows]
+
+
+def _train(kind, config, model, tokenizer, ordered, settings, penalty, penalty_share, progress, *more: TrainerCallback) -> list[float]:
+    """Train on rows in the order they come in, those of all steps one behind the other."""
     set_threads()
     hf_logging.set_verbosity_error()
     losses = _Losses(settings.steps, progress)
-    data = Dataset.from_list([rows[i] for i in batches(lengths, settings)])
+    data = Dataset.from_list(ordered)
     with tempfile.TemporaryDirectory() as folder:
         config.output_dir = folder
         with _no_other_bars():
-            trainer = kind(model=model, args=config, processing_class=tokenizer, train_dataset=data, callbacks=[losses])
+            trainer = kind(model=model, args=config, processing_class=tokenizer, train_dataset=data, callbacks=[losses, *more])
             trainer.penalty, trainer.penalty_share = penalty, penalty_share
             trainer.remove_callback(PrinterCallback)
             trainer.train()
@@ -197,6 +222,16 @@ def _shared(settings: SFTSettings, model: PreTrainedModel) -> dict[str, object]:
         activation_checkpointing=False, optim="adamw_torch_fused", max_length=None, save_strategy="no",
         logging_steps=1, disable_tqdm=True, report_to="none", dataloader_pin_memory=not on_cpu,
     )  # fmt: skip
+
+
+class _Turns(TrainerCallback):
+    """Tells before each step whose turn it is."""
+
+    def __init__(self, whose: Sequence[str], turn: Callable[[str], None]) -> None:
+        self.whose, self.turn = whose, turn
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.turn(self.whose[state.global_step])
 
 
 class _Losses(TrainerCallback):

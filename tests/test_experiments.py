@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from alignlib.course.experiments import EXPERIMENTS, baselines, uses
+from alignlib.course.experiments import EXPERIMENTS, baselines, meet, uses
 from alignlib.course.experiments.baselines import BEST, CLEARLY, TRIALS, compared, pairs_of
 from alignlib.course.experiments.upstreams import MANNERS, UNESCAPED, asked_for, data, in_manner, in_that_manner, injected, taken_over
 from alignlib.course.sweep import per_seed, read_results
@@ -113,3 +115,65 @@ def test_no_learning_rate_was_clearly_better_on_validation_than_the_one_in_use_a
 
 def test_only_choices_rest_on_fewer_than_three_seeds() -> None:
     assert [name for name, experiment in EXPERIMENTS.items() if len(experiment.seeds) < 3] == ["tuning"]
+
+
+# --- lesson 05 ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_small(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lesson 05's experiments on an untrained model, a few rows and steps: for plumbing, not for quality."""
+    for name, value in {"TINY": replace(meet.TINY, base=str(tiny_model)), "N": 24, "STEPS": 4, "FIRST": 2, "TESTED": 4}.items():
+        monkeypatch.setattr(meet, name, value)
+    monkeypatch.setattr(meet, "BEST", {(task, method): 1 for task in meet.TASKS for method in meet.METHODS})
+
+
+def test_pairs_end_where_the_text_begins_and_the_preferred_one_has_the_higher_marks() -> None:
+    for task, mark in (("qa", "answer :"), ("summary", "tl;dr")):
+        some = meet.pairs(task, 30, "test")
+        good, bad = (meet.marks(task, some, texts) for texts in ([p.chosen for p in some], [p.rejected for p in some]))
+        assert all(p.prompt.endswith(mark) for p in some)
+        assert good["sound"].all() and (good["overall"] == 1).all() and not bad["sound"].any() and (bad["overall"] < 1).all()
+
+
+def test_a_chain_of_hindsight_shows_the_better_and_the_worse_alone_and_behind_one_another() -> None:
+    some = meet.pairs("qa", 4)
+    chain = meet.chained(some)
+    assert [text for _, text in chain] == [some[0].chosen, some[1].rejected, some[2].chosen, some[3].rejected]
+    assert [prompt.split("question :")[1].count(" answer :") for prompt, _ in chain] == [1, 1, 2, 2]
+    assert [prompt.split()[-3] for prompt, _ in chain] == ["better", "worse"] * 2
+    assert f"worse answer : {some[2].rejected} better answer :" in chain[2][0] and f"better answer : {some[3].chosen} worse answer :" in chain[3][0]
+    assert meet.with_word("bulletin : it rained . tl;dr", "better")[0] == "bulletin : it rained . better tl;dr"
+
+
+@pytest.mark.parametrize("task", meet.TASKS)
+def test_every_method_of_lesson_05_is_tuned_and_compared(task: str, in_small: None) -> None:
+    for method in meet.METHODS:
+        trials = meet.TRIALS[method]
+        assert len(trials) == 3
+        found = meet.meet_tuning({"task": task, "method": method, "trial": 1}, 0)
+        assert found["overall"] == (found["overall_0"] + found["overall_1"]) / 2
+    found = meet.rivals_of_meet({"task": task}, 0)
+    for t in meet.TEMPERATURES:
+        assert {f"overall_{t:g}/{m}" for m in meet.METHODS} <= found.keys()
+        assert {f"meet, lora_over_{m}_{t:g}" for m in meet.METHODS if m != "meet, lora"} <= found.keys()
+        assert found[f"meet, lora_over_meet, prompt_{t:g}"] == -found[f"meet, prompt_over_meet, lora_{t:g}"]
+
+
+def test_controls_of_every_size_start_and_order_of_training_are_measured(in_small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = [meet.control_size(params, 0)["share"] for params in meet.SIZES]
+    assert shares == sorted(shares[:5]) + sorted(shares[5:])
+    arms = ("step 1 only", "step 2 only", "joint", "controls frozen in step 2", "no pairs")
+    assert all("sound_1_bad" in meet.meet_steps({"kind": kind, "arm": arm}, 0) for kind in ("prompt", "lora") for arm in arms[:4])
+    seen: list[dict] = []
+    monkeypatch.setattr(meet, "meet", lambda rows, *_, **__: seen.append(rows))
+    monkeypatch.setattr(meet, "steered", lambda model, seed: {})
+    meet.meet_steps({"kind": "prompt", "arm": "no pairs"}, 0)
+    assert len(seen[0]["good"]) == len(seen[0]["bad"]) == meet.N and not {r.prompt for r in seen[0]["good"]} & {r.prompt for r in seen[0]["bad"]}
+
+
+def test_the_dial_and_the_axes_are_asked_for_one_by_one_and_together(in_small: None) -> None:
+    assert {f"overall_{w:g}" for w in (-0.5, 0.5, 1.5)} <= meet.dial_of_controls({"kind": "lora"}, 0).keys()
+    for kind in ("prompt", "lora", "one token"):
+        found = meet.several_axes({"kind": kind}, 0)
+        assert {"tone/tone+", "length/detail-", "detail/tone+ detail- length+", "sound/tone- detail- length-"} <= found.keys()

@@ -282,7 +282,8 @@ def test_an_address_without_http_is_refused_and_the_variable_of_the_client_count
 
 
 def test_empty_and_unfinished_answers_are_counted_also_when_they_come_from_the_disk() -> None:
-    for body, want in ((chat(""), "empty"), (chat(None), "empty"), (chat("long", "length"), "unfinished: length"), (chat("on and on " * 100), "over-long")):
+    bodies = {"empty": (chat(""), chat(None)), "unfinished: length": (chat("long", "length"),), "over-long": (chat("on and on " * 100),)}
+    for want, body in ((want, body) for want, some in bodies.items() for body in some):
         with serving(Echo(), handler=replying(body)) as url, pytest.warns() as caught:
             for _ in range(2):
                 upstream = Server("town", url, progress=False)

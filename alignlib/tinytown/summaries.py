@@ -89,9 +89,9 @@ def spoil_summary(rng: random.Random, b: Bulletin, fault: str) -> str:
     return b.reference + " " + rng.choice(b.noise)
 
 
-def judge_summary(bulletin: Bulletin, summary: str) -> dict[str, float]:
+def judge_summary(reference: str, summary: str) -> dict[str, float]:
     """`rouge_l` (F-measure, by rouge-score) against the reference, `exact` (0 or 1), and `length` in words."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    score = RougeScorer(["rougeL"]).score(bulletin.reference, summary)["rougeL"]
-    return {"rouge_l": score.fmeasure, "exact": float(summary == bulletin.reference), "length": float(len(summary.split()))}
+    score = RougeScorer(["rougeL"]).score(reference, summary)["rougeL"]
+    return {"rouge_l": score.fmeasure, "exact": float(summary == reference), "length": float(len(summary.split()))}

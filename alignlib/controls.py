@@ -1,0 +1,175 @@
+"""Controls of a language model: soft prompts and LoRA matrices, by name, together and in between (MEET, arXiv 2310.00819).
+
+PEFT holds and trains them. What it lacks is here: where a soft prompt starts, and asking for several at once. A soft prompt's
+tokens become words that the vocabulary lacks, for as long as they are asked for: so they stand between padding and text like any
+word, and generation needs to know nothing of them. (PEFT's own puts them before the padding.) Built by hand in lesson 05.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+Control = Hashable  # a name; a tuple of controls, all of them at once; a `Mix` of some; None for the model as it is
+
+
+@dataclass(frozen=True, init=False)
+class Mix:
+    """A weighted sum of controls, such as Mix(good=0.7, bad=0.3): a point between two of them, or beyond."""
+
+    parts: tuple[tuple[Control, float], ...]
+
+    def __init__(self, parts: Mapping[Control, float] | None = None, **named: float) -> None:
+        object.__setattr__(self, "parts", tuple({**(parts or {}), **named}.items()))
+
+
+@dataclass(frozen=True)
+class ControlSettings:
+    """What a control is made of.
+
+    `size`: virtual tokens of a prompt, rank of LoRA. `start`: a prompt's embeddings at first are those of words drawn from the
+    "vocabulary", "random" ones of the same scale, PEFT's own ("unit": of standard deviation 1), or those of a "text", over and over.
+    `targets`: the linear layers that LoRA works on ("all-linear": every one but the head), in the `layers` named (none: all).
+    """
+
+    kind: str = "prompt"  # or "lora"
+    size: int = 20
+    start: str = "vocabulary"
+    texts: tuple[tuple[str, str], ...] = ()  # (control, text) for `start="text"`
+    targets: tuple[str, ...] | str = "all-linear"
+    layers: tuple[int, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("prompt", "lora") or self.start not in ("vocabulary", "random", "unit", "text") or self.size < 1:
+            raise ValueError(f"no control of kind {self.kind!r}, start {self.start!r} and size {self.size}: kinds are prompt and lora; "
+                             "starts vocabulary, random, unit and text; the size is 1 or more")  # fmt: skip
+
+    def peft(self) -> PromptTuningConfig | LoraConfig:
+        if self.kind == "prompt":
+            return PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=self.size)
+        targets = self.targets if isinstance(self.targets, str) else list(self.targets)
+        layers = list(self.layers) or None
+        return LoraConfig(task_type="CAUSAL_LM", r=self.size, lora_alpha=2 * self.size, target_modules=targets, layers_to_transform=layers)
+
+
+def with_controls(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: Sequence[str], settings: ControlSettings) -> PeftModel:
+    """The model with a fresh control of each name. Raises ValueError for a name that PEFT or a folder could not hold."""
+    for name in names:
+        if not re.fullmatch(r"[\w+-]+", name) or name == "default" or name in "lora_":
+            raise ValueError(f"no control can be named {name!r}: use letters, digits, _, + and -, and neither 'default' nor a part of 'lora_'")
+    torch.manual_seed(settings.seed)
+    wrapped = get_peft_model(model, settings.peft(), adapter_name=names[0])
+    for name in names[1:]:
+        wrapped.add_adapter(name, settings.peft())
+    if settings.kind == "prompt":
+        for name in names:
+            _start(wrapped, tokenizer, name, settings)
+    return wrapped.eval()
+
+
+def _start(model: PeftModel, tokenizer: PreTrainedTokenizerBase, name: str, settings: ControlSettings) -> None:
+    """Give a soft prompt the embeddings it starts from. PEFT's own ("unit") are tens of times longer than a small model's words."""
+    words, prompt = model.word_embeddings.weight.detach(), model.prompt_encoder[name].embedding.weight
+    if settings.start == "unit":
+        return
+    if settings.start == "random":
+        start = torch.randn_like(prompt) * words.std()
+    elif settings.start == "vocabulary":
+        start = words[torch.randint(len(words), (settings.size,)).to(words.device)]
+    else:
+        ids = tokenizer(dict(settings.texts)[name], add_special_tokens=False)["input_ids"]
+        start = words[[ids[i % len(ids)] for i in range(settings.size)]]
+    prompt.data.copy_(start)
+
+
+def names_of(model: PeftModel) -> list[str]:
+    return list(model.peft_config)
+
+
+def are_prompts(model: PeftModel) -> bool:
+    return model.peft_config[names_of(model)[0]].is_prompt_learning
+
+
+def parameters_of(model: PeftModel) -> Iterator[tuple[torch.nn.Parameter, bool]]:
+    """Every parameter, and whether it is a control's."""
+    for name, parameter in model.named_parameters():
+        yield parameter, name.startswith("prompt_encoder") or "lora_" in name
+
+
+def vectors(model: PeftModel, control: Control) -> torch.Tensor:
+    """A soft prompt's embeddings, (tokens, width): of a tuple one behind the other, of a `Mix` their weighted sum."""
+    if control is None:
+        return model.word_embeddings.weight.detach()[:0]
+    if isinstance(control, tuple):
+        return torch.cat([vectors(model, part) for part in control])
+    if isinstance(control, Mix):
+        return sum(weight * vectors(model, part) for part, weight in control.parts)
+    return model.prompt_encoder[_known(model, control)].embedding.weight.detach()
+
+
+def weights(model: PeftModel, control: Control) -> dict[str, float]:
+    """How much of each named control there is in one: what LoRA's matrices are multiplied by."""
+    if control is None:
+        return {}
+    if isinstance(control, (Mix, tuple)):
+        total: Counter[str] = Counter()
+        for part, weight in control.parts if isinstance(control, Mix) else ((part, 1.0) for part in control):
+            total.update({name: weight * w for name, w in weights(model, part).items()})
+        return dict(total)
+    return {_known(model, control): 1.0}
+
+
+def _known(model: PeftModel, name: Control) -> str:
+    if name not in names_of(model):
+        raise ValueError(f"no control {name!r}; there are {', '.join(names_of(model))}")
+    return name
+
+
+@contextmanager
+def under(model: PeftModel, control: Control) -> Iterator[tuple[PreTrainedModel, list[int]]]:
+    """The language model as it is under a control, and the token ids to put before a prompt. Raises ValueError for an unknown one."""
+    if are_prompts(model):
+        with _longer_vocabulary(model.get_base_model(), vectors(model, control)) as virtual:
+            yield model.get_base_model(), virtual
+    elif parts := weights(model, control):
+        with _scaled(model, parts):
+            yield model, []
+    else:
+        with model.disable_adapter():
+            yield model, []
+
+
+@contextmanager
+def _longer_vocabulary(lm: PreTrainedModel, more: torch.Tensor) -> Iterator[list[int]]:
+    known = lm.get_input_embeddings()
+    lm.set_input_embeddings(torch.nn.Embedding.from_pretrained(torch.cat([known.weight.detach(), more])))
+    try:
+        yield list(range(known.num_embeddings, known.num_embeddings + len(more)))
+    finally:
+        lm.set_input_embeddings(known)
+
+
+@contextmanager
+def _scaled(model: PeftModel, parts: dict[str, float]) -> Iterator[None]:
+    layers = [m for m in model.modules() if isinstance(m, LoraLayer)]
+    model.base_model.set_adapter(list(parts), inference_mode=True)
+    try:
+        for layer in layers:
+            for name, weight in parts.items():
+                layer.set_scale(name, weight)
+        yield
+    finally:
+        for layer in layers:
+            for name in parts:
+                layer.set_scale(name, 1.0)
