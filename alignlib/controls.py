@@ -79,7 +79,7 @@ def with_controls(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, na
 
 
 def _start(model: PeftModel, tokenizer: PreTrainedTokenizerBase, name: str, settings: ControlSettings) -> None:
-    """Give a soft prompt the embeddings it starts from. PEFT's own ("unit") are tens of times longer than a small model's words."""
+    """Give a soft prompt the embeddings it starts from. PEFT's own ("unit") are several times longer than words are."""
     words, prompt = model.word_embeddings.weight.detach(), model.prompt_encoder[name].embedding.weight
     if settings.start == "unit":
         return

@@ -65,7 +65,9 @@ def bars(
 def curves(
     ax: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float | Estimate]]], x: str, y: str, scale: float = 1.0, legend: bool = True
 ) -> None:
-    """Lines: series[name] = (xs, ys), ys times `scale`; estimates get their intervals."""
+    """Lines: series[name] = (xs, ys), ys times `scale`; estimates get their intervals. Says so if there is none, since no judge could tell."""
+    if not series:
+        return say_no_judge(ax)
     styles = [(DARK, "-"), (ACCENT, "--"), (MUTED, ":"), (LIGHT, "-.")]
     for (name, (xs, ys)), (color, line) in zip(series.items(), styles, strict=False):
         look = dict(color=color, linestyle=line, linewidth=1.8, label=name)

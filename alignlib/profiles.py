@@ -20,6 +20,8 @@ class Profile:
     tests: int  # prompts in each test set
     warmup: SFTSettings
     training: SFTSettings
+    controls_first: SFTSettings  # MEET's two steps
+    model_then: SFTSettings
     step_tokens: int = 0  # with your own rows, which may be long: a step holds no more tokens than this (0: no bound)
     lora_rank: int = 0  # 0: all weights are trained
     reward_model: str = ""  # hub id of the judge, where no program can judge
@@ -38,16 +40,21 @@ PROFILES = {
         "tiny", str(data_folder() / "base"), "tinytown", TOWN, corrections=1500, identity=2000, tests=400, step_tokens=4096,
         warmup=SFTSettings(steps=50, batch_size=32, learning_rate=2e-3),
         training=SFTSettings(steps=200, batch_size=32, learning_rate=2e-3),
+        controls_first=SFTSettings(steps=75, learning_rate=5e-2), model_then=SFTSettings(steps=175, learning_rate=3e-3),
     ),
     "colab": Profile(
         "colab", "Qwen/Qwen2.5-0.5B", corrections=4000, identity=2000, tests=200, lora_rank=16,
         warmup=SFTSettings(steps=60, batch_size=4, accumulate=8, learning_rate=2e-4, schedule="cosine"),
-        training=SFTSettings(steps=250, batch_size=4, accumulate=8, learning_rate=2e-4, schedule="cosine"), **_REAL,
+        training=SFTSettings(steps=250, batch_size=4, accumulate=8, learning_rate=2e-4, schedule="cosine"),
+        controls_first=SFTSettings(steps=100, batch_size=4, accumulate=8, learning_rate=2e-4, schedule="cosine"),
+        model_then=SFTSettings(steps=200, batch_size=4, accumulate=8, learning_rate=2e-5, schedule="cosine"), **_REAL,
     ),
     "gpu": Profile(
         "gpu", "Qwen/Qwen2.5-1.5B", corrections=20_000, identity=5000, tests=700,
         warmup=SFTSettings(steps=80, batch_size=16, accumulate=4, learning_rate=2e-5, schedule="cosine"),
-        training=SFTSettings(steps=900, batch_size=16, accumulate=4, learning_rate=2e-5, schedule="cosine"), **_REAL,
+        training=SFTSettings(steps=900, batch_size=16, accumulate=4, learning_rate=2e-5, schedule="cosine"),
+        controls_first=SFTSettings(steps=200, batch_size=16, accumulate=4, learning_rate=2e-4, schedule="cosine"),
+        model_then=SFTSettings(steps=700, batch_size=16, accumulate=4, learning_rate=1e-5, schedule="cosine"), **_REAL,
     ),
 }  # fmt: skip
 

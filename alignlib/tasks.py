@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .aligner import Aligner
-from .data import QAC, Loaded, identity_rows, read_qac
+from .controls import ControlSettings
+from .data import QAC, Loaded, Preference, identity_rows, read_qac
 from .judges import Judge, NoJudge, RewardJudge, TownJudge
+from .meet import Meet, sides
 from .models import load_tokenizer
 from .profiles import Profile, profile
 from .prompts import T2, Template
@@ -32,6 +34,8 @@ class Task:
     judge: Judge
     upstreams: Callable[[], dict[str, list[QAC]]]  # test rows by the model that answered; of your own data we know but one, `as given`
     taught: Callable[[], list[QAC]]  # corrections of what three upstreams answered in turn; of your own data all that are there
+    pairs: Callable[[str], list[Preference]]  # of train, validation or test: the prompt is a question, which `ask` makes ready for its answer
+    ask: str  # what stands between a question and its answer
     one_word_off: Callable[[str], list[QAC]]  # rows of train, validation or test whose answer goes wrong at one word; the test's words are unseen
     notes: list[str] = field(default_factory=list)  # what was read, and what became of it
 
@@ -41,6 +45,15 @@ class Task:
         return Aligner.cached(
             self.base, corrections or self.corrections, self.identity, template=self.template, lora_rank=self.profile.lora_rank, **stages
         )
+
+    def meet(self, seed: int, control: ControlSettings, steps: str = "both") -> Meet:
+        """MEET on the preference pairs, or taken from the cache: "both" steps; the "first" alone; or all steps "joint", nothing frozen."""
+        first, then = replace(self.profile.controls_first, seed=seed), replace(self.profile.model_then, seed=seed)
+        if steps == "joint":
+            first, then = replace(first, steps=0), replace(then, steps=first.steps + then.steps)
+        rows = sides([replace(pair, prompt=pair.prompt + self.ask) for pair in self.pairs("train")])
+        then = replace(then, steps=0) if steps == "first" else then
+        return Meet.cached(self.base, rows, control=replace(control, seed=seed), first=first, then=then)
 
     @property
     def main(self) -> str:
@@ -86,6 +99,8 @@ def _town_task(settings: Profile, base: str, seed: int) -> Task:
         judge=TownJudge(),
         upstreams=lambda: {name: recorded.answered(name) for name in recorded.names()},
         taught=recorded.taught,
+        pairs=lambda split: sets.preferences(settings.corrections if split == "train" else settings.tests, split),
+        ask=" answer :",
         one_word_off=lambda split: sets.one_word_off(settings.tests, split, "never" if split == "test" else "corrected"),
     )  # fmt: skip
 
@@ -106,11 +121,15 @@ def _own_task(settings: Profile, base: str, loaded: Loaded, judge: Judge, seed: 
     tokenizer, texts = load_tokenizer(base), [f"{r.question} {r.answer} {r.correction}" for r in rows]
     notes = [str(loaded), f"the tokenizer loses {100 * lost_share(tokenizer, texts):.1f} % of the characters of these texts"]
     length = sum(len(tokenizer(t)["input_ids"]) for t in texts[:200]) / len(texts[:200])
-    settings = replace(settings, warmup=_fitted(settings.warmup, settings, length, len(train)),
-                       training=_fitted(settings.training, settings, length, len(train)))  # fmt: skip
+    stages = ("warmup", "training", "controls_first", "model_then")
+    settings = replace(settings, **{stage: _fitted(getattr(settings, stage), settings, length, len(train)) for stage in stages})
     part = {"train": train, "validation": validation, "test": test}
     faulty = lambda split: [r for r in part[split] if r.answer != r.correction]  # noqa: E731
-    return Task(settings, base, T2, train, identity, validation, {"held out": test}, judge, lambda: {"as given": test}, lambda: train, faulty, notes)
+    return Task(
+        settings, base, T2, train, identity, validation, {"held out": test}, judge, upstreams=lambda: {"as given": test}, taught=lambda: train,
+        pairs=lambda split: [Preference(r.question, r.correction, r.answer) for r in faulty(split)], ask="\n\nAnswer:", one_word_off=faulty,
+        notes=notes,
+    )  # fmt: skip
 
 
 def _fitted(stage: SFTSettings, settings: Profile, length: float, rows: int) -> SFTSettings:

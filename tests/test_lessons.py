@@ -37,6 +37,7 @@ WANTED = {
            *(f"baseline/{arm}" for arm in ("untouched", "aligner", "sft", "sft, twice the size", "dpo", "best of 10")),
            *(f"{what}/{i}" for what in ("round", "stack") for i in (1, 2, 3))},
     "04": {"steer_slope", "steer_slope_random_max", "steer_r2", "edit_precision", "probe_auc", "probe_auc_shuffled", "copy_head_ablation"},
+    "05": {"good_minus_bad_logprob", "meet_vs_ctg_live"},
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alignlib import Comparison, Metrics, load_task
+from alignlib import Comparison, ControlSettings, Metrics, load_task
 from alignlib.judges import NOTHING, NoJudge, RewardJudge
 from alignlib.profiles import profile
 from alignlib.report import edit_distance, told
@@ -58,6 +58,24 @@ def test_your_own_rows_are_split_without_overlap_and_have_no_judge(
     assert isinstance(task.judge, NoJudge) and "50 rows read, 50 used" in task.describe()
     assert task.upstreams() == {"as given": task.tests["held out"]}
     assert [task.one_word_off(split) for split in ("train", "validation", "test")] == parts
+    for split, part in zip(("train", "validation", "test"), parts):
+        assert [(p.prompt, p.chosen, p.rejected) for p in task.pairs(split)] == [(r.question, r.correction, r.answer) for r in part]
+
+
+def test_meet_takes_both_steps_the_first_or_all_at_once_and_the_prompts_are_made_ready(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple] = []
+    monkeypatch.setattr("alignlib.tasks.Meet.cached", lambda base, rows, **how: given.append((rows, how)))
+    task, control = load_task("tiny", model=str(tiny_model)), ControlSettings("lora", 2)
+    assert not {p.prompt for p in task.pairs("train")} & {p.prompt for p in task.pairs("test")}
+    for steps in ("both", "first", "joint"):
+        task.meet(3, control, steps)
+    p = task.profile
+    total = p.controls_first.steps + p.model_then.steps
+    steps = [(how["first"].steps, how["then"].steps) for _, how in given]
+    assert steps == [(p.controls_first.steps, p.model_then.steps), (p.controls_first.steps, 0), (0, total)]
+    rows, how = given[0]
+    assert rows["bad"][0].prompt == f"{task.pairs('train')[0].prompt} answer :" and rows["bad"][0].completion == task.pairs("train")[0].rejected
+    assert how["control"] == replace(control, seed=3) and how["first"].seed == how["then"].seed == 3
 
 
 def test_rows_that_are_one_word_off_differ_in_one_word_that_the_judge_marks_and_share_nothing_across_splits() -> None:

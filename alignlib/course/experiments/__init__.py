@@ -9,6 +9,7 @@ from .aligner import TINY, WARMUP_SHARE, answering, correctable, edit_or_rewrite
 from .baselines import TRIALS, rivals, tuning
 from .gates import forgetting, headroom, steer
 from .inside import INSIDE, looking, two_heads
+from .meet import METHODS, meet_tuning
 from .upstreams import data, dial, every_upstream, hijacked, instructed
 from .uses import labels, rounds, stacking, weak_to_strong
 
@@ -63,6 +64,10 @@ EXPERIMENTS = {
     "stacking": Sweep("What does a second pass add, and a third?", [{}], stacking, 3.0),
     "hijacked": Sweep("Can an answer take an Aligner over?", [{"shown": s} for s in (False, True)], hijacked, 1.0),
     "instructed": Sweep("Can an Aligner be told what to aim at?", [{"told": t} for t in (True, False)], instructed, 1.0),
+    "meet_tuning": Sweep(
+        "Which settings for each method of lesson 05?",
+        [{"task": "qa", "method": m, "trial": k} for m in METHODS for k in range(3)], meet_tuning, 1.2, (0,),
+    ),
     "headroom": Sweep(
         "Which difficulty and how many corrections leave head room?",
         [{"level": level, "corrections": N} for level in range(5)] + [{"level": sets.LEVEL, "corrections": n} for n in (250, 4000)],
