@@ -65,9 +65,11 @@ class ControlSettings:
 
 def with_controls(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: Sequence[str], settings: ControlSettings) -> PeftModel:
     """The model with a fresh control of each name. Raises ValueError for a name that PEFT or a folder could not hold."""
+    parts = {part for path, _ in model.named_modules() for part in path.split(".")}  # PEFT tells controls apart by the paths of their weights
     for name in names:
-        if not re.fullmatch(r"[\w+-]+", name) or name == "default" or name in "lora_":
-            raise ValueError(f"no control can be named {name!r}: use letters, digits, _, + and -, and neither 'default' nor a part of 'lora_'")
+        if not re.fullmatch(r"[\w+-]+", name) or name == "default" or name in "lora_" or name in parts or hasattr(torch.nn.ModuleDict, name):
+            raise ValueError(f"no control can be named {name!r}: use letters, digits, _, + and -, and no name of a part of the model; "
+                             "one such as good, bad or rated-3 will do")  # fmt: skip
     torch.manual_seed(settings.seed)
     wrapped = get_peft_model(model, settings.peft(), adapter_name=names[0])
     for name in names[1:]:
@@ -153,11 +155,25 @@ def under(model: PeftModel, control: Control) -> Iterator[tuple[PreTrainedModel,
 @contextmanager
 def _longer_vocabulary(lm: PreTrainedModel, more: torch.Tensor) -> Iterator[list[int]]:
     known = lm.get_input_embeddings()
-    lm.set_input_embeddings(torch.nn.Embedding.from_pretrained(torch.cat([known.weight.detach(), more])))
+    lm.set_input_embeddings(_Longer(known, more))
     try:
         yield list(range(known.num_embeddings, known.num_embeddings + len(more)))
     finally:
         lm.set_input_embeddings(known)
+
+
+class _Longer(torch.nn.Module):
+    """A vocabulary's embeddings, whatever they do to their words (some models scale them), and more words behind its last."""
+
+    def __init__(self, known: torch.nn.Module, more: torch.Tensor) -> None:
+        super().__init__()
+        self.known, self.more = known, more
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        new = ids >= self.known.num_embeddings
+        read = self.known(ids.masked_fill(new, 0))
+        read[new] = self.more[ids[new] - self.known.num_embeddings].to(read.dtype)
+        return read
 
 
 @contextmanager

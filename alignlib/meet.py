@@ -136,11 +136,12 @@ class Meet:
         return said
 
     def logprob(self, prompts: Sequence[str], completions: Sequence[str], control: Control | list[Control]) -> torch.Tensor:
-        """Mean log-probability per token (nats) of each completion and its EOS, shape (n,)."""
+        """Mean log-probability per token (nats) of each completion and its EOS, shape (n,). Raises ValueError as `generate` does."""
         found = torch.zeros(len(prompts))
         for one, picked in _by_control(control, len(prompts)):
             with under(self.model, one) as (model, virtual):
                 rows = [virtual + encode(self.tokenizer, prompts[i]) for i in picked]
+                self._check_room(rows, max(len(self.tokenizer(completions[i], add_special_tokens=False)["input_ids"]) + 1 for i in picked))
                 found[picked] = -completion_nll(model, self.tokenizer, rows, [completions[i] for i in picked])
         return found
 

@@ -49,6 +49,8 @@ class Task:
     def meet(self, seed: int, control: ControlSettings, steps: str = "both") -> Meet:
         """MEET on the preference pairs, or taken from the cache: "both" steps; the "first" alone; or all steps "joint", nothing frozen."""
         first, then = replace(self.profile.controls_first, seed=seed), replace(self.profile.model_then, seed=seed)
+        if steps not in ("both", "first", "joint"):
+            raise ValueError(f"no steps {steps!r}: MEET takes both, first or joint")
         if steps == "joint":
             first, then = replace(first, steps=0), replace(then, steps=first.steps + then.steps)
         rows = sides([replace(pair, prompt=pair.prompt + self.ask) for pair in self.pairs("train")])

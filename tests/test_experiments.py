@@ -114,7 +114,7 @@ def test_no_learning_rate_was_clearly_better_on_validation_than_the_one_in_use_a
 
 
 def test_only_choices_rest_on_fewer_than_three_seeds() -> None:
-    assert [name for name, experiment in EXPERIMENTS.items() if len(experiment.seeds) < 3] == ["tuning"]
+    assert [name for name, experiment in EXPERIMENTS.items() if len(experiment.seeds) < 3] == ["tuning", "meet_tuning"]
 
 
 # --- lesson 05 ------------------------------------------------------------------------------------------
@@ -125,6 +125,7 @@ def in_small(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lesson 05's experiments on an untrained model, a few rows and steps: for plumbing, not for quality."""
     for name, value in {"TINY": replace(meet.TINY, base=str(tiny_model)), "N": 24, "STEPS": 4, "FIRST": 2, "TESTED": 4}.items():
         monkeypatch.setattr(meet, name, value)
+    monkeypatch.setitem(meet.TARGETS, "values of two layers", {"targets": ("v_proj",), "layers": (0,)})  # it has but two
     monkeypatch.setattr(meet, "BEST", {(task, method): 1 for task in meet.TASKS for method in meet.METHODS})
 
 
@@ -137,12 +138,12 @@ def test_pairs_end_where_the_text_begins_and_the_preferred_one_has_the_higher_ma
 
 
 def test_a_chain_of_hindsight_shows_the_better_and_the_worse_alone_and_behind_one_another() -> None:
-    some = meet.pairs("qa", 4)
-    chain = meet.chained(some)
-    assert [text for _, text in chain] == [some[0].chosen, some[1].rejected, some[2].chosen, some[3].rejected]
-    assert [prompt.split("question :")[1].count(" answer :") for prompt, _ in chain] == [1, 1, 2, 2]
-    assert [prompt.split()[-3] for prompt, _ in chain] == ["better", "worse"] * 2
-    assert f"worse answer : {some[2].rejected} better answer :" in chain[2][0] and f"better answer : {some[3].chosen} worse answer :" in chain[3][0]
+    [p, q] = meet.pairs("qa", 2)
+    chain = meet.chained([p, q])
+    assert [text for _, text in chain] == [p.chosen, p.chosen, p.rejected, p.rejected, q.chosen, q.chosen, q.rejected, q.rejected]
+    assert [prompt.split("question :")[1].count(" answer :") for prompt, _ in chain] == [1, 2] * 4
+    assert [prompt.split()[-3] for prompt, _ in chain[:4]] == ["better", "better", "worse", "worse"]
+    assert f"worse answer : {p.rejected} better answer :" in chain[1][0] and f"better answer : {p.chosen} worse answer :" in chain[3][0]
     assert meet.with_word("bulletin : it rained . tl;dr", "better")[0] == "bulletin : it rained . better tl;dr"
 
 
@@ -165,6 +166,7 @@ def test_controls_of_every_size_start_and_order_of_training_are_measured(in_smal
     assert shares == sorted(shares[:5]) + sorted(shares[5:])
     arms = ("step 1 only", "step 2 only", "joint", "controls frozen in step 2", "no pairs")
     assert all("sound_1_bad" in meet.meet_steps({"kind": kind, "arm": arm}, 0) for kind in ("prompt", "lora") for arm in arms[:4])
+    assert all("sound_0_good" in meet.control_start({"start": start}, 0) for start in ("random", "vocabulary", "unit", "text"))
     seen: list[dict] = []
     monkeypatch.setattr(meet, "meet", lambda rows, *_, **__: seen.append(rows))
     monkeypatch.setattr(meet, "steered", lambda model, seed: {})

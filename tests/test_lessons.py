@@ -100,6 +100,12 @@ def test_the_edition_with_solutions_says_the_same_and_trains_nothing_anew(out: P
     assert not again["cold"] and again["wall_s"] < first["wall_s"]
 
 
+def test_lesson_05_shows_what_it_claims(out: Path) -> None:
+    if not (out / "05").exists():
+        pytest.skip("runs after lesson 05")
+    assert metrics_of(out, "05")["metrics"]["good_minus_bad_logprob"]["low"] > 0
+
+
 def test_lesson_02_shows_what_it_claims(out: Path) -> None:
     if not (out / "02").exists():
         pytest.skip("runs after lesson 02")
@@ -114,8 +120,8 @@ def test_lesson_02_shows_what_it_claims(out: Path) -> None:
     assert m["value_of_answer"]["low"] > 0 >= m["value_of_swapped_answer"]["low"] and m["value_of_own_answer"]["low"] > 0
 
 
-@pytest.mark.parametrize("number", ["00", "01"])
-def test_the_short_lessons_run_on_own_rows_and_say_what_no_judge_can_tell(number: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", ["00", "01", "05"])
+def test_lessons_run_on_own_rows_and_say_what_no_judge_can_tell(number: str, tmp_path: Path) -> None:
     write_rows(tmp_path / "own.jsonl", sets.corrections(60))
     done = run("run", number, "-p", "QAC", "own.jsonl", "--out", "runs", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -88,8 +88,35 @@ def test_a_step_trains_the_control_of_its_own_rows_and_no_other(control, tiny_mo
     named = [{n: p for n, p in m.model.named_parameters() if "prompt_encoder" in n or "lora_" in n} for m in (fresh, trained)]
     for name, parameter in named[0].items():
         same = torch.equal(parameter, named[1][name])
-        assert same if ".good." in name or "lora_A" in name and ".good" in name else True
+        assert same or ".good." not in name
     assert any(not torch.equal(p, named[1][n]) for n, p in named[0].items() if ".bad." in n)
+
+
+@BOTH
+def test_each_control_learns_in_its_own_turns(control, tiny_model: Path, some: list[Preference], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two turns only the control whose turn it was has moved, also where a step has two batches."""
+    named = lambda meet: {n: p.detach().clone() for n, p in meet.model.named_parameters() if "prompt_encoder" in n or "lora_" in n}  # noqa: E731
+    meet, before = untrained(tiny_model, ["good", "bad"], control), []
+    rows = {"good": [Instruction(p.prompt, "lamp in mill .") for p in some], "bad": [Instruction(p.prompt, "go away !") for p in some]}
+    tokens = {name: meet._fitted(name, given) for name, given in rows.items()}
+    turn = type(meet.model).set_adapter
+
+    def watched(model, name: str, **how: object) -> None:
+        if before:
+            was, then = before[-1]
+            moved_names = {n for n, p in named(meet).items() if not torch.equal(p, then[n])}
+            assert moved_names and all(f".{was}." in n for n in moved_names)
+        before.append((name, named(meet)))
+        turn(model, name, **how)
+
+    monkeypatch.setattr(type(meet.model), "set_adapter", watched)
+    meet._step("controls", tokens, replace(FEW, steps=12, accumulate=2, learning_rate=3e-2, warmup_steps=0), False, controls=True, model=False)
+    monkeypatch.undo()
+    assert len(before) == 12
+    prompts = [p.prompt for p in some]
+    for text, own, other in (("lamp in mill .", "good", "bad"), ("go away !", "bad", "good")):
+        texts = [text] * len(prompts)
+        assert meet.logprob(prompts, texts, own).mean() > meet.logprob(prompts, texts, other).mean()
 
 
 def test_a_batch_of_mixed_controls_says_what_each_row_says_alone(meet: Meet, some: list[Preference]) -> None:
@@ -191,7 +218,7 @@ def test_a_prompt_starts_from_words_their_scale_a_text_or_pefts_own(tiny_model: 
 
 def test_names_shares_and_what_lora_works_on(tiny_model: Path) -> None:
     total = sum(p.numel() for p in load_model(tiny_model)[0].parameters())
-    for name in ("v1.0", "a/b", "default", "lora"):
+    for name in ("v1.0", "a/b", "default", "lora", "1", "mlp", "keys"):
         with pytest.raises(ValueError, match="no control can be named"):
             untrained(tiny_model, ["good", name], LORA)
     assert untrained(tiny_model, ["good", "bad"], PROMPT).control_share == 5 * 32 / total

@@ -36,16 +36,18 @@ from alignlib import ControlSettings, Meet, Metrics, Mix, load_model, load_task
 from alignlib.controls import under, vectors, with_controls
 from alignlib.course.checks import lesson05 as check
 from alignlib.course.guess import Guess
-from alignlib.course.sweep import read_results
+from alignlib.course.sweep import read_results, recorded
 from alignlib.interpret import attention
 from alignlib.plots import curves, new_figure
 from alignlib.report import told
-from alignlib.stats import bootstrap_mean, net_win, paired, rate
+from alignlib.stats import bootstrap_mean, net_win, paired, rate, smallest_difference, wins
 from alignlib.tokens import encode
 
 metrics = Metrics("05", PROFILE, SEED, OUT)
 task = load_task(PROFILE, seed=SEED, model=MODEL, qac=QAC, preferences=PREFERENCES)
-held = task.pairs("test")[:200]
+model, tokenizer = load_model(task.base)
+takes = lambda p: 20 + len(encode(tokenizer, p.prompt + task.ask)) + max(90, len(encode(tokenizer, p.chosen)))  # a control, a question, an answer
+held = [p for p in task.pairs("test") if takes(p) <= model.config.max_position_embeddings][:200]
 print(task.describe())
 print(f"{len(task.pairs('train'))} preference pairs to train on, {len(held)} to test on")
 
@@ -53,7 +55,7 @@ print(f"{len(task.pairs('train'))} preference pairs to train on, {len(held)} to 
 # A pair is a question with two answers, one preferred to the other. Here the one is without a fault, and the other has a few:
 
 # %%
-pair = held[1]
+pair = held[min(1, len(held) - 1)]
 print(pair.prompt, "\n  preferred:", pair.chosen, "\n  rejected: ", pair.rejected)
 
 # %% [markdown]
@@ -115,7 +117,6 @@ labels_behind = check.labels_behind(labels_behind)
 # The library leaves soft prompts to PEFT. The same text, behind the same control, by hand and by library; shapes first:
 
 # %%
-model, tokenizer = load_model(task.base)
 five = with_controls(model, tokenizer, ["good", "bad"], ControlSettings("prompt", 5, seed=SEED))
 ids = torch.tensor([encode(tokenizer, pair.prompt + task.ask)], device=model.device)
 control = five.prompt_encoder["good"].embedding.weight.detach().cpu().numpy()
@@ -188,10 +189,16 @@ for control, texts in alone.items():
 print(guess.reveal(None if sound(alone["good"]) is None else paired(faultless(alone["good"]), faultless(alone["bad"])), 0.1, metrics))
 
 # %% [markdown]
-# It can, a little. With 0.3 % of the model's parameters the good control makes 26 answers of a hundred faultless, the bad one 19, none
-# 20: 6.5 points between them, with an interval from 0.5 to 12. Twenty words put before the text can tell the model *which* of the things
-# that it may say to say. They cannot teach it to say what it never says, and our base model has read good and bad answers, but
-# never in front of them a mark of which is which. So there is hardly a handle to turn.
+# It can, a little. With 0.3 % of the model's parameters and 38 steps each, the good control makes 26 answers of a hundred faultless, the
+# bad one 19, none 20: 6.5 points between them, with an interval from 0.5 to 12. Is that as far as a frozen model can be moved? By no
+# means. Before this world was frozen, LoRA controls of rank 8, thirty times as heavy, were trained for 150 steps each (*recorded*):
+
+# %%
+steer = read_results("steer")
+print("LoRA alone: " + ", ".join(f"{c} fault-free {recorded(steer, 'fault_free', control=c)}" for c in ("bad", "none", "good")))
+
+# %% [markdown]
+# There the control alone moves the answers by forty points. So what step 1 can do hangs on the control and on how long it is trained.
 
 # %% [markdown]
 # ## Step 2: the model, conditioned on them
@@ -237,6 +244,8 @@ for name, m in MODELS.items():
 marks = {name: task.judge.marks(questions, texts[name]["good"]) for name in MODELS}
 if task.judge.axes:
     metrics.add("meet_vs_ctg_live", net_win(marks["one token"]["overall"], marks["MEET"]["overall"]))
+    least = smallest_difference(100 * wins(marks["one token"]["overall"], marks["MEET"]["overall"]), np.zeros(len(questions)))
+    print(f"a true net win of {least:.0f} points would show 4 times in 5")
 print("net win of MEET over one token, as the models speak:", told(metrics.values.get("meet_vs_ctg_live")))
 
 # %% [markdown]
@@ -245,10 +254,10 @@ print("net win of MEET over one token, as the models speak:", told(metrics.value
 # one token, [3, 24].
 
 # %% [markdown]
-# But look at what that comparison holds together: MEET's control has twenty tokens instead of one, *and* it was
-# trained first. Which of the two wins? One seed, and 200 questions, on which two models that differ by less than about ten points
-# cannot be told apart four times in five. So do not put it down to the order before that is measured: size and order apart, over
-# seeds, are still to be recorded.
+# But look at what that comparison holds together: MEET's control has twenty tokens instead of one, it was trained first, *and* at a
+# higher learning rate while it was alone. Which of the three wins? This is one seed, on 200 questions, which miss a net win of 15
+# points one time in five. So do not put it down to the order before that is measured: size, order and rate apart, over seeds, are still
+# to be recorded.
 
 # %% [markdown]
 # ## The figure that answers the question
@@ -294,7 +303,7 @@ figure
 # %% [markdown]
 # This is the figure that answers the question: one model, and it shows what it is asked for. From 12.5 % faultless answers at the bad
 # control to 40 % at the good one, the most of it between a quarter and a half of the way: more a switch than a dial. Beyond the ends
-# it goes on a little, or not at all: 42.5 % at 1.5 is no more than 200 questions can tell from 40 %. One token does the same. (MEET's
+# it goes on a little, or not at all: 42.5 % at 1.5 is no more than 200 questions can tell from 40 %. One token does much the same. (MEET's
 # paper does not mix controls; that the way between two of them is passable is our addition.)
 
 # %% [markdown]
@@ -304,23 +313,25 @@ figure
 # started?
 
 # %%
+unit = lambda some: torch.nn.functional.normalize(some, dim=1)
 fresh = with_controls(load_model(task.base)[0], tokenizer, ["good", "bad"], replace(TWENTY, seed=SEED))
-vocabulary = torch.nn.functional.normalize(both.model.get_base_model().get_input_embeddings().weight.detach(), dim=1)
 for name, m in (("step 1 alone", first), ("MEET", both)):
+    vocabulary = unit(m.model.get_base_model().get_input_embeddings().weight.detach())
     for control in ("good", "bad"):
-        points = vectors(m.model, control)
-        near = (torch.nn.functional.normalize(points, dim=1) @ vocabulary.T).max(1)
-        start = torch.nn.functional.normalize(vectors(fresh, control), dim=1)
-        home = (near.indices == (start @ vocabulary.T).argmax(1)).float().mean()
-        print(f"{name:13}{control:5} length {points.norm(dim=1).mean():.2f}, likeness to the nearest word {near.values.mean():.2f}, which is the one it started from in {100 * home:.0f} %: "
-              f"{' '.join(tokenizer.convert_ids_to_tokens(near.indices[:5].tolist()))} ...")
+        points, start = vectors(m.model, control), vectors(fresh, control)
+        near, home = (unit(points) @ vocabulary.T).max(1), (unit(start) @ vocabulary.T).argmax(1)
+        print(f"{name:13}{control:5} length {points.norm(dim=1).mean():.2f}, likeness to the nearest word {near.values.mean():.2f}, "
+              f"which is the one it started from in {100 * (near.indices == home).float().mean():.0f} %: {' '.join(tokenizer.convert_ids_to_tokens(near.indices[:5].tolist()))} ...")
+stayed = torch.nn.functional.cosine_similarity(vectors(first.model, "good"), vectors(both.model, "good")).mean()
+print(f"likeness of the good control before step 2 to itself after it: {stayed:.3f}")
 apart = torch.nn.functional.cosine_similarity(vectors(both.model, "good"), vectors(both.model, "bad")).mean()
 print(f"likeness of the good control's tokens to the bad one's: {apart:.2f}")
 
 # %% [markdown]
-# The nearest words are, for 19 tokens in 20, those from which they started, at random: *rulox*, *hall*, *candle*. They have moved away from them, to a
-# likeness of 0.6, and grown by half; but they did not come to lie at other words. So a soft prompt is not a hidden sentence that
-# one could read. Step 2 has left them where step 1 put them, at its lower learning rate; what changed is the model that reads them.
+# The nearest words are, for at least 19 tokens in 20, those from which they started, at random: *rulox*, *hall*, *candle*. They have
+# moved away from them, to a likeness of 0.6, and grown by half; but they did not come to lie at other words. So a soft prompt is not
+# a hidden sentence that one could read. Step 2, at its lower learning rate, has left them where step 1 put them; what changed is the
+# model that reads them.
 
 # %% [markdown]
 # Who looks at them? The share of attention that the last word before the answer gives to the control's 20 tokens, by layer,
@@ -344,12 +355,13 @@ print(f"evenly spread: {100 * np.mean(even):.0f} %")
 # want of anything else to look at. Lesson 04 has the tools to find out: silence the head, and ask again.)
 
 # %% [markdown]
-# And are all twenty needed? Some of them put to zero, drawn at random, and the good control asked for again:
+# And are all twenty needed? So many of them put to zero, drawn at random, and the good control asked for again:
 
 # %%
 draw, weight = np.random.default_rng(SEED), both.model.prompt_encoder["good"].embedding.weight
 kept = weight.detach().clone()
-for n in (5, 10, 10, 15):
+print(f"no control at all: fault-free {told(sound(answers(both, None)))}")
+for n in (0, 10, 10, 15, 20):
     with torch.no_grad():
         weight[torch.tensor(draw.permutation(len(kept))[:n])] = 0
     print(f"{n:2} of {len(kept)} put to zero: fault-free {told(sound(answers(both, 'good')))}")
@@ -357,9 +369,9 @@ for n in (5, 10, 10, 15):
         weight.copy_(kept)
 
 # %% [markdown]
-# With half of the tokens put to zero it answers as well as before; with three in four gone, perhaps five points worse, which 200
-# questions cannot tell. The control is spread over its tokens, and most of them can be spared. Whether a larger control is better
-# at all, as the paper says, is the next thing to be recorded.
+# With ten of the twenty gone, 200 questions see no difference; with all of them, not much is left of the control (27 %, against 23 %
+# with no control at all). So it does not hang on one token, and some can be spared. Whether a larger control is better, as the paper
+# says, is still to be recorded.
 
 # %% [markdown]
 # ## LoRA: the other kind of control
@@ -408,13 +420,14 @@ for method in dict.fromkeys(c["params"]["method"] for c in tuning["cells"]):
           f"overall {best['overall']:.3f} of 1 (the others {', '.join(f'''{m['overall']:.3f}''' for m in cells if m is not best)})")
 
 # %% [markdown]
-# These numbers choose settings; they prove nothing, for each is the best of three on the same 200 questions, and one seed. But they
-# tell where to look. As the model speaks, LoRA does better than a soft prompt, and both better than one token or than words put before
-# the answer (*hindsight*, [arXiv 2302.02676](https://arxiv.org/abs/2302.02676), the rival that MEET's paper names).
+# These numbers choose settings; they prove nothing, for each is the best of three on the same 200 questions, with one seed, and some of
+# the best lie at the edge of what was tried. But they tell where to look. As the model speaks, LoRA is ahead of a soft prompt, and a
+# soft prompt level with one token.
 
 # %% [markdown]
-# And the two rivals that never see a control, fine-tuning on the preferred answers alone (*sft*) and DPO behind it, are level with the best of them. They
-# have only one manner, though: nobody can ask them for another.
+# And the two rivals that never see a control, fine-tuning on the preferred answers alone (*sft*) and DPO behind it, are level with the
+# best of them. They have only one manner, though: nobody can ask them for another. (Words as controls, *chain of hindsight*, [arXiv
+# 2302.02676](https://arxiv.org/abs/2302.02676), the rival that MEET's paper names, is still to be run.)
 
 # %% [markdown]
 # ## Verdict
@@ -430,7 +443,7 @@ print("written to", metrics.write().name)
 # %% [markdown]
 # | the paper | here, so far |
 # |---|---|
-# | controls trained first, with the model frozen, do more than one trained jointly | 13 points net over one token [3, 24], one seed; size and order not yet told apart |
-# | the control alone is not enough, nor the second step alone | step 1 alone: 6.5 points between good and bad; both: 27.5 |
+# | controls trained first, with the model frozen, do more than one trained jointly | 13 points net over one token [3, 24], one seed; size, order and rate not yet told apart |
+# | both steps are needed (ablations) | a soft prompt alone, 38 steps each: 6.5 points between good and bad; both steps: 27.5; LoRA alone, trained longer: about 42. The second step alone: still to be recorded |
 # | a larger control is better | still to be recorded |
-# | better than words as controls (Chain of hindsight), on par with DPO or better | on validation, one seed: better than words; DPO and plain fine-tuning level with MEET by LoRA |
+# | better than words as controls (chain of hindsight), on par with DPO or better | words: still to be recorded; on validation, one seed, DPO and plain fine-tuning are level with MEET by LoRA |

@@ -98,12 +98,12 @@ def with_word(prompt: str, word: str) -> tuple[str, str]:
 
 
 def chained(rows: Sequence[Preference]) -> list[tuple[str, str]]:
-    """Rows of chain of hindsight: in turn the better text, the worse one, the better behind the worse, the worse behind the better."""
+    """Four rows a pair, of chain of hindsight: the better text, the better behind the worse, the worse text, the worse behind the better."""
     shown = []
-    for i, p in enumerate(rows):
-        word, text, other, first = (BETTER, p.chosen, WORSE, p.rejected) if i % 2 == 0 else (WORSE, p.rejected, BETTER, p.chosen)
-        prompt, mark = with_word(p.prompt, word)
-        shown.append((prompt if i % 4 < 2 else f"{with_word(p.prompt, other)[0]} {first} {mark}", text))
+    for p in rows:
+        for word, text, other, first in ((BETTER, p.chosen, WORSE, p.rejected), (WORSE, p.rejected, BETTER, p.chosen)):
+            prompt, mark = with_word(p.prompt, word)
+            shown += [(prompt, text), (f"{with_word(p.prompt, other)[0]} {first} {mark}", text)]
     return shown
 
 
@@ -242,8 +242,11 @@ def several_axes(params: dict, seed: int) -> dict[str, float]:
     for axis in sets.AXES:
         along = [replace(p, prompt=f"{p.prompt} answer :") for p in sets.preferences(N // 3, axis=axis, seed=10 + seed)]
         rows |= sides(along, f"{axis}+", f"{axis}-")
-    control, first = (ControlSettings("prompt", 1), 0) if params["kind"] == "one token" else (KINDS[f"meet, {params['kind']}"], FIRST)
-    model = meet(rows, tuned("prompt" if first == 0 else params["kind"]), seed, control, first)
+    if params["kind"] == "one token":
+        rate = TRIALS["one token"][BEST["qa", "one token"]]
+        model = meet(rows, (rate, rate), seed, ControlSettings("prompt", 1), first=0)
+    else:
+        model = meet(rows, tuned(params["kind"]), seed, KINDS[f"meet, {params['kind']}"], FIRST)
     asked, metrics = pairs("qa", TESTED, "test"), {}
     boards = [Board.parse(p.prompt.removesuffix(" answer :")) for p in asked]
     single = [(f"{axis}{end}",) for axis in sets.AXES for end in "+-"]
