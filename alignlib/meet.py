@@ -161,8 +161,9 @@ class Meet:
             config.base_model_name_or_path = "model"
         self.model.save_pretrained(folder / "controls", save_embedding_layers=False)
         (folder / "controls" / "README.md").unlink(missing_ok=True)  # PEFT's card, empty but for a path of this machine
+        made_for = json.dumps({"model": fingerprint(folder / "model")})
         for name in self.controls:
-            (folder / "controls" / name / MADE_FOR).write_text(json.dumps({"model": fingerprint(folder / "model")}), encoding="utf-8")
+            (folder / "controls" / name / MADE_FOR).write_text(made_for, encoding="utf-8")
         about = {"controls": self.controls, "losses": self.losses, "dropped": self.dropped}
         (folder / "meet.json").write_text(json.dumps(about), encoding="utf-8")
 
@@ -172,10 +173,10 @@ class Meet:
         folder = Path(folder)
         base = model or folder / "model"
         about, (lm, tokenizer) = json.loads((folder / "meet.json").read_text(encoding="utf-8")), load_model(base)
-        wrapped = None
+        given, wrapped = fingerprint(base), None
         for name in about["controls"]:
             place = folder / "controls" / name
-            made_for, given = json.loads((place / MADE_FOR).read_text(encoding="utf-8"))["model"], fingerprint(base)
+            made_for = json.loads((place / MADE_FOR).read_text(encoding="utf-8"))["model"]
             if made_for != given:
                 raise ValueError(f"control {name!r} in {place} was made for another model or tokenizer (sha256 {made_for[:12]}) than {base} "
                                  f"({given[:12]}); load the model that lies beside it, or train the control again")  # fmt: skip
