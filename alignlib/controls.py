@@ -18,6 +18,8 @@ from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .models import lora_config
+
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 Control = Hashable  # a name; a tuple of controls, all of them at once; a `Mix` of some; None for the model as it is
@@ -58,9 +60,7 @@ class ControlSettings:
     def peft(self) -> PromptTuningConfig | LoraConfig:
         if self.kind == "prompt":
             return PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=self.size)
-        targets = self.targets if isinstance(self.targets, str) else list(self.targets)
-        layers = list(self.layers) or None
-        return LoraConfig(task_type="CAUSAL_LM", r=self.size, lora_alpha=2 * self.size, target_modules=targets, layers_to_transform=layers)
+        return lora_config(self.size, self.targets, self.layers)
 
 
 def with_controls(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: Sequence[str], settings: ControlSettings) -> PeftModel:

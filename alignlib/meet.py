@@ -61,7 +61,8 @@ class Meet:
         progress: bool = True,
     ) -> Meet:
         """`rows` are texts of each kind, by the control's name. `first`: step 1, of all controls together (0 steps: left out,
-        and both are trained from the start, "joint"); `then`: step 2 (0 steps: the model stays as it is).
+        and both are trained from the start, "joint"); `then`: step 2 (0 steps: the model stays as it is). Controls are far smaller
+        than the model and want a greater learning rate: they learn at `first`'s in both steps, the model at `then`'s.
 
         Raises ValueError if a side is empty or no row fits beside the control.
         """
@@ -71,9 +72,9 @@ class Meet:
         meet = cls(with_controls(model, tokenizer, list(rows), control), tokenizer)
         tokens = {name: meet._fitted(name, some) for name, some in rows.items()}
         if first.steps:
-            meet._step("controls", tokens, first, progress, controls=True, model=False)
+            meet._step("controls", tokens, first, progress, first.learning_rate, None)
         if then.steps:
-            meet._step("model", tokens, then, progress, controls=not freeze_controls, model=True)
+            meet._step("model", tokens, then, progress, None if freeze_controls else first.learning_rate, then.learning_rate)
         return meet
 
     @classmethod
@@ -94,15 +95,21 @@ class Meet:
             raise ValueError(f"no row of control {name!r} fits the {self.room} tokens that the context leaves beside the control; shorten them")
         return kept
 
-    def _step(self, name: str, tokens: dict, settings: SFTSettings, progress: bool, *, controls: bool, model: bool) -> None:
-        for parameter, own in parameters_of(self.model):
-            parameter.requires_grad_(controls if own else model)
+    def _step(
+        self, name: str, tokens: dict, settings: SFTSettings, progress: bool, controls_rate: float | None, model_rate: float | None
+    ) -> None:
+        """A rate of None: frozen."""
+        learn: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
+        for parameter, is_control in parameters_of(self.model):
+            parameter.requires_grad_((controls_rate if is_control else model_rate) is not None)
+            if parameter.requires_grad:
+                learn[is_control].append(parameter)
 
         def turn(control: str) -> None:
-            self.model.set_adapter(control, inference_mode=not controls)
+            self.model.set_adapter(control, inference_mode=controls_rate is None)
 
-        label = f"steps of the {name}" if progress else None
-        self.losses[name] = sft_in_turns(self.model, self.tokenizer, tokens, settings, turn=turn, progress=label)
+        rates, label = [(learn[True], controls_rate), (learn[False], model_rate)], f"steps of the {name}" if progress else None
+        self.losses[name] = sft_in_turns(self.model, self.tokenizer, tokens, settings, turn=turn, rates=rates, progress=label)
 
     @property
     def controls(self) -> list[str]:

@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -18,6 +19,9 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils import ModelOutput
 
 from .tokens import IGNORED, encode, example
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 ROUND = 8  # tokens generated before finished rows leave their batch
 HUB_FIX = "check the name, and that the hub can be reached (downloaded once, a model works offline); or give a folder"
@@ -94,14 +98,22 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
 
 
+def lora_config(rank: int, targets: Sequence[str] | str = "all-linear", layers: Sequence[int] = ()) -> LoraConfig:
+    """LoRA matrices of this rank on the linear layers named (every one but the head), in these decoder layers (none: all)."""
+    from peft import LoraConfig
+
+    targets, layers = targets if isinstance(targets, str) else list(targets), list(layers) or None
+    return LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules=targets, layers_to_transform=layers)
+
+
 def add_lora(model: PreTrainedModel, rank: int, seed: int = 0) -> PreTrainedModel:
     """The model with all weights frozen and LoRA matrices of this rank on every linear layer but the head; at rank 0 as it is."""
     if not rank:
         return model
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
     torch.manual_seed(seed)
-    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"))
+    return get_peft_model(model, lora_config(rank))
 
 
 def save_model(folder: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **given: object) -> None:

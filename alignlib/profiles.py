@@ -20,7 +20,7 @@ class Profile:
     tests: int  # prompts in each test set
     warmup: SFTSettings
     training: SFTSettings
-    controls_first: SFTSettings  # MEET's two steps
+    controls_first: SFTSettings  # MEET's two steps; soft prompts learn at the first's rate in both
     model_then: SFTSettings
     step_tokens: int = 0  # with your own rows, which may be long: a step holds no more tokens than this (0: no bound)
     lora_rank: int = 0  # 0: all weights are trained
@@ -46,14 +46,14 @@ PROFILES = {
         "colab", "Qwen/Qwen2.5-0.5B", corrections=4000, identity=2000, tests=200, lora_rank=16,
         warmup=SFTSettings(steps=60, batch_size=4, accumulate=8, learning_rate=2e-4, schedule="cosine"),
         training=SFTSettings(steps=250, batch_size=4, accumulate=8, learning_rate=2e-4, schedule="cosine"),
-        controls_first=SFTSettings(steps=100, batch_size=4, accumulate=8, learning_rate=2e-4, schedule="cosine"),
+        controls_first=SFTSettings(steps=100, batch_size=4, accumulate=8, learning_rate=1e-2, schedule="cosine"),
         model_then=SFTSettings(steps=200, batch_size=4, accumulate=8, learning_rate=2e-5, schedule="cosine"), **_REAL,
     ),
     "gpu": Profile(
         "gpu", "Qwen/Qwen2.5-1.5B", corrections=20_000, identity=5000, tests=700,
         warmup=SFTSettings(steps=80, batch_size=16, accumulate=4, learning_rate=2e-5, schedule="cosine"),
         training=SFTSettings(steps=900, batch_size=16, accumulate=4, learning_rate=2e-5, schedule="cosine"),
-        controls_first=SFTSettings(steps=200, batch_size=16, accumulate=4, learning_rate=2e-4, schedule="cosine"),
+        controls_first=SFTSettings(steps=200, batch_size=16, accumulate=4, learning_rate=1e-2, schedule="cosine"),
         model_then=SFTSettings(steps=700, batch_size=16, accumulate=4, learning_rate=1e-5, schedule="cosine"), **_REAL,
     ),
 }  # fmt: skip

@@ -123,15 +123,19 @@ def sft_in_turns(
     settings: SFTSettings,
     *,
     turn: Callable[[str], None],
+    rates: Sequence[tuple[list[torch.nn.Parameter], float]] = (),
     progress: str | None = None,
 ) -> list[float]:
-    """`sft` on groups of rows that take turns, a step each; before a step `turn` is told whose it is. Returns the loss of each step."""
+    """`sft` on groups of rows that take turns, a step each; before a step `turn` is told whose it is. Returns the loss of each step.
+
+    `rates`: which parameters learn, and how fast, in place of everything at the settings' rate.
+    """
     size, names = settings.batch_size * settings.accumulate, list(groups)
     drawn = {name: iter([rows[i] for i in batches(_lengths(rows), settings)]) for name, rows in groups.items()}
     whose = [names[step % len(names)] for step in range(settings.steps)]
     ordered = [row for name in whose for row in islice(drawn[name], size)]
     config = SFTConfig(**_shared(settings, model))
-    return _train(_SFT, config, model, tokenizer, ordered, settings, None, 1.0, progress, _Turns(whose, turn))
+    return _train(_SFT, config, model, tokenizer, ordered, settings, None, 1.0, progress, _Turns(whose, turn), rates=rates)
 
 
 def dpo(
@@ -182,16 +186,19 @@ def _lengths(rows: Sequence[dict[str, list[int]]]) -> list[int]:
     return [len(r["input_ids"]) for r in rows]
 
 
-def _train(kind, config, model, tokenizer, ordered, settings, penalty, penalty_share, progress, *more: TrainerCallback) -> list[float]:
+def _train(kind, config, model, tokenizer, ordered, settings, penalty, penalty_share, progress, *more: TrainerCallback, rates=()) -> list[float]:
     """Train on rows in the order they come in, those of all steps one behind the other."""
     set_threads()
+    groups = [{"params": some, "lr": rate} for some, rate in rates if some]
+    own = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True) if groups else None  # as the trainer's, but for the rates
     hf_logging.set_verbosity_error()
     losses = _Losses(settings.steps, progress)
     data = Dataset.from_list(ordered)
     with tempfile.TemporaryDirectory() as folder:
         config.output_dir = folder
         with _no_other_bars():
-            trainer = kind(model=model, args=config, processing_class=tokenizer, train_dataset=data, callbacks=[losses, *more])
+            given = dict(train_dataset=data, callbacks=[losses, *more], optimizers=(own, None))
+            trainer = kind(model=model, args=config, processing_class=tokenizer, **given)
             trainer.penalty, trainer.penalty_share = penalty, penalty_share
             trainer.remove_callback(PrinterCallback)
             trainer.train()

@@ -85,12 +85,24 @@ def test_a_step_trains_the_control_of_its_own_rows_and_no_other(control, tiny_mo
     """With rows of one kind only, the other's control stays as it was."""
     fresh = untrained(tiny_model, ["good", "bad"], control)
     trained = untrained(tiny_model, ["good", "bad"], control)
-    trained._step("controls", {"bad": trained._fitted("bad", sides(some)["bad"])}, FEW, False, controls=True, model=False)
+    trained._step("controls", {"bad": trained._fitted("bad", sides(some)["bad"])}, FEW, False, 1e-2, None)
     named = [{n: p for n, p in m.model.named_parameters() if "prompt_encoder" in n or "lora_" in n} for m in (fresh, trained)]
     for name, parameter in named[0].items():
         same = torch.equal(parameter, named[1][name])
         assert same or ".good." not in name
     assert any(not torch.equal(p, named[1][n]) for n, p in named[0].items() if ".bad." in n)
+
+
+@BOTH
+def test_controls_learn_at_the_rate_of_step_1_in_both_steps_and_the_model_at_its_own(control, tiny_model: Path, some: list[Preference]) -> None:
+    """Adam's first step moves every weight by its learning rate, whatever the gradient."""
+    before = untrained(tiny_model, ["good", "bad"], control)
+    rates = dict(first=replace(NONE, learning_rate=1e-2), then=SFTSettings(steps=1, batch_size=4, learning_rate=1e-4, warmup_steps=0))
+    after = Meet.train(tiny_model, sides(some), control=control, progress=False, **rates)
+    moves = {True: 0.0, False: 0.0}
+    for (a, own), (b, _) in zip(parameters_of(after.model), parameters_of(before.model), strict=True):
+        moves[own] = max(moves[own], float((a - b).detach().abs().max()))
+    assert moves[True] == pytest.approx(1e-2, rel=0.05) and moves[False] == pytest.approx(1e-4, rel=0.05)
 
 
 @BOTH
@@ -111,7 +123,7 @@ def test_each_control_learns_in_its_own_turns(control, tiny_model: Path, some: l
         turn(model, name, **how)
 
     monkeypatch.setattr(type(meet.model), "set_adapter", watched)
-    meet._step("controls", tokens, replace(FEW, steps=12, accumulate=2, learning_rate=3e-2, warmup_steps=0), False, controls=True, model=False)
+    meet._step("controls", tokens, replace(FEW, steps=12, accumulate=2, warmup_steps=0), False, 3e-2, None)
     monkeypatch.undo()
     assert len(before) == 12
     prompts = [p.prompt for p in some]
