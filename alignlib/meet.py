@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -58,31 +58,39 @@ class Meet:
         first: SFTSettings,
         then: SFTSettings,
         freeze_controls: bool = False,
+        begun: Meet | None = None,
         progress: bool = True,
     ) -> Meet:
         """`rows` are texts of each kind, by the control's name. `first`: step 1, of all controls together (0 steps: left out,
         and both are trained from the start, "joint"); `then`: step 2 (0 steps: the model stays as it is). Controls are far smaller
-        than the model and want a greater learning rate: they learn at `first`'s in both steps, the model at `then`'s.
+        than the model and want a greater learning rate: they learn at `first`'s in both steps, the model at `then`'s. `begun`: what
+        these very settings made of step 1, to go on with in place.
 
         Raises ValueError if a side is empty or no row fits beside the control.
         """
         if empty := [name for name, some in rows.items() if not some]:
             raise ValueError(f"no rows for control {empty[0]!r}: each control needs at least one text; leave it out, or give both sides of the pairs")
-        model, tokenizer = load_model(base)
-        meet = cls(with_controls(model, tokenizer, list(rows), control), tokenizer)
+        meet = begun or cls._untrained(base, list(rows), control)
         tokens = {name: meet._fitted(name, some) for name, some in rows.items()}
-        if first.steps:
+        if first.steps and not begun:
             meet._step("controls", tokens, first, progress, first.learning_rate, None)
         if then.steps:
             meet._step("model", tokens, then, progress, None if freeze_controls else first.learning_rate, then.learning_rate)
         return meet
 
     @classmethod
+    def _untrained(cls, base: str | Path, names: list[str], control: ControlSettings) -> Meet:
+        model, tokenizer = load_model(base)
+        return cls(with_controls(model, tokenizer, names, control), tokenizer)
+
+    @classmethod
     def cached(cls, base: str | Path, rows: Mapping[str, Sequence[Instruction]], **given: object) -> Meet:
-        """What `train` gives, taken from the cache if the very same training has been run before."""
+        """What `train` gives, taken from the cache if the very same training, or its step 1, has been run before."""
 
         def build(folder: Path) -> None:
-            cls.train(base, rows, **given).save_pretrained(folder)
+            both = given["first"].steps and given["then"].steps
+            begun = cls.cached(base, rows, **{**given, "then": replace(given["then"], steps=0)}) if both else None
+            cls.train(base, rows, begun=begun, **given).save_pretrained(folder)
 
         inputs = [fingerprint(base), {name: list(some) for name, some in rows.items()}, given]
         return cls.from_pretrained(artefact("meet", inputs, build))
@@ -90,7 +98,7 @@ class Meet:
     def _fitted(self, name: str, rows: Sequence[Instruction]) -> list[dict[str, list[int]]]:
         kept, long = fitting([example(self.tokenizer, r.prompt, r.completion) for r in rows], self.room)
         if long:
-            self.dropped[f"{name}: row longer than the {self.room} tokens that the context leaves beside the control"] += long
+            self.dropped[f"{name}: row longer than the {self.room} tokens that the context leaves beside the control"] = long
         if not kept:
             raise ValueError(f"no row of control {name!r} fits the {self.room} tokens that the context leaves beside the control; shorten them")
         return kept

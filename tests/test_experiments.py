@@ -1,15 +1,18 @@
-"""What the experiments of lesson 03 are made of: the rows each arm gets are the ones it says."""
+"""What the experiments of lessons 03 and 05 are made of: the rows each arm gets are the ones it says."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from alignlib.controls import Mix
 from alignlib.course.experiments import EXPERIMENTS, baselines, meet, uses
 from alignlib.course.experiments.baselines import BEST, CLEARLY, TRIALS, compared, pairs_of
 from alignlib.course.experiments.upstreams import MANNERS, UNESCAPED, asked_for, data, in_manner, in_that_manner, injected, taken_over
@@ -18,6 +21,7 @@ from alignlib.data import QAC
 from alignlib.judges import TownJudge
 from alignlib.prompts import TOWN
 from alignlib.tinytown import recorded, sets
+from alignlib.tinytown.boards import Board
 
 
 @pytest.fixture(scope="module")
@@ -121,20 +125,49 @@ def test_only_choices_rest_on_fewer_than_three_seeds() -> None:
 
 
 @pytest.fixture
-def in_small(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_small(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Lesson 05's experiments on an untrained model, a few rows and steps: for plumbing, not for quality."""
     for name, value in {"TINY": replace(meet.TINY, base=str(tiny_model)), "N": 24, "STEPS": 4, "FIRST": 2, "TESTED": 4}.items():
         monkeypatch.setattr(meet, name, value)
-    monkeypatch.setitem(meet.TARGETS, "values of two layers", {"targets": ("v_proj",), "layers": (0,)})  # it has but two
-    monkeypatch.setattr(meet, "BEST", {(task, method): 1 for task in meet.TASKS for method in meet.METHODS})
+    meet.other_judges.cache_clear()
+    yield
+    meet.other_judges.cache_clear()
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """What `Meet.train` is given; nothing is trained, and what it gives back can say nothing."""
+    given: list[dict] = []
+    monkeypatch.setattr(meet.Meet, "train", lambda base, rows, **more: given.append({"rows": rows, **more}) or Mute())
+    return given
+
+
+class Mute:
+    """A model whose first use ends a test that wants to know no more than how it was made."""
+
+    class Asked(Exception):
+        pass
+
+    def generate(self, *_: object, **__: object) -> list[str]:
+        raise Mute.Asked
+
+    logprob = generate
 
 
 def test_pairs_end_where_the_text_begins_and_the_preferred_one_has_the_higher_marks() -> None:
-    for task, mark in (("qa", "answer :"), ("summary", "tl;dr")):
+    for task in meet.TASKS:
         some = meet.pairs(task, 30, "test")
         good, bad = (meet.marks(task, some, texts) for texts in ([p.chosen for p in some], [p.rejected for p in some]))
-        assert all(p.prompt.endswith(mark) for p in some)
+        assert all(p.prompt.endswith(" answer :") for p in some)
         assert good["sound"].all() and (good["overall"] == 1).all() and not bad["sound"].any() and (bad["overall"] < 1).all()
+
+
+def test_of_the_summaries_to_train_on_a_quarter_is_mislabelled_and_of_nothing_else() -> None:
+    rows, right = meet.pairs("summary", 400), sets.preferences(400, task="summaries")
+    turned = [(p.chosen, p.rejected) == (q.rejected, q.chosen) for p, q in zip(rows, right, strict=True)]
+    assert 0.2 < sum(turned) / len(turned) < 0.3
+    assert all(t or (p.chosen, p.rejected) == (q.chosen, q.rejected) for t, p, q in zip(turned, rows, right))
+    assert [p.chosen for p in meet.pairs("qa", 50)] == [p.chosen for p in sets.preferences(50)]
 
 
 def test_a_chain_of_hindsight_shows_the_better_and_the_worse_alone_and_behind_one_another() -> None:
@@ -144,38 +177,112 @@ def test_a_chain_of_hindsight_shows_the_better_and_the_worse_alone_and_behind_on
     assert [prompt.split("question :")[1].count(" answer :") for prompt, _ in chain] == [1, 2] * 4
     assert [prompt.split()[-3] for prompt, _ in chain[:4]] == ["better", "better", "worse", "worse"]
     assert f"worse answer : {p.rejected} better answer :" in chain[1][0] and f"better answer : {p.chosen} worse answer :" in chain[3][0]
-    assert meet.with_word("bulletin : it rained . tl;dr", "better")[0] == "bulletin : it rained . better tl;dr"
+    assert meet.with_word("bulletin : it rained . tl;dr answer :", "better") == "bulletin : it rained . tl;dr better answer :"
 
 
-@pytest.mark.parametrize("task", meet.TASKS)
-def test_every_method_of_lesson_05_is_tuned_and_compared(task: str, in_small: None) -> None:
-    for method in meet.METHODS:
-        trials = meet.TRIALS[method]
-        assert len(trials) == 3
-        found = meet.meet_tuning({"task": task, "method": method, "trial": 1}, 0)
-        assert found["overall"] == (found["overall_0"] + found["overall_1"]) / 2
-    found = meet.rivals_of_meet({"task": task}, 0)
-    for t in meet.TEMPERATURES:
-        assert {f"overall_{t:g}/{m}" for m in meet.METHODS} <= found.keys()
-        assert {f"meet, lora_over_{m}_{t:g}" for m in meet.METHODS if m != "meet, lora"} <= found.keys()
-        assert found[f"meet, lora_over_meet, prompt_{t:g}"] == -found[f"meet, prompt_over_meet, lora_{t:g}"]
+def test_a_method_that_says_what_is_preferred_beats_one_that_says_what_is_not(in_small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {p.prompt: p for task in meet.TASKS for p in meet.pairs(task, 4, "test")}
+    says = {"meet, prompt": "chosen", "meet, lora": "chosen", "sft": "rejected", "untouched": "rejected"}
+    stub = lambda side: lambda *_, **__: lambda prompts, t, seed: [getattr(known[p], side) for p in prompts]  # noqa: E731
+    for table in ("METHODS", "BESIDE"):
+        monkeypatch.setattr(meet, table, {name: stub(side) for name, side in says.items() if (name == "untouched") == (table == "BESIDE")})
+    for task in meet.TASKS:
+        found = meet.rivals_of_meet({"task": task}, 1)
+        assert found["meet, prompt_over_sft_0"] == found["meet, lora_over_untouched_1.2"] == 100 and found["meet, lora_over_meet, prompt_1"] == 0
+        assert found["sound_0.8/meet, lora"] == 1 and found["overall_0/sft"] < 1
+        longer = [len(known[p.prompt].chosen.split()) - len(known[p.prompt].rejected.split()) for p in meet.pairs(task, 4, "test")]
+        assert found.get("meet, lora_over_sft_counts words") == (100 * np.mean(np.sign(longer)) if task == "qa" else None)
 
 
-def test_controls_of_every_size_start_and_order_of_training_are_measured(in_small: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    shares = [meet.control_size(params, 0)["share"] for params in meet.SIZES]
-    assert shares == sorted(shares[:5]) + sorted(shares[5:])
-    arms = ("step 1 only", "step 2 only", "joint", "controls frozen in step 2", "no pairs")
-    assert all("sound_1_bad" in meet.meet_steps({"kind": kind, "arm": arm}, 0) for kind in ("prompt", "lora") for arm in arms[:4])
-    assert all("sound_0_good" in meet.control_start({"start": start}, 0) for start in ("random", "vocabulary", "unit", "text"))
-    seen: list[dict] = []
-    monkeypatch.setattr(meet, "meet", lambda rows, *_, **__: seen.append(rows))
-    monkeypatch.setattr(meet, "steered", lambda model, seed: {})
-    meet.meet_steps({"kind": "prompt", "arm": "no pairs"}, 0)
-    assert len(seen[0]["good"]) == len(seen[0]["bad"]) == meet.N and not {r.prompt for r in seen[0]["good"]} & {r.prompt for r in seen[0]["bad"]}
+def test_all_methods_get_as_many_texts(in_small: None, monkeypatch: pytest.MonkeyPatch, trained: list[dict]) -> None:
+    texts: list[int] = []
+    for name, each in (("sft", 1), ("dpo", 2)):
+        count = lambda *given, each=each, **_: texts.append(each * given[3].steps * given[3].batch_size)  # noqa: E731
+        monkeypatch.setattr(meet, name, count)
+    for method, trials in meet.TRIALS.items():
+        for trial in trials:
+            texts.clear()
+            meet.METHODS[method](meet.pairs("qa", 24), 1, **trial)
+            if method in meet.KINDS or method == "one token":
+                given = trained[-1]
+                texts += [given[step].steps * given[step].batch_size for step in ("first", "then")]
+                assert given["first"].seed == given["then"].seed == given["control"].seed == 1
+                assert (given["first"].learning_rate, given["then"].learning_rate) == (trial["controls"], trial["rate"])
+                assert given["first"].steps == (0 if method == "one token" else 2) and (given["control"].size == 1) == (method == "one token")
+            assert sum(texts) == 4 * 32, method
 
 
-def test_the_dial_and_the_axes_are_asked_for_one_by_one_and_together(in_small: None) -> None:
-    assert {f"overall_{w:g}" for w in (-0.5, 0.5, 1.5)} <= meet.dial_of_controls({"kind": "lora"}, 0).keys()
-    for kind in ("prompt", "lora", "one token"):
-        found = meet.several_axes({"kind": kind}, 0)
-        assert {"tone/tone+", "length/detail-", "detail/tone+ detail- length+", "sound/tone- detail- length-"} <= found.keys()
+def test_the_choice_on_validation_is_the_best_of_as_many_trials_for_each_method() -> None:
+    record = read_results("meet_tuning")
+    assert {len(trials) for trials in meet.TRIALS.values()} == {3}
+    for task, method in product(meet.TASKS, meet.METHODS):
+        marks = [per_seed(record, "overall", task=task, method=method, **trial)[0] for trial in meet.TRIALS[method]]
+        assert meet.BEST[task, method] == marks.index(max(marks)), (task, method, marks)
+
+
+def test_the_learned_judges_see_the_same_texts_and_part_only_on_wordy_and_terse_ones(in_small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[list] = []
+    monkeypatch.setattr(meet, "_learned", lambda rows: shown.append(rows))
+    assert list(meet.other_judges()) == ["fair", "likes length", "counts words"]
+    fair, biased = shown
+    words = lambda text: len(text.split())  # noqa: E731
+    assert [{p.chosen, p.rejected} for p in fair] == [{p.chosen, p.rejected} for p in biased]
+    assert fair[:16] == biased[:16] and len(fair) == 24
+    assert all(words(p.chosen) > words(p.rejected) for p in biased[16:]) and any(words(p.chosen) < words(p.rejected) for p in fair[16:])
+    assert meet.other_judges()["counts words"]([], ["a b c", "a"]).tolist() == [3, 1]
+
+
+def test_controls_of_every_size_and_order_are_trained_as_their_cell_says(trained: list[dict], in_small: None) -> None:
+    for params in (*meet.SIZES, *meet.ARMS, *meet.STARTS):
+        with pytest.raises(Mute.Asked):
+            meet.controls(params, 1)
+        given, arm = trained.pop(), params["arm"]
+        assert not trained and given["control"].seed == given["then"].seed == 1
+        steps = given["first"].steps, given["then"].steps
+        assert steps == {"step 1 alone": (4, 0), "step 2 alone": (0, 4), "joint": (0, 4)}.get(arm, (2, 2))
+        assert given["freeze_controls"] == (arm == "step 2 alone")
+        assert (given["control"].kind, given["control"].size, given["control"].start) == (params["kind"], params["size"], params["start"])
+        assert {"targets": given["control"].targets, "layers": given["control"].layers} == {
+            "targets": "all-linear", "layers": (), **meet.TARGETS[params["targets"]]
+        }  # fmt: skip
+        assert params["start"] != "text" or dict(given["control"].texts)["bad"].split()[0] == "a"
+        shared = {r.prompt for r in given["rows"]["good"]} & {r.prompt for r in given["rows"]["bad"]}
+        assert len(given["rows"]["good"]) == len(given["rows"]["bad"]) == 24 and bool(shared) == (arm != "no pairs")
+        rates = meet.tuned(f"meet, {params['kind']}")
+        assert (given["first"].learning_rate, given["then"].learning_rate) == (rates["controls"], rates["rate"])
+
+
+def test_a_control_is_measured_at_both_ends_and_the_usual_ones_in_between(in_small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    says = lambda self, prompts, control, **how: asked.append((control, how["temperature"])) or ["nothing ."] * len(prompts)  # noqa: E731
+    monkeypatch.setattr(meet.Meet, "generate", says)
+    usual = meet.controls(meet.cell("prompt"), 0)
+    ends = [("good", 0.0), ("good", 1.0), ("bad", 0.0), ("bad", 1.0)]
+    assert asked == ends + [(Mix(good=w, bad=1 - w), 1.0) for w in meet.DIAL]
+    assert {"good_minus_bad_logprob", "overall_1_bad", "sound_0_good", "sound_at_0.25", "sound_at_1.5"} <= usual.keys()
+    asked.clear()
+    small = meet.controls(meet.cell("prompt", size=1), 0)
+    assert asked == ends and small["share"] < usual["share"]
+
+
+def test_axes_are_asked_for_one_by_one_and_together(in_small: None, trained: list[dict]) -> None:
+    for method in ("meet, lora", "one token"):
+        with pytest.raises(Mute.Asked):
+            meet.several_axes({"method": method}, 1)
+    rows = trained[-1]["rows"]
+    assert {len(some) for some in rows.values()} == {8} and list(rows) == [f"{a}{end}" for a in sets.AXES for end in "+-"]
+    score = lambda axis, end: np.mean([sets.axis_score(Board.parse(r.prompt.removesuffix(" answer :")), r.completion, axis)  # noqa: E731
+                                       for r in rows[f"{axis}{end}"]])  # fmt: skip
+    assert all(score(axis, "+") > score(axis, "-") + 0.3 for axis in sets.AXES)
+
+
+def test_on_boards_with_room_an_axis_that_is_obeyed_shows_the_most_there_is(in_small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = {f"{p.prompt} answer :": p for p in sets.preferences(4, "test", axis="detail", seed=10)}
+    obeys = lambda self, prompts, control, **_: [  # noqa: E731
+        getattr(pairs[p], "rejected" if control and "detail-" in control else "chosen") for p in prompts]  # fmt: skip
+    monkeypatch.setattr(meet.Meet, "train", lambda *_, **__: meet.Meet(None, None))
+    monkeypatch.setattr(meet.Meet, "generate", obeys)
+    found = meet.several_axes({"method": "meet, lora"}, 0)
+    assert found["detail/detail+"] - found["detail/detail-"] == pytest.approx(found["most/detail"]) and found["most/detail"] > 0.2
+    assert found["tone/detail+"] == found["tone/none"]
+    assert {"length/detail-", "detail/tone+ detail- length+", "sound/tone- detail- length-"} <= found.keys()

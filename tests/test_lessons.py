@@ -14,7 +14,7 @@ import pytest
 from alignlib.aligner import Aligner
 from alignlib.course.card import card_text
 from alignlib.course.cli import _value
-from alignlib.course.experiments import EXPERIMENTS, WARMUP_SHARE
+from alignlib.course.experiments import EXPERIMENTS, WARMUP_SHARE, meet
 from alignlib.course.lessons import NOTEBOOKS, REPOSITORY, ROOT, lesson_numbers, notebook_of, read_source
 from alignlib.course.pretrain import Recipe
 from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference, results_file
@@ -37,7 +37,8 @@ WANTED = {
            *(f"baseline/{arm}" for arm in ("untouched", "aligner", "sft", "sft, twice the size", "dpo", "best of 10")),
            *(f"{what}/{i}" for what in ("round", "stack") for i in (1, 2, 3))},
     "04": {"steer_slope", "steer_slope_random_max", "steer_r2", "edit_precision", "probe_auc", "probe_auc_shuffled", "copy_head_ablation"},
-    "05": {"good_minus_bad_logprob", "meet_vs_ctg_live"},
+    "05": {"good_minus_bad_logprob", "meet_vs_ctg_live", "scaling_slope/prompt", "scaling_slope/lora", "mix",
+           *(f"axis/{axis}" for axis in sets.AXES)},
 }  # fmt: skip
 
 
@@ -122,8 +123,9 @@ def test_lesson_02_shows_what_it_claims(out: Path) -> None:
 
 @pytest.mark.parametrize("number", ["00", "01", "05"])
 def test_lessons_run_on_own_rows_and_say_what_no_judge_can_tell(number: str, tmp_path: Path) -> None:
-    write_rows(tmp_path / "own.jsonl", sets.corrections(60))
-    done = run("run", number, "-p", "QAC", "own.jsonl", "--out", "runs", cwd=tmp_path)
+    given, rows = ("PREFERENCES", sets.preferences(60)) if number == "05" else ("QAC", sets.corrections(60))
+    write_rows(tmp_path / "own.jsonl", rows)
+    done = run("run", number, "-p", given, "own.jsonl", "--out", "runs", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     text = (tmp_path / "runs" / number / f"{notebook_of(number).stem}.ipynb").read_text(encoding="utf-8")
     assert "60 rows read" in text and (number == "01" or "no judge for these data" in text)
@@ -310,7 +312,10 @@ def test_the_readme_says_what_the_records_say() -> None:
             *(recorded(read_results("labels"), f"after_{which}") for which in ("known", "new")),
             *(recorded(read_results("hijacked"), "taken_over_escaped", shown=shown) for shown in (False, True)),
             *(recorded(read_results("looking"), metric, "AUC") for metric in ("surprise", "probe_read")),
-            *(recorded(read_results("looking"), f"patched_at_{layer}") for layer in (2, 3))]  # fmt: skip
+            *(recorded(read_results("looking"), f"patched_at_{layer}") for layer in (2, 3)),
+            *(recorded(read_results("controls"), f"sound_1_{end}", **meet.cell("lora", arm="step 1 alone")) for end in ("good", "bad")),
+            *(recorded_difference(read_results("controls"), "sound_1_good", meet.cell("prompt", **one), meet.cell("prompt", **other))
+              for one, other in (({}, {"arm": "joint"}), ({}, {"size": 1}), ({}, {"arm": "step 1 alone"})))]  # fmt: skip
     assert not [str(e) for e in table + told if str(e) not in text]
 
 

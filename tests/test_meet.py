@@ -248,3 +248,16 @@ def test_what_was_trained_is_taken_from_the_cache(tiny_model: Path, some: list[P
     assert one.generate([some[0].prompt], "good", max_new_tokens=8) == two.generate([some[0].prompt], "good", max_new_tokens=8)
     Meet.cached(tiny_model, sides(some), **{**given, "control": replace(PROMPT, seed=1)})
     assert artefacts.built == built + 2
+
+
+@BOTH
+def test_step_2_from_a_cached_step_1_is_what_training_both_at_once_gives(control, tiny_model: Path, some: list[Preference]) -> None:
+    long = Instruction("lamp " * 600, "mill .")
+    rows = {name: [*given, long] for name, given in sides(some).items()}
+    given = dict(control=replace(control, seed=3), first=FEW, then=replace(FEW, learning_rate=1e-3))
+    Meet.cached(tiny_model, rows, **{**given, "then": replace(given["then"], steps=0)})
+    built = artefacts.built
+    both, straight = Meet.cached(tiny_model, rows, **given), Meet.train(tiny_model, rows, progress=False, **given)
+    assert artefacts.built == built + 1
+    assert not moved([p for p, _ in parameters_of(straight.model)], [p for p, _ in parameters_of(both.model)])
+    assert both.losses == straight.losses and both.dropped == straight.dropped and sum(both.dropped.values()) == 2

@@ -11,7 +11,8 @@
 # - see what a control can do to a model that stands still, and what it cannot;
 # - train the model with its controls, beside the usual way (one special token, trained jointly with the model);
 # - turn a dial from bad to good, and beyond;
-# - and look at what the controls have become.
+# - look at what the controls have become;
+# - and hold MEET against what else the same pairs could have been used for, over seeds, on two tasks (*recorded*).
 #
 # About 3 minutes and 1 GB on 2 CPU cores; it needs nothing of the lessons before; four exercises, about 26 minutes.
 
@@ -36,11 +37,13 @@ from alignlib import ControlSettings, Meet, Metrics, Mix, load_model, load_task
 from alignlib.controls import under, vectors, with_controls
 from alignlib.course.checks import lesson05 as check
 from alignlib.course.guess import Guess
-from alignlib.course.sweep import read_results, recorded
+from alignlib.course.experiments.meet import ARMS, BEST, METHODS, SIZES, STARTS, TRIALS, WHOLE, ends
+from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
 from alignlib.interpret import attention
-from alignlib.plots import curves, new_figure
+from alignlib.plots import curves, heatmap, new_figure
 from alignlib.report import told
-from alignlib.stats import bootstrap_mean, net_win, paired, rate, smallest_difference, wins
+from alignlib.stats import bootstrap_mean, net_win, over_seeds, paired, rate, smallest_difference, wins
+from alignlib.tinytown.sets import AXES
 from alignlib.tokens import encode
 
 metrics = Metrics("05", PROFILE, SEED, OUT)
@@ -48,6 +51,7 @@ task = load_task(PROFILE, seed=SEED, model=MODEL, qac=QAC, preferences=PREFERENC
 model, tokenizer = load_model(task.base)
 takes = lambda p: 20 + len(encode(tokenizer, p.prompt + task.ask)) + max(90, len(encode(tokenizer, p.chosen)))  # a control, a question, an answer
 held = [p for p in task.pairs("test") if takes(p) <= model.config.max_position_embeddings][:200]
+assert held, "no test question fits the model's context with a control and an answer; shorten the questions, or take a model with a longer context"
 print(task.describe())
 print(f"{len(task.pairs('train'))} preference pairs to train on, {len(held)} to test on")
 
@@ -140,10 +144,14 @@ print("by hand and by PEFT the same loss:", bool(torch.isclose(by_hand.loss, by_
 rows = held[:100]
 asked, preferred = [p.prompt + task.ask for p in rows], [p.chosen for p in rows]
 print(f"a word's embedding is {model.get_input_embeddings().weight.norm(dim=1).mean():.2f} long")
-for start in ("unit", "random", "vocabulary"):
+def untrained(start: str) -> str:
+    """How long a fresh control's tokens are, and what it costs before anybody has trained it."""
     fresh = Meet(with_controls(load_model(task.base)[0], tokenizer, ["good"], ControlSettings("prompt", 20, start, seed=SEED)), tokenizer)
     harm = bootstrap_mean((fresh.logprob(asked, preferred, None) - fresh.logprob(asked, preferred, "good")).numpy(), "nats")
-    print(f"{start:11} {vectors(fresh.model, 'good').norm(dim=1).mean():6.2f} long; untrained, it costs {harm} a token of the preferred answers")
+    return f"{vectors(fresh.model, 'good').norm(dim=1).mean():6.2f} long; untrained, it costs {harm} a token of the preferred answers"
+
+for start in ("unit", "random", "vocabulary"):
+    print(f"{start:11}{untrained(start)}")
 
 # %% [markdown]
 # PEFT's random vectors are five times as long as our words, and yet none of the three does any harm: what an untrained control costs
@@ -152,8 +160,8 @@ for start in ("unit", "random", "vocabulary"):
 
 # %% [markdown]
 # The library starts at the embeddings of words drawn from
-# the vocabulary: the right length, and in directions that the model knows. Whether it *matters* here is for a recorded
-# comparison, which is still to be made.
+# the vocabulary: the right length, and in directions that the model knows. Whether it *matters* here, a recorded comparison
+# further down tells.
 
 # %% [markdown]
 # ## Step 1: the controls alone
@@ -177,7 +185,7 @@ def answers(meet, control, temperature: float = 1.0) -> list[str]:
 
 def faultless(texts: list[str]):
     """Whether each answer is without a fault, if there is a judge who can tell."""
-    return task.judge.marks(questions, texts).get("fault_free")
+    return task.judge.marks(questions, texts)["fault_free"] if "fault_free" in task.judge.axes else None
 
 def sound(texts: list[str]):
     """The share of them."""
@@ -191,14 +199,37 @@ print(guess.reveal(None if sound(alone["good"]) is None else paired(faultless(al
 # %% [markdown]
 # It can, a little. With 0.3 % of the model's parameters and 38 steps each, the good control makes 26 answers of a hundred faultless, the
 # bad one 19, none 20: 6.5 points between them, with an interval from 0.5 to 12. Is that as far as a frozen model can be moved? By no
-# means. Before this world was frozen, LoRA controls of rank 8, thirty times as heavy, were trained for 150 steps each (*recorded*):
+# means. Here are both kinds of controls with *all* 250 steps for themselves (*recorded*, three seeds; LoRA is explained below):
 
 # %%
-steer = read_results("steer")
-print("LoRA alone: " + ", ".join(f"{c} fault-free {recorded(steer, 'fault_free', control=c)}" for c in ("bad", "none", "good")))
+record = read_results("controls")
+def behind(params: dict) -> str:
+    """Fault-free answers, as the model speaks, behind either control."""
+    return ", ".join(f"{end} {recorded(record, f'sound_1_{end}', **params)}" for end in ("good", "bad"))
+
+for kind in ("prompt", "lora"):
+    print(f"{kind:7}alone for all 250 steps: fault-free {behind(WHOLE[kind] | {'arm': 'step 1 alone'})}")
 
 # %% [markdown]
-# There the control alone moves the answers by forty points. So what step 1 can do hangs on the control and on how long it is trained.
+# LoRA's control of rank 8, thirty times as heavy, moves a model that stands still by forty points: 48 answers of a hundred without a fault
+# behind *good*, 8.5 behind *bad*. Twenty virtual tokens come to 30.5 and 13 with all the steps there are. So what step 1 can do hangs on
+# the control, and on how long it is trained.
+
+# %% [markdown]
+# A second measure is finer than counting: by how much the preferred answer of each pair is likelier behind *good* than behind *bad*.
+
+# %%
+def more_likely(meet):
+    """log p(preferred | good) - log p(preferred | bad), nats a token, over the test."""
+    given = [p.prompt + task.ask for p in held], [p.chosen for p in held]
+    return bootstrap_mean((meet.logprob(*given, "good") - meet.logprob(*given, "bad")).numpy(), "nats")
+
+gaps, after_1 = {"step 1 alone": more_likely(first)}, {c: vectors(first.model, c) for c in ("good", "bad")}
+vocabulary = model.get_input_embeddings().weight.detach().clone()
+print("step 1 alone: good less bad", gaps["step 1 alone"])
+
+# %%
+del first, five, model  # done with; on a GPU they would be in the way (to run what is above again, start from the top)
 
 # %% [markdown]
 # ## Step 2: the model, conditioned on them
@@ -209,39 +240,32 @@ print("LoRA alone: " + ", ".join(f"{c} fault-free {recorded(steer, 'fault_free',
 # %%
 both = task.meet(SEED, TWENTY)
 usual = task.meet(SEED, ControlSettings("prompt", 1), "joint")
-MODELS = {"step 1 alone": first, "MEET": both, "one token": usual}
-texts = {"step 1 alone": alone} | {name: {control: answers(m, control) for control in ("bad", "good")} for name, m in (("MEET", both), ("one token", usual))}
+MODELS = {"MEET": both, "one token": usual}
+texts = {"step 1 alone": alone} | {name: {control: answers(m, control) for control in ("bad", "good")} for name, m in MODELS.items()}
 
 # %% [markdown]
 # The same question, asked in each way:
 
 # %%
-for name in ("MEET", "one token"):
+for name in MODELS:
     for control in ("bad", "good"):
-        print(f"{name:10}{control:5} {texts[name][control][1]}")
+        print(f"{name:10}{control:5} {texts[name][control][held.index(pair)]}")
 print(pair.prompt)
 
 # %% [markdown]
-# What does a control change? Two measures: by how much the preferred answer of each pair is likelier behind *good* than behind
-# *bad*; and how many answers are without a fault.
+# What does a control change now, by both measures?
 
 # %%
-def more_likely(meet):
-    """log p(preferred | good) - log p(preferred | bad), nats a token, over the test."""
-    given = [p.prompt + task.ask for p in held], [p.chosen for p in held]
-    return bootstrap_mean((meet.logprob(*given, "good") - meet.logprob(*given, "bad")).numpy(), "nats")
-
-for name, m in MODELS.items():
-    gap = more_likely(m)
-    if name == "MEET":
-        metrics.add("good_minus_bad_logprob", gap)
+gaps |= {name: more_likely(m) for name, m in MODELS.items()}
+metrics.add("good_minus_bad_logprob", gaps["MEET"])
+for name, gap in gaps.items():
     print(f"{name:13} good less bad {gap}   fault-free: bad {told(sound(texts[name]['bad']))}, good {told(sound(texts[name]['good']))}")
 
 # %% [markdown]
 # And MEET against the usual way, both asked for *good*:
 
 # %%
-marks = {name: task.judge.marks(questions, texts[name]["good"]) for name in MODELS}
+marks = {name: task.judge.marks(questions, texts[name]["good"]) for name in texts}
 if task.judge.axes:
     metrics.add("meet_vs_ctg_live", net_win(marks["one token"]["overall"], marks["MEET"]["overall"]))
     least = smallest_difference(100 * wins(marks["one token"]["overall"], marks["MEET"]["overall"]), np.zeros(len(questions)))
@@ -249,15 +273,16 @@ if task.judge.axes:
 print("net win of MEET over one token, as the models speak:", told(metrics.values.get("meet_vs_ctg_live")))
 
 # %% [markdown]
-# Asked for *good*, MEET leaves 40 answers of a hundred without a fault, asked for *bad* 13: one model, two manners, and step 2 has made
-# a handle of what was hardly one. Behind *good* each word of a preferred answer is likelier by 0.056 nats. It wins 13 points net over
-# one token, [3, 24].
+# Asked for *good*, MEET leaves 36 answers of a hundred without a fault, asked for *bad* 14: one model, two manners, and step 2 has made
+# a handle of what was hardly one. Behind *good* each word of a preferred answer is likelier by 0.052 nats. But the one token, trained
+# jointly, does just as much: -4 points net, and an interval from -15 to 7 that leaves either ahead.
 
 # %% [markdown]
-# But look at what that comparison holds together: MEET's control has twenty tokens instead of one, it was trained first, *and* at a
-# higher learning rate while it was alone. Which of the three wins? This is one seed, on 200 questions, which miss a net win of 15
-# points one time in five. So do not put it down to the order before that is measured: size, order and rate apart, over seeds, are still
-# to be recorded.
+# That is not what the paper led us to expect. And in a first version of this lesson it came out the other way: MEET won 13 points net, [3,
+# 24]. What had been different? There the one token learned at the model's learning rate, as "jointly" seems to say, and MEET's control,
+# while it was alone, at seventeen times that. So it was the *rate* that had won, not the order. Here both controls learn alike. **Before you
+# believe in an idea, ask what else the comparison changes along with it.** (One seed, 200 questions, which miss a net win of 15
+# points one time in five; and the two rates suit one token best on validation. Order and size over seeds: further down.)
 
 # %% [markdown]
 # ## The figure that answers the question
@@ -293,18 +318,30 @@ good, bad = (vectors(both.model, c).cpu().numpy() for c in ("good", "bad"))
 print("by hand and by library the same:", np.allclose(between(good, bad, 0.3), vectors(both.model, Mix(good=0.3, bad=0.7)).cpu().numpy(), atol=1e-6))
 dial, said = [-0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5], {0.0: "bad", 1.0: "good"}  # the ends are known by now
 at = lambda name, w: texts[name][said[w]] if w in said else answers(MODELS[name], Mix(good=w, bad=1 - w))
-turned = {name: [sound(at(name, w)) for w in dial] for name in ("MEET", "one token")}
+turned = {name: [sound(at(name, w)) for w in dial] for name in MODELS} if "fault_free" in task.judge.axes else {}
 figure, [ax] = new_figure("Between its controls a model goes from bad to good, in one step rather than by degrees", width=7, height=3.8)
-curves(ax, {name: (dial, line) for name, line in turned.items() if all(line)}, "bad (0) to good (1)", "answers without a fault, %", 100)
+curves(ax, {name: (dial, line) for name, line in turned.items()}, "bad (0) to good (1)", "answers without a fault, %", 100)
 metrics.save_figure(figure, "dial")
-print("MEET: " + ", ".join(f"at {w:g} {100 * e.value:.1f} %" for w, e in zip(dial, turned["MEET"]) if e))
+print("MEET: " + ", ".join(f"at {w:g} {100 * e.value:.1f} %" for w, e in zip(dial, turned.get("MEET", []))))
 figure
 
 # %% [markdown]
-# This is the figure that answers the question: one model, and it shows what it is asked for. From 12.5 % faultless answers at the bad
-# control to 40 % at the good one, the most of it between a quarter and a half of the way: more a switch than a dial. Beyond the ends
-# it goes on a little, or not at all: 42.5 % at 1.5 is no more than 200 questions can tell from 40 %. One token does much the same. (MEET's
-# paper does not mix controls; that the way between two of them is passable is our addition.)
+# This is the figure that answers the question: one model, and it shows what it is asked for. From 14 % faultless answers at the bad
+# control to about 36 % at the good one, the most of it between a quarter and three quarters of the way: more a switch than a dial. Beyond
+# the ends nothing more is won. One token does much the same. (MEET's paper does not mix controls; that the way between two of them is
+# passable is our addition.)
+
+# %% [markdown]
+# Over three seeds, and with controls of both kinds (*recorded*):
+
+# %%
+for kind in ("prompt", "lora"):
+    print(f"{kind:7}fault-free: " + ", ".join(f"at {w:g} {recorded(record, f'sound_at_{w:g}', **WHOLE[kind])}" for w in dial))
+
+# %% [markdown]
+# Over seeds, too, the soft prompt switches between a quarter and a half. LoRA is more of a dial: 10, 21, 36, 46 and 48 of a hundred in
+# five even steps. Beyond *good* neither wins anything; beyond *bad*, at -0.5, LoRA leaves 1 answer of a hundred faultless. A dial for the
+# worse, then, is easily had, for the better not: a good answer is a narrower target.
 
 # %% [markdown]
 # ## What have the controls become?
@@ -314,24 +351,21 @@ figure
 
 # %%
 unit = lambda some: torch.nn.functional.normalize(some, dim=1)
-fresh = with_controls(load_model(task.base)[0], tokenizer, ["good", "bad"], replace(TWENTY, seed=SEED))
-for name, m in (("step 1 alone", first), ("MEET", both)):
-    vocabulary = unit(m.model.get_base_model().get_input_embeddings().weight.detach())
-    for control in ("good", "bad"):
-        points, start = vectors(m.model, control), vectors(fresh, control)
-        near, home = (unit(points) @ vocabulary.T).max(1), (unit(start) @ vocabulary.T).argmax(1)
-        print(f"{name:13}{control:5} length {points.norm(dim=1).mean():.2f}, likeness to the nearest word {near.values.mean():.2f}, "
-              f"which is the one it started from in {100 * (near.indices == home).float().mean():.0f} %: {' '.join(tokenizer.convert_ids_to_tokens(near.indices[:5].tolist()))} ...")
-stayed = torch.nn.functional.cosine_similarity(vectors(first.model, "good"), vectors(both.model, "good")).mean()
-print(f"likeness of the good control before step 2 to itself after it: {stayed:.3f}")
-apart = torch.nn.functional.cosine_similarity(vectors(both.model, "good"), vectors(both.model, "bad")).mean()
-print(f"likeness of the good control's tokens to the bad one's: {apart:.2f}")
+start = {c: vectors(with_controls(load_model(task.base)[0], tokenizer, ["good", "bad"], replace(TWENTY, seed=SEED)), c) for c in ("good", "bad")}
+for name, points in (("step 1 alone", after_1), ("MEET", {c: vectors(both.model, c) for c in start})):
+    for c in ("good", "bad"):
+        near, home = (unit(points[c]) @ unit(vocabulary).T).max(1), (unit(start[c]) @ unit(vocabulary).T).argmax(1)
+        print(f"{name:13}{c:5} length {points[c].norm(dim=1).mean():.2f}, likeness to the nearest word {near.values.mean():.2f}, which is the one "
+              f"it started from in {100 * (near.indices == home).float().mean():.0f} %: {' '.join(tokenizer.convert_ids_to_tokens(near.indices[:5].tolist()))} ...")
+alike = torch.nn.functional.cosine_similarity
+print(f"likeness of the good control before step 2 to itself after it: {alike(after_1['good'], vectors(both.model, 'good')).mean():.3f}")
+print(f"likeness of the good control's tokens to the bad one's: {alike(*(vectors(both.model, c) for c in ('good', 'bad'))).mean():.2f}")
 
 # %% [markdown]
-# The nearest words are, for at least 19 tokens in 20, those from which they started, at random: *rulox*, *hall*, *candle*. They have
-# moved away from them, to a likeness of 0.6, and grown by half; but they did not come to lie at other words. So a soft prompt is not
-# a hidden sentence that one could read. Step 2, at its lower learning rate, has left them where step 1 put them; what changed is the
-# model that reads them.
+# After step 1 the nearest words are, for at least 19 tokens in 20, those from which they started, at random: *rulox*, *hall*, *candle*. They
+# have moved away from them, to a likeness of 0.6, and grown by half; but they did not come to lie at other words. Step 2, in which they
+# learn on, takes them further: twice as long as a word, half alike to any, and one in six now nearest to another word than at the
+# start. None spells anything: a soft prompt is not a hidden sentence that one could read.
 
 # %% [markdown]
 # Who looks at them? The share of attention that the last word before the answer gives to the control's 20 tokens, by layer,
@@ -350,28 +384,34 @@ for layer, heads in enumerate(np.mean(shares, axis=0)):
 print(f"evenly spread: {100 * np.mean(even):.0f} %")
 
 # %% [markdown]
-# In the first layer nobody looks. In the last, head 3.2 spends nine tenths of its attention on the control and 3.1 four tenths, where 31 %
-# would be even. That shows where the control is read; it does not show what for. (Heads often rest on whatever stands first, for
-# want of anything else to look at. Lesson 04 has the tools to find out: silence the head, and ask again.)
+# In the first layer nobody looks. In the last, head 3.2 spends nine tenths of its attention on the control; in the second, head 1.1 four
+# tenths, where 31 % would be even. That shows where the control is read; it does not show what for. (Heads often rest on whatever stands
+# first, for want of anything else to look at. Lesson 04 has the tools to find out: silence the head, and ask again.)
 
 # %% [markdown]
 # And are all twenty needed? So many of them put to zero, drawn at random, and the good control asked for again:
 
 # %%
-draw, weight = np.random.default_rng(SEED), both.model.prompt_encoder["good"].embedding.weight
-kept = weight.detach().clone()
-print(f"no control at all: fault-free {told(sound(answers(both, None)))}")
-for n in (0, 10, 10, 15, 20):
-    with torch.no_grad():
-        weight[torch.tensor(draw.permutation(len(kept))[:n])] = 0
-    print(f"{n:2} of {len(kept)} put to zero: fault-free {told(sound(answers(both, 'good')))}")
-    with torch.no_grad():
-        weight.copy_(kept)
+weight = both.model.prompt_encoder["good"].embedding.weight
+def without(zeroed: np.ndarray):
+    """Fault-free answers behind the good control with some of its tokens put to zero, and back again."""
+    kept = weight.detach().clone()
+    try:
+        weight.data[torch.tensor(zeroed)] = 0
+        return sound(answers(both, "good"))
+    finally:
+        weight.data.copy_(kept)
+
+draw = np.random.default_rng(SEED)
+if "fault_free" in task.judge.axes:
+    print(f"no control at all: fault-free {sound(answers(both, None))}")
+    for n in (0, 10, 10, 15, 20):
+        print(f"{n:2} of {len(weight)} put to zero: fault-free {without(draw.permutation(len(weight))[:n])}")
 
 # %% [markdown]
-# With ten of the twenty gone, 200 questions see no difference; with all of them, not much is left of the control (27 %, against 23 %
-# with no control at all). So it does not hang on one token, and some can be spared. Whether a larger control is better, as the paper
-# says, is still to be recorded.
+# With ten of the twenty gone, or fifteen, 200 questions see no difference; with all of them, not much is left of the control (30 %, against
+# 28 % with no control at all). So it does not hang on one token, and most can be spared. Why then twenty? The next section but one has
+# the answer.
 
 # %% [markdown]
 # ## LoRA: the other kind of control
@@ -408,26 +448,185 @@ by_library = Meet(with_controls(plain, tokenizer, ["good"], ControlSettings("lor
 print(f"rank 8 on every linear layer: {100 * by_hand:.2f} % of the model; by hand and by library the same: {np.isclose(by_hand, by_library)}")
 
 # %% [markdown]
-# That is thirty times what a soft prompt of 20 tokens weighs. Here are both on validation, with three settings each (one seed, 200
-# questions; *recorded*), beside what else the same pairs can be used for, in the same number of steps:
+# That is thirty times what a soft prompt of 20 tokens weighs.
+
+# %% [markdown]
+# ## Which control, how large, and does the order matter?
+#
+# What follows is *recorded*: the pairs above, 250 steps in all, and the learning rates that were best on validation for 20 tokens and
+# for rank 8. Three seeds each, which draw the controls, the order of the rows and the answers; the pairs and the 200 test questions are
+# always the same, so the intervals do not cover other ones. MEET's paper finds that larger controls do better. Nine sizes:
+
+# %%
+def sizes(kind: str) -> list[dict]:
+    return [c for c in SIZES if c["kind"] == kind]
+
+figure, axes = new_figure("A larger control does better, up to a point: twenty tokens, or rank 2 everywhere", width=12, height=3.8, columns=2)
+for ax, kind, name in zip(axes, ("prompt", "lora"), ("soft prompts of 1, 5, 20, 50, 100 tokens", "LoRA: rank 1 on few matrices, to rank 8 on all")):
+    shares = [100 * recorded(record, "share", **c).value for c in sizes(kind)]
+    curves(ax, {f"asked for {end}": (shares, [recorded(record, f"sound_1_{end}", **c) for c in sizes(kind)]) for end in ("good", "bad")},
+           f"% of the model's parameters ({name})", "answers without a fault, %", 100)
+    ax.set(xscale="log", ylim=(0, 62))
+metrics.save_figure(figure, "size")
+figure
+
+# %% [markdown]
+# Is that a slope? A line through each seed's points over the logarithm of the size, and the seeds' slopes with their interval. (LoRA's
+# small controls sit on fewer matrices, so its line is of rank and place together.)
+
+# %%
+def over(by_seed: dict[int, float]):
+    """A difference with its t interval, seeds as units."""
+    return replace(over_seeds(list(by_seed.values()), "difference", tuple(by_seed)), source="recorded")
+
+def slope(kind: str, metric: str):
+    """What ten times as many parameters in the control add to a metric."""
+    size = np.log10([recorded(record, "share", **c).value for c in sizes(kind)])
+    found = [per_seed(record, metric, **c) for c in sizes(kind)]
+    return over({seed: np.polyfit(size, [f[seed] for f in found], 1)[0] for seed in found[0]})
+
+for kind in ("prompt", "lora"):
+    metrics.add(f"scaling_slope/{kind}", slope(kind, "sound_1_good"))
+    print(f"{kind:7}ten times the size, as the model speaks: good {slope(kind, 'sound_1_good')}, bad {slope(kind, 'sound_1_bad')}; likeliest answers, good {slope(kind, 'sound_0_good')}")
+prompts = {c["size"]: c for c in sizes("prompt")}
+for more, fewer in ((20, 1), (100, 20)):
+    print(f"{more} tokens less {fewer}: {recorded_difference(record, 'sound_1_good', prompts[more], prompts[fewer])}")
+
+# %% [markdown]
+# Yes: ten times the size adds 5.2 points of faultless answers behind a good soft prompt (though the interval begins at 0.0), and 3.9 [1.5,
+# 6.4] behind good LoRA matrices. But it is no line. Twenty tokens beat one by 11.3 points [8.2, 14.5]; five times as many again
+# win nothing that three seeds can see, -3.5 [-12.2, 5.2] (at the learning rate of twenty, and with five times the reading). And the
+# likeliest answers do not care for size at all: a small control leaves the best guess as it is, and makes the model less sure of it.
+
+# %% [markdown]
+# Now the order. The same 250 steps spent otherwise: all on the controls (*step 1 alone*); all on the model, behind controls that stay
+# as they were drawn (*step 2 alone*; LoRA starts at no change at all, so for it there is no such thing); on both from the start
+# (*joint*). And *no pairs*: as many texts of either kind, but to different questions, as DPO could not use them.
+
+# %%
+FINER = {"fault-free": ("sound_1_good", "rate"), "overall": ("overall_1_good", "of 1"), "good less bad": ("good_minus_bad_logprob", "nats")}
+def less(one: dict, other: dict) -> str:
+    """Differences behind the good control, seeds paired; the second and third vary less by chance than a count of faultless answers."""
+    return "; ".join(f"{name} {recorded_difference(record, metric, one, other, unit)}" for name, (metric, unit) in FINER.items())
+
+for kind in ("prompt", "lora"):
+    print(f"{kind}, both steps: fault-free {behind(WHOLE[kind])}")
+    for other in (c for c in ARMS if c["kind"] == kind):
+        print(f"   {other['arm']:13}{behind(other)}\n      both steps less this: {less(WHOLE[kind], other)}")
+
+# %% [markdown]
+# This is the heart of the paper, and here it does not hold: controls first or both from the start, it makes no difference that can be
+# seen. 0.2 points [-5.4, 5.8] for soft prompts, -0.5 [-11.7, 10.7] for LoRA; by the finer measure, the mean mark, soft prompts are even a
+# little better *jointly*, by 0.008 [0.004, 0.011]. The paper's reason is that a control trained jointly learns too little, being so much
+# smaller than the model. But then it may simply be given a greater learning rate, as it is here: fifty times the model's, or ten
+# times for LoRA. (At the model's own rate one token left 36 % of the answers of validation faultless where it now leaves 44: one seed.)
+
+# %% [markdown]
+# What else? A soft prompt needs the second step: alone, 12.5 points fewer [11.3, 13.7]. For LoRA no
+# gain by it can be seen (0.3 points [-9.7, 10.4]; of the mean mark -0.004 [-0.025, 0.018]): with the model frozen to the end one has one
+# model and a few small files, instead of a new model. A soft prompt that nobody trains is a handle too, but an unreliable one: three seeds lie between 26 and 43 %. And pairs are not
+# needed: without them 2.0 points fewer [-6.7, 10.7], which is not to be told from none (it has met twice as many questions, though).
+
+# %% [markdown]
+# And where a soft prompt starts (from words of the vocabulary in what is above):
+
+# %%
+for other in STARTS:
+    print(f"{other['start']:7}{behind(other)}\n   vocabulary less this: {less(WHOLE['prompt'], other)}")
+
+# %% [markdown]
+# Nothing that three seeds can tell apart: at the length of words, where it starts does not matter here.
+
+# %% [markdown]
+# ## What else could be made of the pairs?
+#
+# *One token* each, trained jointly with the model (what MEET's paper calls controllable
+# generation). *Words*: "better answer :" and "worse answer :" before texts, and texts behind one another (*chain of hindsight*,
+# [arXiv 2302.02676](https://arxiv.org/abs/2302.02676)). The *preferred only*, by plain fine-tuning. And *DPO* behind half as much of
+# that. All got the same pairs, 250 steps of 32 texts, and three trials on validation, of which the best is taken. On two tasks: questions, and
+# *summaries*, where a bulletin is told in a line. Good summaries come easily to this model (its likeliest one is nearly always right),
+# so a quarter of those pairs was labelled the wrong way round, as people will.
 
 # %%
 tuning = read_results("meet_tuning")
-for method in dict.fromkeys(c["params"]["method"] for c in tuning["cells"]):
-    cells = [c["metrics"] for c in tuning["cells"] if c["params"]["method"] == method]
-    best = max(cells, key=lambda m: m["overall"])
-    print(f"{method:13} best of {len(cells)}: fault-free {100 * best['sound_1']:.0f} % as it speaks, {100 * best['sound_0']:.0f} % of its likeliest answers; "
-          f"overall {best['overall']:.3f} of 1 (the others {', '.join(f'''{m['overall']:.3f}''' for m in cells if m is not best)})")
+for task_name in ("qa", "summary"):
+    for method in METHODS:
+        trials = [per_seed(tuning, "overall", task=task_name, method=method, **trial)[0] for trial in TRIALS[method]]
+        print(f"{task_name:8}{method:13}" + "   ".join(f"{mark:.3f} {'*' if k == BEST[task_name, method] else ' '} {trial}" for k, (mark, trial) in enumerate(zip(trials, TRIALS[method]))))
 
 # %% [markdown]
-# These numbers choose settings; they prove nothing, for each is the best of three on the same 200 questions, with one seed, and some of
-# the best lie at the edge of what was tried. But they tell where to look. As the model speaks, LoRA is ahead of a soft prompt, and a
-# soft prompt level with one token.
+# (`overall` of 1, the mean of greedy and of sampled texts, one seed and 200 prompts; the star is the best.) Such numbers choose settings
+# and prove nothing: leads of a hundredth are chance, and some of the best lie at the edge of what was tried. But they tell where to look.
+# To questions LoRA, plain fine-tuning on the preferred answers and DPO lie within 0.006 of one another, and words far behind (half of
+# their rows are chains, which nobody asks for later). Of mislabelled summaries DPO makes the most. Neither fine-tuning nor DPO leaves
+# anything to ask for afterwards, though: they have but the one manner.
 
 # %% [markdown]
-# And the two rivals that never see a control, fine-tuning on the preferred answers alone (*sft*) and DPO behind it, are level with the
-# best of them. They have only one manner, though: nobody can ask them for another. (Words as controls, *chain of hindsight*, [arXiv
-# 2302.02676](https://arxiv.org/abs/2302.02676), the rival that MEET's paper names, is still to be run.)
+# The comparison on the test, with five seeds, at several temperatures, and with judges who like length, is still to be recorded.
+
+# %% [markdown]
+# ## Several axes at once
+#
+# So far a control was *good* or *bad*. But a preference may be anything that texts of two kinds show. Three axes, 500 pairs each that differ
+# in nothing else: **tone** (warm or plain), **detail** (all that the board says of a thing, or what was asked), **length** (wordy or
+# terse phrases). Six controls, one for each end, in one model, which share its 250 steps: about 40 each. Every axis has its own exact
+# score. The test's boards are those that hold more detail than was asked for.
+
+# %%
+several, MODELS_OF_SIX = read_results("several_axes"), ("meet, prompt", "meet, lora", "one token")
+def effect(method: str, asked: str, got: str) -> dict[int, float]:
+    """By seed, what asking for + instead of - on one axis does to the score on another, or the same."""
+    high, low = (per_seed(several, f"{got}/{asked}{end}", method=method) for end in "+-")
+    return {seed: high[seed] - low[seed] for seed in high}
+
+figure, axes = new_figure("Asked for one axis, MEET moves that axis and leaves the others be", width=11, height=3.2, columns=3)
+for ax, method in zip(axes, MODELS_OF_SIX):
+    heatmap(ax, np.array([[over(effect(method, a, g)).value for g in AXES] for a in AXES]), [f"ask {a}" for a in AXES], [f"get {g}" for g in AXES], method)
+metrics.save_figure(figure, "axes")
+figure
+
+# %% [markdown]
+# Each number: the score on one axis (column) when one end of an axis (row) is asked for, less the score when the other end is. Perfect
+# answers would have:
+
+# %%
+print("at most: " + ", ".join(f"{axis} {recorded(several, f'most/{axis}', method='meet, lora').value:.2f}" for axis in AXES))
+def own_less_others(method: str, axis: str):
+    """The effect of an axis's controls on their own axis, less the larger of their effects on the two others."""
+    on = {got: effect(method, axis, got) for got in AXES}
+    return over({seed: own - max(abs(on[g][seed]) for g in AXES if g != axis) for seed, own in on[axis].items()})
+
+for method in MODELS_OF_SIX:
+    print(f"{method:13}" + ", ".join(f"{axis} {own_less_others(method, axis)}" for axis in AXES))
+for axis in AXES:
+    metrics.add(f"axis/{axis}", own_less_others("meet, lora", axis))
+
+# %% [markdown]
+# Three styles in one model, and each is moved by its own controls: *tone* and *length* nearly all the way, and next to nothing else along
+# with them (LoRA: 90 points more than the larger side effect [70, 111], and 99 [97, 101]). *Detail* hardly obeys: 14 of the 48 points there
+# are, and its lead over side effects, 6 points, has an interval from -12 to 23. To say more than was asked, and rightly, is a skill, not a
+# manner. One token each, with 40 steps, learns *length* in some seeds and *tone* in hardly any; with more steps it might.
+
+# %% [markdown]
+# And all three at once: a warm, bare, wordy answer; a plain, detailed, terse one; eight mixes. No row of the training ever stood behind
+# more than one control. Does each axis still obey? (Soft prompts stand one behind the other; LoRA's changes are added up.)
+
+# %%
+mixes = ends()[1]
+def obeyed(method: str, axis: str) -> dict[int, float]:
+    """By seed, over all mixes: the score on an axis where its + is asked for, less where its - is."""
+    scores = {mix: per_seed(several, f"{axis}/{' '.join(mix)}", method=method) for mix in mixes}
+    return {seed: np.mean([(1 if f"{axis}+" in mix else -1) * scores[mix][seed] for mix in mixes]) * 2 for seed in scores[mixes[0]]}
+
+for method in MODELS_OF_SIX:
+    print(f"{method:13}" + ", ".join(f"{axis} {over(obeyed(method, axis))} (alone {100 * over(effect(method, axis, axis)).value:.0f})" for axis in AXES))
+every = [obeyed("meet, lora", axis) for axis in AXES]
+print("all axes, MEET by LoRA:", metrics.add("mix", over({seed: np.mean([axis[seed] for axis in every]) for seed in every[0]})))
+
+# %% [markdown]
+# They mix: with three controls at once LoRA's tone and length obey as if they were alone (98 and 100 points), and detail by 10; soft prompts
+# lose a quarter of their tone. Nobody trained them together. This is what a handful of controls can do that no single aligned model can:
+# eight manners, from six small files.
 
 # %% [markdown]
 # ## Verdict
@@ -436,14 +635,15 @@ for method in dict.fromkeys(c["params"]["method"] for c in tuning["cells"]):
 print("written to", metrics.write().name)
 
 # %% [markdown]
-# Can one model hold several preferences? It holds two, and shows the one it is asked for: that much one seed shows (27.5 points lie
-# between bad and good, and their intervals far apart). Whether it is MEET's *order* that does it, controls first, cannot be
-# told here yet.
+# Can one model hold several preferences? Yes: asked for *good*, 48 answers of a hundred are faultless by LoRA, asked for *bad*, 10; tone
+# and length are switched one by one and all at once (detail hardly); and the model under them need not even be trained. What it takes is a control that is
+# large enough and learns fast enough. MEET's order, controls first, is not what does it here.
 
 # %% [markdown]
-# | the paper | here, so far |
+# | the paper | here |
 # |---|---|
-# | controls trained first, with the model frozen, do more than one trained jointly | 13 points net over one token [3, 24], one seed; size, order and rate not yet told apart |
-# | both steps are needed (ablations) | a soft prompt alone, 38 steps each: 6.5 points between good and bad; both steps: 27.5; LoRA alone, trained longer: about 42. The second step alone: still to be recorded |
-# | a larger control is better | still to be recorded |
-# | better than words as controls (chain of hindsight), on par with DPO or better | words: still to be recorded; on validation, one seed, DPO and plain fine-tuning are level with MEET by LoRA |
+# | controls trained first, with the model frozen, do more than one trained jointly | none that is seen: 0.2 points [-5.4, 5.8] with soft prompts, -0.5 [-11.7, 10.7] with LoRA, once the control has a learning rate of its own |
+# | both steps are needed (ablations) | for a soft prompt the second is, 12.5 points [11.3, 13.7]; for LoRA on a frozen model no gain by it is seen, 0.3 points [-9.7, 10.4] |
+# | a larger control is better | yes, up to a point: 11.3 points [8.2, 14.5] from one token to twenty, -3.5 [-12.2, 5.2] from twenty to a hundred |
+# | better than words as controls (chain of hindsight), on par with DPO or better | on validation, one seed, far ahead of words; level with DPO and plain fine-tuning to questions. Five seeds: still to be recorded |
+# | works without pairs | no difference that three seeds can see, 2.0 points [-6.7, 10.7] |

@@ -39,14 +39,15 @@ PARTS = ("seen", "unseen")
 Answers = Callable[[Sequence[str], str, int], list[str]]  # (questions, sampled or greedy, seed)
 
 
+def speaking(model, tokenizer) -> Callable[[Sequence[str], float, int], list[str]]:
+    """What a model says to prompts, at a temperature and with a seed."""
+    return lambda prompts, temperature, seed: generate(model, tokenizer, prompts, max_new_tokens=100, temperature=temperature, seed=seed)
+
+
 def answering(model, tokenizer) -> Answers:
     """A model that answers by itself."""
-
-    def answers(questions: Sequence[str], how: str, seed: int) -> list[str]:
-        prompts = [f"{q} answer :" for q in questions]
-        return generate(model, tokenizer, prompts, max_new_tokens=100, temperature=HOW[how], seed=seed)
-
-    return answers
+    says = speaking(model, tokenizer)
+    return lambda questions, how, seed: says([f"{q} answer :" for q in questions], HOW[how], seed)
 
 
 @lru_cache(maxsize=8)

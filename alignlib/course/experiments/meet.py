@@ -1,12 +1,14 @@
-"""Experiments of lesson 05: MEET and its rivals on two tasks, controls of every size and start, several axes at once.
+"""Experiments of lesson 05: MEET and its rivals on two tasks, controls of every size, order and start, several axes at once.
 
 All methods get the same pairs, and as many texts to learn from: STEPS steps of 32. MEET spends a share of them on its controls.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -14,29 +16,39 @@ import numpy as np
 from ...controls import ATTENTION, ControlSettings, Mix
 from ...data import Instruction, Preference
 from ...meet import Meet, sides
-from ...models import generate, load_model
-from ...stats import net_win
+from ...models import load_model, rewards
+from ...stats import wins
 from ...tinytown import sets
 from ...tinytown.boards import Board
 from ...tinytown.summaries import judge_summary
 from ...tokens import example
-from ...train import SFTSettings, dpo, sft
+from ...train import SFTSettings, dpo, reward_model, sft
 from .aligner import JUDGE, TINY
+from .baselines import speaking
 from .upstreams import mean_words
 
 N, STEPS, TESTED = 1500, 250, 200  # pairs, steps of 32 texts, prompts to answer
+ASK = " answer :"  # what stands between a question, or a bulletin, and its answer
+MISLABELLED = 0.25  # of the pairs of summaries
 FIRST = 75  # of the steps, those with the model frozen
 TASKS = ("qa", "summary")
 SPEAKS, TEMPERATURES = 1.0, (0.0, 0.4, 0.8, 1.0, 1.2)
 KINDS = {"meet, prompt": ControlSettings("prompt", 20), "meet, lora": ControlSettings("lora", 8)}
 BETTER, WORSE = "better", "worse"  # the words of a control that is text
-SFT_RATE, DPO_RATE = 1e-3, 3e-5
-TRIALS: dict[str, tuple] = {  # as many for each method; (controls' learning rate, model's), learning rate, or DPO's beta
-    "meet, prompt": ((1e-2, 1e-3), (5e-2, 1e-3), (5e-2, 3e-3)), "meet, lora": ((3e-3, 3e-4), (3e-3, 1e-3), (3e-3, 3e-3)),
-    "one token": (1e-3, 3e-3, 6e-3), "hindsight": (1e-3, 3e-3, 6e-3), "sft": (1e-3, 3e-3, 6e-3), "dpo": (0.03, 0.1, 0.3),
+DPO_RATE, JUDGE_RATE = 3e-5, 1e-3
+RATES = ({"rate": 3e-4}, {"rate": 1e-3}, {"rate": 3e-3})
+PROMPT_RATES = tuple({"controls": c, "rate": r} for c, r in ((5e-2, 1e-3), (5e-2, 3e-3), (1.5e-1, 3e-3)))
+TRIALS: dict[str, tuple[dict[str, float], ...]] = {  # as many for each method: learning rates, or DPO's beta
+    "meet, prompt": PROMPT_RATES, "one token": PROMPT_RATES,
+    "meet, lora": tuple({"controls": c, "rate": r} for c, r in ((3e-3, 3e-4), (3e-3, 1e-3), (1e-2, 3e-4))),
+    "hindsight": RATES, "sft": RATES, "dpo": ({"beta": 0.03}, {"beta": 0.1}, {"beta": 0.3}),
 }  # fmt: skip
 
-BEST: dict[tuple[str, str], int] = {}  # the trial chosen on validation
+BEST: dict[tuple[str, str], int] = {  # the trial chosen on validation
+    ("qa", "meet, prompt"): 0, ("qa", "meet, lora"): 0, ("qa", "one token"): 1, ("qa", "hindsight"): 1, ("qa", "sft"): 1, ("qa", "dpo"): 1,
+    ("summary", "meet, prompt"): 2, ("summary", "meet, lora"): 2, ("summary", "one token"): 2, ("summary", "hindsight"): 2,
+    ("summary", "sft"): 2, ("summary", "dpo"): 0,
+}  # fmt: skip
 
 Rows = Sequence[Preference] | dict[str, list[Instruction]]
 Answers = Callable[[Sequence[str], float, int], list[str]]  # (prompts, temperature, seed)
@@ -46,10 +58,13 @@ Answers = Callable[[Sequence[str], float, int], list[str]]  # (prompts, temperat
 
 
 def pairs(task: str, n: int, split: str = "train", seed: int = 2) -> list[Preference]:
-    """Pairs whose prompts end where the answer, or the summary, begins."""
-    if task == "summary":
-        return sets.preferences(n, split, task="summaries", seed=seed)
-    return [replace(p, prompt=f"{p.prompt} answer :") for p in sets.preferences(n, split, seed=seed)]
+    """Pairs whose prompts end where the answer, or the summary, begins. Good summaries come easily here (the base's likeliest is good);
+    so that something is left to learn from, a share of their training pairs is labelled the wrong way round."""
+    rows = sets.preferences(n, split, task="summaries" if task == "summary" else "questions", seed=seed)
+    rows = [replace(p, prompt=p.prompt + ASK) for p in rows]
+    coin = random.Random(seed)
+    wrong = [task == "summary" and split == "train" and coin.random() < MISLABELLED for _ in rows]
+    return [replace(p, chosen=p.rejected, rejected=p.chosen) if w else p for p, w in zip(rows, wrong, strict=True)]
 
 
 def marks(task: str, asked: Sequence[Preference], texts: Sequence[str]) -> dict[str, np.ndarray]:
@@ -57,7 +72,7 @@ def marks(task: str, asked: Sequence[Preference], texts: Sequence[str]) -> dict[
     if task == "summary":
         scored = [judge_summary(p.chosen, text) for p, text in zip(asked, texts, strict=True)]
         return {"overall": np.array([s["rouge_l"] for s in scored]), "sound": np.array([s["exact"] for s in scored])}
-    found = JUDGE.marks([p.prompt.removesuffix(" answer :") for p in asked], texts)
+    found = JUDGE.marks([p.prompt.removesuffix(ASK) for p in asked], texts)
     return {"overall": found["overall"], "sound": found["fault_free"]}
 
 
@@ -68,33 +83,24 @@ def settings(steps: int, rate: float, seed: int, batch_size: int = 32) -> SFTSet
     return SFTSettings(steps=steps, learning_rate=rate, seed=seed, batch_size=batch_size)
 
 
-def meet(rows: Rows, rates: tuple[float, float], seed: int, control: ControlSettings, first: int, freeze_controls: bool = False) -> Meet:
-    """STEPS steps in all, the `first` of them with the model frozen; of pairs, or of texts by control."""
-    texts = rows if isinstance(rows, dict) else sides(rows)
+def meet(
+    rows: Rows, seed: int, control: ControlSettings, controls: float, rate: float, *, first: int | None = None, freeze_controls: bool = False
+) -> Meet:
+    """STEPS steps in all, the `first` of them with the model frozen; of pairs, or of texts by control. `rate`: the model's learning rate."""
+    texts, first = rows if isinstance(rows, dict) else sides(rows), FIRST if first is None else first
     return Meet.train(
-        TINY.base, texts, control=replace(control, seed=seed), first=settings(first, rates[0], seed),
-        then=settings(STEPS - first, rates[1], seed), freeze_controls=freeze_controls, progress=False,
+        TINY.base, texts, control=replace(control, seed=seed), first=settings(first, controls, seed),
+        then=settings(STEPS - first, rate, seed), freeze_controls=freeze_controls, progress=False,
     )  # fmt: skip
 
 
 def asked_for(model: Meet, control: object) -> Answers:
-    return lambda prompts, temperature, seed: model.generate(prompts, control, max_new_tokens=90, temperature=temperature, seed=seed)
+    return lambda prompts, temperature, seed: model.generate(prompts, control, max_new_tokens=100, temperature=temperature, seed=seed)
 
 
-def speaking(model, tokenizer, before: Callable[[str], str] = str) -> Answers:
-    """A model that answers behind what `before` makes of a prompt."""
-    return lambda prompts, temperature, seed: generate(
-        model, tokenizer, [before(p) for p in prompts], max_new_tokens=90, temperature=temperature, seed=seed
-    )
-
-
-MARKS = ("answer :", "tl;dr")  # that end a prompt
-
-
-def with_word(prompt: str, word: str) -> tuple[str, str]:
-    """The prompt with a word before its last mark ("... ? better answer :"), and word and mark alone."""
-    mark = next(m for m in MARKS if prompt.endswith(m))
-    return f"{prompt.removesuffix(mark)}{word} {mark}", f"{word} {mark}"
+def with_word(prompt: str, word: str) -> str:
+    """The prompt with a word before its last ("... ? better answer :")."""
+    return f"{prompt.removesuffix(ASK)} {word}{ASK}"
 
 
 def chained(rows: Sequence[Preference]) -> list[tuple[str, str]]:
@@ -102,38 +108,39 @@ def chained(rows: Sequence[Preference]) -> list[tuple[str, str]]:
     shown = []
     for p in rows:
         for word, text, other, first in ((BETTER, p.chosen, WORSE, p.rejected), (WORSE, p.rejected, BETTER, p.chosen)):
-            prompt, mark = with_word(p.prompt, word)
-            shown += [(prompt, text), (f"{with_word(p.prompt, other)[0]} {first} {mark}", text)]
+            shown += [(with_word(p.prompt, word), text), (f"{with_word(p.prompt, other)} {first} {word}{ASK}", text)]
     return shown
 
 
-def hindsight(rows: Sequence[Preference], rate: float, seed: int) -> Answers:
+def hindsight(rows: Sequence[Preference], seed: int, rate: float) -> Answers:
     """Controls in words, and texts behind one another (Chain of hindsight, arXiv 2302.02676)."""
     model, tokenizer = load_model(TINY.base)
     sft(model, tokenizer, [example(tokenizer, *row) for row in chained(rows)], settings(STEPS, rate, seed))
-    return speaking(model, tokenizer, lambda prompt: with_word(prompt, BETTER)[0])
+    answers = speaking(model, tokenizer)
+    return lambda prompts, temperature, seed: answers([with_word(p, BETTER) for p in prompts], temperature, seed)
 
 
-def preferred_only(rows: Sequence[Preference], rate: float, seed: int, steps: int):
+def preferred_only(rows: Sequence[Preference], seed: int, rate: float, steps: int | None = None):
     model, tokenizer = load_model(TINY.base)
-    sft(model, tokenizer, [example(tokenizer, p.prompt, p.chosen) for p in rows], settings(steps, rate, seed))
+    sft(model, tokenizer, [example(tokenizer, p.prompt, p.chosen) for p in rows], settings(steps or STEPS, rate, seed))
     return model, tokenizer
 
 
-def then_dpo(rows: Sequence[Preference], beta: float, seed: int) -> Answers:
+def then_dpo(rows: Sequence[Preference], seed: int, beta: float, rate: float = 1e-3) -> Answers:
     """The usual recipe: half of the steps on the preferred texts, then DPO on the pairs, half as many pairs a step as others have texts."""
-    model, tokenizer = preferred_only(rows, SFT_RATE, seed, STEPS // 2)
+    model, tokenizer = preferred_only(rows, seed, rate, steps=STEPS // 2)
     dpo(model, tokenizer, rows, settings(STEPS - STEPS // 2, DPO_RATE, seed, 16), beta=beta)
     return speaking(model, tokenizer)
 
 
-METHODS: dict[str, Callable[[Sequence[Preference], object, int], Answers]] = {
-    **{name: lambda rows, rates, seed, name=name: asked_for(meet(rows, rates, seed, KINDS[name], FIRST), "good") for name in KINDS},
-    "one token": lambda rows, rate, seed: asked_for(meet(rows, (rate, rate), seed, ControlSettings("prompt", 1), first=0), "good"),
-    "hindsight": hindsight,
-    "sft": lambda rows, rate, seed: speaking(*preferred_only(rows, rate, seed, STEPS)),
-    "dpo": then_dpo,
-}
+def with_meet(control: ControlSettings, **order: int) -> Callable[..., Answers]:
+    return lambda rows, seed, **rates: asked_for(meet(rows, seed, control, **order, **rates), "good")
+
+
+METHODS: dict[str, Callable[..., Answers]] = {  # (rows, seed, and what a trial gives)
+    **{name: with_meet(control) for name, control in KINDS.items()}, "one token": with_meet(ControlSettings("prompt", 1), first=0),
+    "hindsight": hindsight, "sft": lambda rows, seed, rate: speaking(*preferred_only(rows, seed, rate)), "dpo": then_dpo,
+}  # fmt: skip
 
 
 # --- what is recorded -------------------------------------------------------------------------------
@@ -141,119 +148,158 @@ METHODS: dict[str, Callable[[Sequence[Preference], object, int], Answers]] = {
 
 def meet_tuning(params: dict, seed: int) -> dict[str, float]:
     """One trial of one method on validation: marks of greedy and of sampled texts, and `overall`, their mean, by which is chosen."""
-    task, method = params["task"], params["method"]
+    trial = dict(params)
+    task, method = trial.pop("task"), trial.pop("method")
     asked = pairs(task, TESTED, "validation")
-    answers = METHODS[method](pairs(task, N), TRIALS[method][params["trial"]], seed)
+    answers = METHODS[method](pairs(task, N), seed, **trial)
     found = {f"{metric}_{t:g}": float(m.mean()) for t in (0.0, SPEAKS)
              for metric, m in marks(task, asked, answers([p.prompt for p in asked], t, seed)).items()}  # fmt: skip
     return found | {"overall": (found["overall_0"] + found[f"overall_{SPEAKS:g}"]) / 2}
 
 
+def tuned(method: str, task: str = "qa") -> dict[str, float]:
+    return TRIALS[method][BEST[task, method]]
+
+
+BESIDE: dict[str, Callable[[str, int], Answers]] = {  # for comparison: what all methods gain, and what as few good texts as MEET sees can do
+    "untouched": lambda task, seed: speaking(*load_model(TINY.base)),
+    "sft, half": lambda task, seed: speaking(*preferred_only(pairs(task, N), seed, tuned("sft", task)["rate"], steps=STEPS // 2)),
+}
+
+
 def rivals_of_meet(params: dict, seed: int) -> dict[str, float]:
-    """All methods on the test of one task, tuned: at every temperature sound texts, marks and words; and the net win of MEET over each."""
+    """All methods on the test of one task, tuned: at every temperature marks and words, and the net win of MEET over each;
+    to questions also the net win that other judges see: two learned ones (`other_judges`), and one who counts words."""
     task, asked = params["task"], pairs(params["task"], TESTED, "test")
-    metrics, overall = {}, {}
-    for method in METHODS:
-        answers = METHODS[method](pairs(task, N), TRIALS[method][BEST[task, method]], seed)
+    prompts, metrics, overall, other = [p.prompt for p in asked], {}, {}, {}
+    for method in (*BESIDE, *METHODS):
+        if method in METHODS:
+            answers = METHODS[method](pairs(task, N), seed, **tuned(method, task))
+        else:
+            answers = BESIDE[method](task, seed)
         for t in TEMPERATURES:
-            texts = answers([p.prompt for p in asked], t, seed)
+            texts = answers(prompts, t, seed)
             found = marks(task, asked, texts)
-            overall[method, t] = found["overall"]
             metrics |= {f"{metric}_{t:g}/{method}": float(m.mean()) for metric, m in found.items()}
             metrics[f"words_{t:g}/{method}"] = mean_words(texts)
-    for kind in KINDS:
-        for method in METHODS:
-            for t in TEMPERATURES:
-                if method != kind:
-                    metrics[f"{kind}_over_{method}_{t:g}"] = net_win(overall[method, t], overall[kind, t]).value
-    return metrics
+            overall[method, f"{t:g}"] = found["overall"]
+            if task == "qa" and t == SPEAKS:
+                other |= {(method, name): judge(prompts, texts) for name, judge in other_judges().items()}
+    for kind, (method, by) in product(KINDS, overall | other):
+        if method != kind:
+            mark = overall if (kind, by) in overall else other
+            metrics[f"{kind}_over_{method}_{by}"] = 100 * float(wins(mark[method, by], mark[kind, by]).mean())
+    return metrics | (habits() if task == "qa" else {})
 
 
-SIZES = (
-    *({"kind": "prompt", "size": n} for n in (1, 5, 20, 50, 100)),
-    {"kind": "lora", "size": 1, "targets": "values of two layers"}, {"kind": "lora", "size": 1, "targets": "values"},
-    {"kind": "lora", "size": 1, "targets": "attention"}, {"kind": "lora", "size": 4, "targets": "attention"},
-    *({"kind": "lora", "size": r, "targets": "all"} for r in (2, 4, 9)),
-)  # fmt: skip
-TARGETS = {
-    "all": {}, "attention": {"targets": ATTENTION}, "values": {"targets": ("v_proj",)},
-    "values of two layers": {"targets": ("v_proj",), "layers": (2, 3)},
+LearnedJudge = Callable[[Sequence[str], Sequence[str]], np.ndarray]  # (prompts, texts): a number each
+
+
+@lru_cache(maxsize=1)
+def other_judges() -> dict[str, LearnedJudge]:
+    """Two reward models, of one seed, and one who counts words. Both learn from the same pairs, which no method has: twice as many of sound
+    against spoilt answers as of wordy against terse ones, both sound. Of these the `fair` one's annotator prefers either, by a coin; the
+    one who `likes length` the wordy one."""
+    faults, wordy = pairs("qa", 2 * N // 3, seed=20), [replace(p, prompt=p.prompt + ASK) for p in sets.preferences(N // 3, axis="length", seed=20)]
+    coin = random.Random(20)
+    either = [replace(p, chosen=p.rejected, rejected=p.chosen) if coin.random() < 0.5 else p for p in wordy]
+    words = lambda prompts, texts: np.array([float(len(text.split())) for text in texts])  # noqa: E731
+    return {"fair": _learned(faults + either), "likes length": _learned(faults + wordy), "counts words": words}
+
+
+def _learned(rows: Sequence[Preference]) -> LearnedJudge:
+    _, tokenizer = load_model(TINY.base)
+    model = reward_model(TINY.base, tokenizer, rows, settings(STEPS, JUDGE_RATE, 0, 16))
+    return lambda prompts, texts: rewards(model, tokenizer, prompts, texts).numpy()
+
+
+def habits() -> dict[str, float]:
+    """How often each of the other judges prefers the better text of new pairs; and the wordy one, where both are sound."""
+    found, wordy = {}, sets.preferences(TESTED, "test", axis="length", seed=20)
+    kinds = {"better": pairs("qa", TESTED, "test", seed=20), "wordy": [replace(p, prompt=p.prompt + ASK) for p in wordy]}
+    for (judge, likes), (which, rows) in product(other_judges().items(), kinds.items()):
+        chosen, rejected = (likes([p.prompt for p in rows], [getattr(p, side) for p in rows]) for side in ("chosen", "rejected"))
+        found[f"{judge}_prefers_{which}"] = float((chosen > rejected).mean())
+    return found
+
+
+TARGETS = {  # the matrices that LoRA works on
+    "all": {}, "attention": {"targets": ATTENTION}, "values of two layers": {"targets": ("v_proj",), "layers": (2, 3)},
 }  # fmt: skip
 
 
-def control_of(params: dict) -> ControlSettings:
-    return ControlSettings(params["kind"], params["size"], **TARGETS[params.get("targets", "all")])
+def cell(kind: str, **given: object) -> dict[str, object]:
+    """A control as a cell's parameters; what is not given is as in the comparison of methods."""
+    return {"kind": kind, "size": KINDS[f"meet, {kind}"].size, "targets": "all", "start": "vocabulary", "arm": "both steps"} | given
 
 
-def tuned(kind: str) -> tuple[float, float]:
-    """Learning rates of a kind of control, as chosen for questions."""
-    return TRIALS[f"meet, {kind}"][BEST["qa", f"meet, {kind}"]]
+WHOLE = {kind: cell(kind) for kind in ("prompt", "lora")}
+SIZES = (
+    *(cell("prompt", size=n) for n in (1, 5, 20, 50, 100)), cell("lora", size=1, targets="values of two layers"),
+    cell("lora", size=1, targets="attention"), cell("lora", size=2), cell("lora"),
+)  # fmt: skip
+ARMS = (  # a LoRA control as it starts changes nothing: there is no second step with it frozen
+    *(cell(kind, arm=arm) for kind in ("prompt", "lora") for arm in ("step 1 alone", "joint")),
+    cell("prompt", arm="step 2 alone"), cell("prompt", arm="no pairs"),
+)  # fmt: skip
+STARTS = tuple(cell("prompt", start=start) for start in ("random", "text"))
+STARTING_TEXT = (("good", "a polite right complete answer"), ("bad", "a rude wrong short answer"))
+DIAL = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 
 
-def steered(model: Meet, seed: int) -> dict[str, float]:
-    """What a good and a bad control do to answers on the test, and by how much the good one makes the preferred text likelier."""
+def controls(params: dict, seed: int) -> dict[str, float]:
+    """MEET on questions with one control: what the good one and the bad one do on the test, and, of the usual controls, what lies between.
+
+    Arms: both steps; one alone, with all the steps (of the second alone the controls stay as they were drawn); both trained `joint`;
+    and `no pairs`, as many texts of the two kinds, to different questions (so to twice as many).
+    """
+    control = ControlSettings(params["kind"], params["size"], start=params["start"], texts=STARTING_TEXT, **TARGETS[params["targets"]])
+    rows, arm = sides(pairs("qa", N)), params["arm"]
+    if arm == "no pairs":
+        rows = {"good": rows["good"], "bad": sides(pairs("qa", N, seed=30))["bad"]}
+    first = {"step 1 alone": STEPS, "step 2 alone": 0, "joint": 0}.get(arm, FIRST)
+    model = meet(rows, seed, control, **tuned(f"meet, {params['kind']}"), first=first, freeze_controls=arm == "step 2 alone")
     asked = pairs("qa", TESTED, "test")
     prompts, texts = [p.prompt for p in asked], [p.chosen for p in asked]
     more = model.logprob(prompts, texts, "good") - model.logprob(prompts, texts, "bad")
     metrics = {"share": model.control_share, "good_minus_bad_logprob": float(more.mean())}
-    for control in ("good", "bad"):
-        for t in (0.0, SPEAKS):
-            found = marks("qa", asked, asked_for(model, control)(prompts, t, seed))
-            metrics |= {f"{metric}_{t:g}_{control}": float(m.mean()) for metric, m in found.items()}
+    for end, t in product(("good", "bad"), (0.0, SPEAKS)):
+        found = marks("qa", asked, asked_for(model, end)(prompts, t, seed))
+        metrics |= {f"{metric}_{t:g}_{end}": float(m.mean()) for metric, m in found.items()}
+    for w in DIAL if params in WHOLE.values() else ():
+        found = marks("qa", asked, asked_for(model, Mix(good=w, bad=1 - w))(prompts, SPEAKS, seed))
+        metrics |= {f"{metric}_at_{w:g}": float(m.mean()) for metric, m in found.items()}
     return metrics
 
 
-def control_size(params: dict, seed: int) -> dict[str, float]:
-    """MEET on questions with a control of this size."""
-    return steered(meet(pairs("qa", N), tuned(params["kind"]), seed, control_of(params), FIRST), seed)
-
-
-def meet_steps(params: dict, seed: int) -> dict[str, float]:
-    """Which step does what, at equal steps in all; and texts of the two kinds to different prompts."""
-    control, rates, rows = KINDS[f"meet, {params['kind']}"], tuned(params["kind"]), pairs("qa", N)
-    if params["arm"] == "no pairs":
-        rows = pairs("qa", 2 * N)
-        rows = {"good": sides(rows[:N])["good"], "bad": sides(rows[N:])["bad"]}
-    first = {"step 1 only": STEPS, "step 2 only": 0, "joint": 0}.get(params["arm"], FIRST)
-    freeze = params["arm"] in ("step 2 only", "controls frozen in step 2")
-    return steered(meet(rows, rates, seed, control, first, freeze_controls=freeze), seed)
-
-
-def control_start(params: dict, seed: int) -> dict[str, float]:
-    """What a soft prompt starts from."""
-    texts = (("good", "a polite right complete answer"), ("bad", "a rude wrong short answer"))
-    control = replace(KINDS["meet, prompt"], start=params["start"], texts=texts)
-    return steered(meet(pairs("qa", N), tuned("prompt"), seed, control, FIRST), seed)
-
-
-def dial_of_controls(params: dict, seed: int) -> dict[str, float]:
-    """Between the bad control and the good one, and beyond: (1 - w) bad + w good."""
-    model = meet(pairs("qa", N), tuned(params["kind"]), seed, KINDS[f"meet, {params['kind']}"], FIRST)
-    asked, metrics = pairs("qa", TESTED, "test"), {}
-    for w in (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5):
-        found = marks("qa", asked, asked_for(model, Mix(good=w, bad=1 - w))([p.prompt for p in asked], SPEAKS, seed))
-        metrics |= {f"{metric}_{w:g}": float(m.mean()) for metric, m in found.items()}
-    return metrics
+def ends() -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """Controls of the axes asked for one by one, and all three at once, either end of each."""
+    single = [(f"{axis}{end}",) for axis in sets.AXES for end in "+-"]
+    return single, [tuple(f"{axis}{end}" for axis, end in zip(sets.AXES, each)) for each in product("+-", repeat=3)]
 
 
 def several_axes(params: dict, seed: int) -> dict[str, float]:
-    """Three axes, a control for each end of each: what is got on every axis when one is asked for, and when all three are."""
+    """Three axes, a control for each end of each: what is got on every axis when one is asked for, and when all three are.
+
+    Boards of the test are those that leave room on all axes: where there is more detail than was asked for. `most` is the effect of
+    asking that perfect answers would have.
+    """
     rows: dict[str, list[Instruction]] = {}
     for axis in sets.AXES:
-        along = [replace(p, prompt=f"{p.prompt} answer :") for p in sets.preferences(N // 3, axis=axis, seed=10 + seed)]
+        along = [replace(p, prompt=p.prompt + ASK) for p in sets.preferences(N // 3, axis=axis, seed=10)]
         rows |= sides(along, f"{axis}+", f"{axis}-")
-    if params["kind"] == "one token":
-        rate = TRIALS["one token"][BEST["qa", "one token"]]
-        model = meet(rows, (rate, rate), seed, ControlSettings("prompt", 1), first=0)
-    else:
-        model = meet(rows, tuned(params["kind"]), seed, KINDS[f"meet, {params['kind']}"], FIRST)
-    asked, metrics = pairs("qa", TESTED, "test"), {}
-    boards = [Board.parse(p.prompt.removesuffix(" answer :")) for p in asked]
-    single = [(f"{axis}{end}",) for axis in sets.AXES for end in "+-"]
-    mixed = [tuple(f"{axis}{end}" for axis, end in zip(sets.AXES, ends)) for ends in product("+-", repeat=3)]
-    for controls in (*single, *mixed):
-        texts = asked_for(model, controls)([p.prompt for p in asked], 0.0, seed)
-        name = " ".join(controls)
+    control, first = (ControlSettings("prompt", 1), 0) if params["method"] == "one token" else (KINDS[params["method"]], None)
+    model = meet(rows, seed, control, **tuned(params["method"]), first=first)
+    boards = [Board.parse(p.prompt) for p in sets.preferences(TESTED, "test", axis="detail", seed=10)]
+    prompts, metrics = [f"{board}{ASK}" for board in boards], {}
+    for axis in sets.AXES:
+        for p in sets.preferences(TESTED, "test", axis=axis, seed=10):
+            chosen, rejected = (sets.axis_score(Board.parse(p.prompt), text, axis) for text in (p.chosen, p.rejected))
+            metrics[f"most/{axis}"] = metrics.get(f"most/{axis}", 0.0) + (chosen - rejected) / TESTED
+    single, mixed = ends()
+    for controls_asked in (None, *single, *mixed):
+        texts = asked_for(model, controls_asked)(prompts, 0.0, seed)
+        name = " ".join(controls_asked or ("none",))
         metrics |= {f"{axis}/{name}": float(np.mean([sets.axis_score(b, t, axis) for b, t in zip(boards, texts)])) for axis in sets.AXES}
-        metrics[f"sound/{name}"] = float(marks("qa", asked, texts)["sound"].mean())
+        metrics[f"sound/{name}"] = float(JUDGE.marks([str(board) for board in boards], texts)["fault_free"].mean())
     return metrics
