@@ -233,7 +233,7 @@ def test_the_learned_judges_see_the_same_texts_and_part_only_on_wordy_and_terse_
 
 
 def test_controls_of_every_size_and_order_are_trained_as_their_cell_says(trained: list[dict], in_small: None) -> None:
-    for params in (*meet.SIZES, *meet.ARMS, *meet.STARTS):
+    for params in (*meet.SIZES, *meet.ARMS, *meet.STARTS, *meet.FASTER):
         with pytest.raises(Mute.Asked):
             meet.controls(params, 1)
         given, arm = trained.pop(), params["arm"]
@@ -249,7 +249,7 @@ def test_controls_of_every_size_and_order_are_trained_as_their_cell_says(trained
         shared = {r.prompt for r in given["rows"]["good"]} & {r.prompt for r in given["rows"]["bad"]}
         assert len(given["rows"]["good"]) == len(given["rows"]["bad"]) == 24 and bool(shared) == (arm != "no pairs")
         rates = meet.tuned(f"meet, {params['kind']}")
-        assert (given["first"].learning_rate, given["then"].learning_rate) == (rates["controls"], rates["rate"])
+        assert (given["first"].learning_rate, given["then"].learning_rate) == (rates["controls"], rates["rate"] * (3 if arm == "faster model" else 1))
 
 
 def test_a_control_is_measured_at_both_ends_and_the_usual_ones_in_between(in_small: None, monkeypatch: pytest.MonkeyPatch) -> None:

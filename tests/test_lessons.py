@@ -315,7 +315,8 @@ def test_the_readme_says_what_the_records_say() -> None:
             *(recorded(read_results("looking"), f"patched_at_{layer}") for layer in (2, 3)),
             *(recorded(read_results("controls"), f"sound_1_{end}", **meet.cell("lora", arm="step 1 alone")) for end in ("good", "bad")),
             *(recorded_difference(read_results("controls"), "sound_1_good", meet.cell("prompt", **one), meet.cell("prompt", **other))
-              for one, other in (({}, {"arm": "joint"}), ({}, {"size": 1}), ({}, {"arm": "step 1 alone"})))]  # fmt: skip
+              for one, other in (({}, {"arm": "joint"}), ({}, {"size": 1}), ({}, {"arm": "step 1 alone"}),
+                                 ({"arm": "faster model"}, {"arm": "faster model", "size": 1})))]  # fmt: skip
     assert not [str(e) for e in table + told if str(e) not in text]
 
 

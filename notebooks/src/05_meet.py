@@ -12,7 +12,7 @@
 # - train the model with its controls, beside the usual way (one special token, trained jointly with the model);
 # - turn a dial from bad to good, and beyond;
 # - look at what the controls have become;
-# - and hold MEET against what else the same pairs could have been used for, over seeds, on two tasks (*recorded*).
+# - and see what size, order and mixing of controls do, over seeds (*recorded*).
 #
 # About 3 minutes and 1 GB on 2 CPU cores; it needs nothing of the lessons before; four exercises, about 26 minutes.
 
@@ -56,7 +56,9 @@ print(task.describe())
 print(f"{len(task.pairs('train'))} preference pairs to train on, {len(held)} to test on")
 
 # %% [markdown]
-# A pair is a question with two answers, one preferred to the other. Here the one is without a fault, and the other has a few:
+# A pair is a question with two answers, one preferred to the other. Here the one is *without a fault* (true to the board, complete, polite,
+# safe: Tinytown's judge is a program that knows), and the other has a few. The judge's marks for being helpful, harmless and honest,
+# from 0 to 1, make a mean mark, *overall*.
 
 # %%
 pair = held[min(1, len(held) - 1)]
@@ -151,23 +153,24 @@ def untrained(start: str) -> str:
     return f"{vectors(fresh.model, 'good').norm(dim=1).mean():6.2f} long; untrained, it costs {harm} a token of the preferred answers"
 
 for start in ("unit", "random", "vocabulary"):
-    print(f"{start:11}{untrained(start)}")
+    print(f"{start + (' (PEFT)' if start == 'unit' else ''):13}{untrained(start)}")
 
 # %% [markdown]
-# PEFT's random vectors are five times as long as our words, and yet none of the three does any harm: what an untrained control costs
-# is 0.001 or 0.002 nats. In larger models, whose embeddings are a few hundredths in each direction, the difference is much greater,
+# PEFT's own start (*unit*) is five times as long as our words, and yet none of the three does much harm: what an untrained control costs
+# is 0.001 or 0.002 nats, as log-likelihood is counted. In larger models, whose embeddings are a few hundredths in each direction, the difference should be much greater,
 # and a control that starts far outside of all words may learn slowly.
 
 # %% [markdown]
 # The library starts at the embeddings of words drawn from
-# the vocabulary: the right length, and in directions that the model knows. Whether it *matters* here, a recorded comparison
-# further down tells.
+# the vocabulary: the right length, and in directions that the model knows. Whether it *matters* after training, a recorded
+# comparison further down asks.
 
 # %% [markdown]
 # ## Step 1: the controls alone
 #
 # The model is frozen, bit for bit; only 20 virtual tokens of each control are trained, on the preferred answers and on the rejected
-# ones in turn, by plain likelihood. First a guess:
+# ones in turn, by plain likelihood: 75 steps, 38 for the one and 37 for the other. Answers are then drawn from the model's
+# probabilities, *as it speaks* (temperature 1). First a guess:
 
 # %%
 guess = Guess("with the model frozen, the good control leaves 10 answers of a hundred more without a fault than the bad one", probability=None)
@@ -197,8 +200,8 @@ for control, texts in alone.items():
 print(guess.reveal(None if sound(alone["good"]) is None else paired(faultless(alone["good"]), faultless(alone["bad"])), 0.1, metrics))
 
 # %% [markdown]
-# It can, a little. With 0.3 % of the model's parameters and 38 steps each, the good control makes 26 answers of a hundred faultless, the
-# bad one 19, none 20: 6.5 points between them, with an interval from 0.5 to 12. Is that as far as a frozen model can be moved? By no
+# It can, a little. With 0.3 % of the model's parameters and 38 steps each, 25.5 answers of a hundred are faultless behind the good
+# control, 19 behind the bad one, 20.5 behind none: 6.5 points between them, with an interval from 0.5 to 12. Is that as far as a frozen model can be moved? By no
 # means. Here are both kinds of controls with *all* 250 steps for themselves (*recorded*, three seeds; LoRA is explained below):
 
 # %%
@@ -234,8 +237,8 @@ del first, five, model  # done with; on a GPU they would be in the way (to run w
 # %% [markdown]
 # ## Step 2: the model, conditioned on them
 #
-# Now all weights learn, the controls along with them, on the same rows; and beside it the usual way: *one* special token for
-# each kind, trained together with the model from the start, for as many steps as MEET's two together.
+# Now all weights learn for 175 steps more, the controls along with them, on the same rows; and beside it the usual way: *one* special
+# token for each kind, trained together with the model from the start, for 250 steps, as many as MEET's two together.
 
 # %%
 both = task.meet(SEED, TWENTY)
@@ -253,7 +256,8 @@ for name in MODELS:
 print(pair.prompt)
 
 # %% [markdown]
-# What does a control change now, by both measures?
+# Both *good* answers name the right place, the *bad* ones do not; but all four refuse what is no danger. Faults remain behind *good* too.
+# What does a control change, then, by both measures?
 
 # %%
 gaps |= {name: more_likely(m) for name, m in MODELS.items()}
@@ -274,15 +278,17 @@ print("net win of MEET over one token, as the models speak:", told(metrics.value
 
 # %% [markdown]
 # Asked for *good*, MEET leaves 36 answers of a hundred without a fault, asked for *bad* 14: one model, two manners, and step 2 has made
-# a handle of what was hardly one. Behind *good* each word of a preferred answer is likelier by 0.052 nats. But the one token, trained
-# jointly, does just as much: -4 points net, and an interval from -15 to 7 that leaves either ahead.
+# a handle of what was hardly one. Behind *good* each token of a preferred answer is likelier than behind *bad*, by 0.052 nats. But
+# between MEET and the one token, trained jointly, no difference can be seen: it wins -4 points net (answers that are better less those
+# that are worse, of a hundred), and the interval, -15 to 7, leaves either ahead.
 
 # %% [markdown]
 # That is not what the paper led us to expect. And in a first version of this lesson it came out the other way: MEET won 13 points net, [3,
 # 24]. What had been different? There the one token learned at the model's learning rate, as "jointly" seems to say, and MEET's control,
-# while it was alone, at seventeen times that. So it was the *rate* that had won, not the order. Here both controls learn alike. **Before you
-# believe in an idea, ask what else the comparison changes along with it.** (One seed, 200 questions, which miss a net win of 15
-# points one time in five; and the two rates suit one token best on validation. Order and size over seeds: further down.)
+# while it was alone, at seventeen times that. Here both controls learn alike. So it may have been the *rate* that won, and not the order.
+# **Before you believe in an idea, ask what else the comparison changes along with it.** Even now two things differ, the order, and twenty
+# tokens against one; and one seed and 200 questions miss a net win of 15 points one time in five. The recorded comparisons
+# further down change one thing at a time.
 
 # %% [markdown]
 # ## The figure that answers the question
@@ -320,14 +326,14 @@ dial, said = [-0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5], {0.0: "bad", 1.0: "good"}  
 at = lambda name, w: texts[name][said[w]] if w in said else answers(MODELS[name], Mix(good=w, bad=1 - w))
 turned = {name: [sound(at(name, w)) for w in dial] for name in MODELS} if "fault_free" in task.judge.axes else {}
 figure, [ax] = new_figure("Between its controls a model goes from bad to good, in one step rather than by degrees", width=7, height=3.8)
-curves(ax, {name: (dial, line) for name, line in turned.items()}, "bad (0) to good (1)", "answers without a fault, %", 100)
+curves(ax, {name: (dial, line) for name, line in turned.items()}, "weight of the good control: 0 bad, 1 good, beyond them drawn out", "answers without a fault, %", 100)
 metrics.save_figure(figure, "dial")
 print("MEET: " + ", ".join(f"at {w:g} {100 * e.value:.1f} %" for w, e in zip(dial, turned.get("MEET", []))))
 figure
 
 # %% [markdown]
 # This is the figure that answers the question: one model, and it shows what it is asked for. From 14 % faultless answers at the bad
-# control to about 36 % at the good one, the most of it between a quarter and three quarters of the way: more a switch than a dial. Beyond
+# control to 36 % at the good one, the most of it between a quarter and three quarters of the way: more a switch than a dial. Beyond
 # the ends nothing more is won. One token does much the same. (MEET's paper does not mix controls; that the way between two of them is
 # passable is our addition.)
 
@@ -339,9 +345,10 @@ for kind in ("prompt", "lora"):
     print(f"{kind:7}fault-free: " + ", ".join(f"at {w:g} {recorded(record, f'sound_at_{w:g}', **WHOLE[kind])}" for w in dial))
 
 # %% [markdown]
-# Over seeds, too, the soft prompt switches between a quarter and a half. LoRA is more of a dial: 10, 21, 36, 46 and 48 of a hundred in
-# five even steps. Beyond *good* neither wins anything; beyond *bad*, at -0.5, LoRA leaves 1 answer of a hundred faultless. A dial for the
-# worse, then, is easily had, for the better not: a good answer is a narrower target.
+# (Behind *good* there are 43 here, and 36 above: live, the model learns at 0.003, here at 0.001, which was best for twenty tokens on
+# validation.) Over seeds, too, the soft prompt goes most of its way between a quarter and three quarters. LoRA is more of a dial: 10, 21,
+# 36, 46, then 48. Past *good*, at 1.5, neither wins anything; past *bad*, at -0.5, LoRA leaves 1 answer of a hundred faultless. Perhaps a
+# good answer is a narrower target than a bad one.
 
 # %% [markdown]
 # ## What have the controls become?
@@ -357,13 +364,10 @@ for name, points in (("step 1 alone", after_1), ("MEET", {c: vectors(both.model,
         near, home = (unit(points[c]) @ unit(vocabulary).T).max(1), (unit(start[c]) @ unit(vocabulary).T).argmax(1)
         print(f"{name:13}{c:5} length {points[c].norm(dim=1).mean():.2f}, likeness to the nearest word {near.values.mean():.2f}, which is the one "
               f"it started from in {100 * (near.indices == home).float().mean():.0f} %: {' '.join(tokenizer.convert_ids_to_tokens(near.indices[:5].tolist()))} ...")
-alike = torch.nn.functional.cosine_similarity
-print(f"likeness of the good control before step 2 to itself after it: {alike(after_1['good'], vectors(both.model, 'good')).mean():.3f}")
-print(f"likeness of the good control's tokens to the bad one's: {alike(*(vectors(both.model, c) for c in ('good', 'bad'))).mean():.2f}")
 
 # %% [markdown]
 # After step 1 the nearest words are, for at least 19 tokens in 20, those from which they started, at random: *rulox*, *hall*, *candle*. They
-# have moved away from them, to a likeness of 0.6, and grown by half; but they did not come to lie at other words. Step 2, in which they
+# # have moved away from them, to a likeness of 0.6 to 0.7, and grown by half; but they did not come to lie at other words. Step 2, in which they
 # learn on, takes them further: twice as long as a word, half alike to any, and one in six now nearest to another word than at the
 # start. None spells anything: a soft prompt is not a hidden sentence that one could read.
 
@@ -384,34 +388,33 @@ for layer, heads in enumerate(np.mean(shares, axis=0)):
 print(f"evenly spread: {100 * np.mean(even):.0f} %")
 
 # %% [markdown]
-# In the first layer nobody looks. In the last, head 3.2 spends nine tenths of its attention on the control; in the second, head 1.1 four
-# tenths, where 31 % would be even. That shows where the control is read; it does not show what for. (Heads often rest on whatever stands
-# first, for want of anything else to look at. Lesson 04 has the tools to find out: silence the head, and ask again.)
+# (Layers and heads are counted from 0.) In layer 0 nobody looks. In layer 3, head 2 spends nine tenths of its attention on the control,
+# where 31 % would be even. That shows that it is looked at; it does not show what for. Heads often rest on whatever stands first, for
+# want of anything else to look at. Lesson 04 has the tools to find out: silence the head, and ask again.
 
 # %% [markdown]
-# And are all twenty needed? So many of them put to zero, drawn at random, and the good control asked for again:
+# And are all twenty needed? So many of them put to zero, drawn at random; and by the finer measure, how much likelier the preferred answer
+# is behind what is left of *good* than behind *bad*:
 
 # %%
 weight = both.model.prompt_encoder["good"].embedding.weight
 def without(zeroed: np.ndarray):
-    """Fault-free answers behind the good control with some of its tokens put to zero, and back again."""
+    """The measure with some of the good control's tokens put to zero, and back again."""
     kept = weight.detach().clone()
     try:
         weight.data[torch.tensor(zeroed)] = 0
-        return sound(answers(both, "good"))
+        return more_likely(both)
     finally:
         weight.data.copy_(kept)
 
 draw = np.random.default_rng(SEED)
-if "fault_free" in task.judge.axes:
-    print(f"no control at all: fault-free {sound(answers(both, None))}")
-    for n in (0, 10, 10, 15, 20):
-        print(f"{n:2} of {len(weight)} put to zero: fault-free {without(draw.permutation(len(weight))[:n])}")
+for n in (0, 5, 10, 10, 15, 20):
+    print(f"{n:2} of {len(weight)} put to zero: good less bad {without(draw.permutation(len(weight))[:n])}")
 
 # %% [markdown]
-# With ten of the twenty gone, or fifteen, 200 questions see no difference; with all of them, not much is left of the control (30 %, against
-# 28 % with no control at all). So it does not hang on one token, and most can be spared. Why then twenty? The next section but one has
-# the answer.
+# With fifteen of the twenty gone nothing changes: a few tokens do the work of all, whichever they are. And with *all* of them at zero 0.043 of
+# the 0.052 nats are still there: the larger part of the difference is what *bad* does to an answer, not what *good* does. The model
+# speaks well enough on its own, once it has a place to put the bad answers.
 
 # %% [markdown]
 # ## LoRA: the other kind of control
@@ -461,12 +464,13 @@ print(f"rank 8 on every linear layer: {100 * by_hand:.2f} % of the model; by han
 def sizes(kind: str) -> list[dict]:
     return [c for c in SIZES if c["kind"] == kind]
 
-figure, axes = new_figure("A larger control does better, up to a point: twenty tokens, or rank 2 everywhere", width=12, height=3.8, columns=2)
-for ax, kind, name in zip(axes, ("prompt", "lora"), ("soft prompts of 1, 5, 20, 50, 100 tokens", "LoRA: rank 1 on few matrices, to rank 8 on all")):
+figure, axes = new_figure("At one learning rate each, larger controls do better behind good", width=12, height=3.8, columns=2)
+for ax, kind, name in zip(axes, ("prompt", "lora"), ("soft prompts of 1, 5, 20, 50, 100 tokens", "LoRA: rank 1 on 2, on 16, rank 2 on all, rank 8")):
     shares = [100 * recorded(record, "share", **c).value for c in sizes(kind)]
     curves(ax, {f"asked for {end}": (shares, [recorded(record, f"sound_1_{end}", **c) for c in sizes(kind)]) for end in ("good", "bad")},
            f"% of the model's parameters ({name})", "answers without a fault, %", 100)
     ax.set(xscale="log", ylim=(0, 62))
+    ax.xaxis.set_major_formatter("{x:g}")
 metrics.save_figure(figure, "size")
 figure
 
@@ -491,12 +495,16 @@ for kind in ("prompt", "lora"):
 prompts = {c["size"]: c for c in sizes("prompt")}
 for more, fewer in ((20, 1), (100, 20)):
     print(f"{more} tokens less {fewer}: {recorded_difference(record, 'sound_1_good', prompts[more], prompts[fewer])}")
+one, twenty = (prompts[n] | {"arm": "faster model"} for n in (1, 20))
+print(f"the model at three times the rate: 1 token {behind(one)}; 20 tokens less 1 {recorded_difference(record, 'sound_1_good', twenty, one)}")
 
 # %% [markdown]
-# Yes: ten times the size adds 5.2 points of faultless answers behind a good soft prompt (though the interval begins at 0.0), and 3.9 [1.5,
-# 6.4] behind good LoRA matrices. But it is no line. Twenty tokens beat one by 11.3 points [8.2, 14.5]; five times as many again
-# win nothing that three seeds can see, -3.5 [-12.2, 5.2] (at the learning rate of twenty, and with five times the reading). And the
-# likeliest answers do not care for size at all: a small control leaves the best guess as it is, and makes the model less sure of it.
+# So it seems: ten times the size adds 5.2 points of faultless answers behind a good soft prompt (though the interval begins at 0.0), and 3.9
+# [1.5, 6.4] behind good LoRA matrices. Twenty tokens beat one by 11.3 points [8.2, 14.5]; five times as many again win nothing that can
+# be seen, -3.5 [-12.2, 5.2]. But we have been warned: what else changes along with the size? The learning rates were chosen *for twenty
+# tokens*. With the model at three times the rate one token comes to 38 %, and twenty are ahead by 2.8 points [-8.4, 14.0], which
+# may be nothing. So of the paper's "larger is better" most may be a rate that suits the larger. (Of the likeliest answers, at temperature
+# 0, no slope is seen at all: what a stronger control adds is certainty.)
 
 # %% [markdown]
 # Now the order. The same 250 steps spent otherwise: all on the controls (*step 1 alone*); all on the model, behind controls that stay
@@ -515,17 +523,18 @@ for kind in ("prompt", "lora"):
         print(f"   {other['arm']:13}{behind(other)}\n      both steps less this: {less(WHOLE[kind], other)}")
 
 # %% [markdown]
-# This is the heart of the paper, and here it does not hold: controls first or both from the start, it makes no difference that can be
-# seen. 0.2 points [-5.4, 5.8] for soft prompts, -0.5 [-11.7, 10.7] for LoRA; by the finer measure, the mean mark, soft prompts are even a
-# little better *jointly*, by 0.008 [0.004, 0.011]. The paper's reason is that a control trained jointly learns too little, being so much
-# smaller than the model. But then it may simply be given a greater learning rate, as it is here: fifty times the model's, or ten
-# times for LoRA. (At the model's own rate one token left 36 % of the answers of validation faultless where it now leaves 44: one seed.)
+# This is the heart of the paper, and we do not see it here: whether controls come first or both learn from the start, no difference
+# shows. 0.2 points [-5.4, 5.8] for soft prompts, -0.5 [-11.7, 10.7] for LoRA. (By the mean mark soft prompts are even a little better
+# *jointly*, by 0.008 [0.004, 0.011]; but that is one of eighteen intervals, and none to lean on.) The paper's reason is that a control
+# trained jointly learns too little, being so much smaller than the model. But then it can be given a learning rate that suits it,
+# which is far above the model's.
 
 # %% [markdown]
 # What else? A soft prompt needs the second step: alone, 12.5 points fewer [11.3, 13.7]. For LoRA no
 # gain by it can be seen (0.3 points [-9.7, 10.4]; of the mean mark -0.004 [-0.025, 0.018]): with the model frozen to the end one has one
-# model and a few small files, instead of a new model. A soft prompt that nobody trains is a handle too, but an unreliable one: three seeds lie between 26 and 43 %. And pairs are not
-# needed: without them 2.0 points fewer [-6.7, 10.7], which is not to be told from none (it has met twice as many questions, though).
+# model and a few small files, instead of a new model. A soft prompt that nobody trains is a handle too, but an unreliable one: three
+# seeds lie between 26 and 43 %. And without pairs no loss is seen: 2.0 points fewer, the interval from 10.7 fewer to 6.7 more (it has
+# met twice as many questions, though).
 
 # %% [markdown]
 # And where a soft prompt starts (from words of the vocabulary in what is above):
@@ -535,15 +544,16 @@ for other in STARTS:
     print(f"{other['start']:7}{behind(other)}\n   vocabulary less this: {less(WHOLE['prompt'], other)}")
 
 # %% [markdown]
-# Nothing that three seeds can tell apart: at the length of words, where it starts does not matter here.
+# *Random* points of a word's length, and the words of a fitting *text* ("a polite right complete answer", "a rude wrong short answer"), cannot
+# be told from words drawn at random. PEFT's own start, five times as long, was not tried.
 
 # %% [markdown]
 # ## What else could be made of the pairs?
 #
 # *One token* each, trained jointly with the model (what MEET's paper calls controllable
 # generation). *Words*: "better answer :" and "worse answer :" before texts, and texts behind one another (*chain of hindsight*,
-# [arXiv 2302.02676](https://arxiv.org/abs/2302.02676)). The *preferred only*, by plain fine-tuning. And *DPO* behind half as much of
-# that. All got the same pairs, 250 steps of 32 texts, and three trials on validation, of which the best is taken. On two tasks: questions, and
+# [arXiv 2302.02676](https://arxiv.org/abs/2302.02676)). The *preferred only*, by plain fine-tuning. And *DPO*: half of
+# the steps plain fine-tuning, the other half DPO. All got the same pairs, 250 steps of 32 texts, and three trials on validation, of which the best is taken. On two tasks: questions, and
 # *summaries*, where a bulletin is told in a line. Good summaries come easily to this model (its likeliest one is nearly always right),
 # so a quarter of those pairs was labelled the wrong way round, as people will.
 
@@ -556,10 +566,10 @@ for task_name in ("qa", "summary"):
 
 # %% [markdown]
 # (`overall` of 1, the mean of greedy and of sampled texts, one seed and 200 prompts; the star is the best.) Such numbers choose settings
-# and prove nothing: leads of a hundredth are chance, and some of the best lie at the edge of what was tried. But they tell where to look.
-# To questions LoRA, plain fine-tuning on the preferred answers and DPO lie within 0.006 of one another, and words far behind (half of
-# their rows are chains, which nobody asks for later). Of mislabelled summaries DPO makes the most. Neither fine-tuning nor DPO leaves
-# anything to ask for afterwards, though: they have but the one manner.
+# and prove nothing: leads of a hundredth are chance, and on summaries all six of the best lie at the edge of what was tried. But they tell
+# where to look. To questions LoRA, plain fine-tuning on the preferred answers and DPO lie within 0.006 of one another, and words far behind
+# (half of their rows are chains, which nobody asks for later). On mislabelled summaries DPO, fine-tuning and LoRA lie within a hundredth.
+# Fine-tuning and DPO leave nothing to ask for afterwards, though: they have but the one manner.
 
 # %% [markdown]
 # The comparison on the test, with five seeds, at several temperatures, and with judges who like length, is still to be recorded.
@@ -579,9 +589,10 @@ def effect(method: str, asked: str, got: str) -> dict[int, float]:
     high, low = (per_seed(several, f"{got}/{asked}{end}", method=method) for end in "+-")
     return {seed: high[seed] - low[seed] for seed in high}
 
-figure, axes = new_figure("Asked for one axis, MEET moves that axis and leaves the others be", width=11, height=3.2, columns=3)
+figure, axes = new_figure("Asked for tone or length, MEET gives it; detail hardly obeys (mean of three seeds)", width=11, height=3.4, columns=3)
 for ax, method in zip(axes, MODELS_OF_SIX):
-    heatmap(ax, np.array([[over(effect(method, a, g)).value for g in AXES] for a in AXES]), [f"ask {a}" for a in AXES], [f"get {g}" for g in AXES], method)
+    heatmap(ax, np.array([[round(over(effect(method, a, g)).value, 2) + 0 for g in AXES] for a in AXES]), [f"ask {a}" for a in AXES], [f"get {g}" for g in AXES], "")
+    ax.set_title(method, fontsize=10, fontweight="normal")
 metrics.save_figure(figure, "axes")
 figure
 
@@ -600,12 +611,13 @@ for method in MODELS_OF_SIX:
     print(f"{method:13}" + ", ".join(f"{axis} {own_less_others(method, axis)}" for axis in AXES))
 for axis in AXES:
     metrics.add(f"axis/{axis}", own_less_others("meet, lora", axis))
+print("LoRA, fault-free: " + ", ".join(f"{c} {recorded(several, f'sound/{c}', method='meet, lora')}" for c in ("none", "detail+", "detail-")))
 
 # %% [markdown]
-# Three styles in one model, and each is moved by its own controls: *tone* and *length* nearly all the way, and next to nothing else along
-# with them (LoRA: 90 points more than the larger side effect [70, 111], and 99 [97, 101]). *Detail* hardly obeys: 14 of the 48 points there
-# are, and its lead over side effects, 6 points, has an interval from -12 to 23. To say more than was asked, and rightly, is a skill, not a
-# manner. One token each, with 40 steps, learns *length* in some seeds and *tone* in hardly any; with more steps it might.
+# LoRA moves *tone* and *length* all the way, by 90 points [70, 111] and 99 [97, 101] more than the larger of their side effects (a warm answer
+# came out 9 points less wordy). A soft prompt moves length as surely, and tone less so, 72 [18, 126]. *Detail* hardly obeys: 14 of the 48
+# points there are, and its lead over side effects, 6 points, has an interval from -12 to 23. Asked for more, LoRA also errs more often,
+# as the line on faultless answers says. One token each, with 40 steps, learns *length* in some seeds and *tone* in hardly any.
 
 # %% [markdown]
 # And all three at once: a warm, bare, wordy answer; a plain, detailed, terse one; eight mixes. No row of the training ever stood behind
@@ -624,9 +636,9 @@ every = [obeyed("meet, lora", axis) for axis in AXES]
 print("all axes, MEET by LoRA:", metrics.add("mix", over({seed: np.mean([axis[seed] for axis in every]) for seed in every[0]})))
 
 # %% [markdown]
-# They mix: with three controls at once LoRA's tone and length obey as if they were alone (98 and 100 points), and detail by 10; soft prompts
-# lose a quarter of their tone. Nobody trained them together. This is what a handful of controls can do that no single aligned model can:
-# eight manners, from six small files.
+# They mix: with three controls at once LoRA's tone and length obey as if they were alone (98 and 100 points), detail by 10. With soft prompts
+# tone falls from 84 to 63 points, which three seeds cannot tell from no fall. Nobody trained them together. So there are four manners for
+# certain, and eight in name, in one model with six small files.
 
 # %% [markdown]
 # ## Verdict
@@ -636,14 +648,15 @@ print("written to", metrics.write().name)
 
 # %% [markdown]
 # Can one model hold several preferences? Yes: asked for *good*, 48 answers of a hundred are faultless by LoRA, asked for *bad*, 10; tone
-# and length are switched one by one and all at once (detail hardly); and the model under them need not even be trained. What it takes is a control that is
-# large enough and learns fast enough. MEET's order, controls first, is not what does it here.
+# and length are switched one by one and all at once (detail hardly); and the model under them need not even be trained. What it takes is a control
+# that learns fast enough. That MEET's order, controls first, helps is not seen here, and that its size does is doubtful: both times a
+# learning rate was in the way.
 
 # %% [markdown]
 # | the paper | here |
 # |---|---|
-# | controls trained first, with the model frozen, do more than one trained jointly | none that is seen: 0.2 points [-5.4, 5.8] with soft prompts, -0.5 [-11.7, 10.7] with LoRA, once the control has a learning rate of its own |
+# | controls trained first, with the model frozen, do more than one trained jointly | not seen: 0.2 points [-5.4, 5.8] with soft prompts, -0.5 [-11.7, 10.7] with LoRA, once the control has a learning rate of its own |
 # | both steps are needed (ablations) | for a soft prompt the second is, 12.5 points [11.3, 13.7]; for LoRA on a frozen model no gain by it is seen, 0.3 points [-9.7, 10.4] |
-# | a larger control is better | yes, up to a point: 11.3 points [8.2, 14.5] from one token to twenty, -3.5 [-12.2, 5.2] from twenty to a hundred |
-# | better than words as controls (chain of hindsight), on par with DPO or better | on validation, one seed, far ahead of words; level with DPO and plain fine-tuning to questions. Five seeds: still to be recorded |
+# | a larger control is better | at the rates that suit twenty tokens 11.3 points [8.2, 14.5] from one to twenty, -3.5 [-12.2, 5.2] from there to a hundred; with a faster model 2.8 [-8.4, 14.0] from one to twenty |
+# | better than words as controls (chain of hindsight), on par with DPO or better | on validation, one seed, far ahead of words; LoRA level with DPO and plain fine-tuning, the soft prompt 0.02 of 1 below (questions). Five seeds: still to be recorded |
 # | works without pairs | no difference that three seeds can see, 2.0 points [-6.7, 10.7] |

@@ -242,6 +242,7 @@ ARMS = (  # a LoRA control as it starts changes nothing: there is no second step
     *(cell(kind, arm=arm) for kind in ("prompt", "lora") for arm in ("step 1 alone", "joint")),
     cell("prompt", arm="step 2 alone"), cell("prompt", arm="no pairs"),
 )  # fmt: skip
+FASTER = tuple(cell("prompt", size=n, arm="faster model") for n in (1, 20))  # is it size, or the rates that were chosen for twenty tokens?
 STARTS = tuple(cell("prompt", start=start) for start in ("random", "text"))
 STARTING_TEXT = (("good", "a polite right complete answer"), ("bad", "a rude wrong short answer"))
 DIAL = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
@@ -251,14 +252,16 @@ def controls(params: dict, seed: int) -> dict[str, float]:
     """MEET on questions with one control: what the good one and the bad one do on the test, and, of the usual controls, what lies between.
 
     Arms: both steps; one alone, with all the steps (of the second alone the controls stay as they were drawn); both trained `joint`;
-    and `no pairs`, as many texts of the two kinds, to different questions (so to twice as many).
+    `no pairs`, as many texts of the two kinds, to different questions (so to twice as many); and a `faster model`, at three times the rate.
     """
     control = ControlSettings(params["kind"], params["size"], start=params["start"], texts=STARTING_TEXT, **TARGETS[params["targets"]])
     rows, arm = sides(pairs("qa", N)), params["arm"]
     if arm == "no pairs":
         rows = {"good": rows["good"], "bad": sides(pairs("qa", N, seed=30))["bad"]}
-    first = {"step 1 alone": STEPS, "step 2 alone": 0, "joint": 0}.get(arm, FIRST)
-    model = meet(rows, seed, control, **tuned(f"meet, {params['kind']}"), first=first, freeze_controls=arm == "step 2 alone")
+    first, rates = {"step 1 alone": STEPS, "step 2 alone": 0, "joint": 0}.get(arm, FIRST), tuned(f"meet, {params['kind']}")
+    if arm == "faster model":
+        rates = rates | {"rate": 3 * rates["rate"]}
+    model = meet(rows, seed, control, **rates, first=first, freeze_controls=arm == "step 2 alone")
     asked = pairs("qa", TESTED, "test")
     prompts, texts = [p.prompt for p in asked], [p.chosen for p in asked]
     more = model.logprob(prompts, texts, "good") - model.logprob(prompts, texts, "bad")
