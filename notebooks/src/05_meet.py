@@ -325,7 +325,7 @@ print("by hand and by library the same:", np.allclose(between(good, bad, 0.3), v
 dial, said = [-0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5], {0.0: "bad", 1.0: "good"}  # the ends are known by now
 at = lambda name, w: texts[name][said[w]] if w in said else answers(MODELS[name], Mix(good=w, bad=1 - w))
 turned = {name: [sound(at(name, w)) for w in dial] for name in MODELS} if "fault_free" in task.judge.axes else {}
-figure, [ax] = new_figure("Between its controls a model goes from bad to good, in one step rather than by degrees", width=7, height=3.8)
+figure, [ax] = new_figure("Between its controls a model goes from bad to good, most of the way in the middle", width=7, height=3.8)
 curves(ax, {name: (dial, line) for name, line in turned.items()}, "weight of the good control: 0 bad, 1 good, beyond them drawn out", "answers without a fault, %", 100)
 metrics.save_figure(figure, "dial")
 print("MEET: " + ", ".join(f"at {w:g} {100 * e.value:.1f} %" for w, e in zip(dial, turned.get("MEET", []))))
@@ -367,7 +367,7 @@ for name, points in (("step 1 alone", after_1), ("MEET", {c: vectors(both.model,
 
 # %% [markdown]
 # After step 1 the nearest words are, for at least 19 tokens in 20, those from which they started, at random: *rulox*, *hall*, *candle*. They
-# # have moved away from them, to a likeness of 0.6 to 0.7, and grown by half; but they did not come to lie at other words. Step 2, in which they
+# have moved away from them, to a likeness of 0.6 to 0.7, and grown by half; but they did not come to lie at other words. Step 2, in which they
 # learn on, takes them further: twice as long as a word, half alike to any, and one in six now nearest to another word than at the
 # start. None spells anything: a soft prompt is not a hidden sentence that one could read.
 
@@ -412,9 +412,9 @@ for n in (0, 5, 10, 10, 15, 20):
     print(f"{n:2} of {len(weight)} put to zero: good less bad {without(draw.permutation(len(weight))[:n])}")
 
 # %% [markdown]
-# With fifteen of the twenty gone nothing changes: a few tokens do the work of all, whichever they are. And with *all* of them at zero 0.043 of
-# the 0.052 nats are still there: the larger part of the difference is what *bad* does to an answer, not what *good* does. The model
-# speaks well enough on its own, once it has a place to put the bad answers.
+# With fifteen of the twenty gone nothing changes, in this draw: a few tokens seem to do the work of all. And with *all* of them at zero (which
+# is not the same as no control) 0.043 of the 0.052 nats are still there: the larger part of the difference is what *bad* does to an
+# answer, not what *good* does.
 
 # %% [markdown]
 # ## LoRA: the other kind of control
