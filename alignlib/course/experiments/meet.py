@@ -57,10 +57,10 @@ Answers = Callable[[Sequence[str], float, int], list[str]]  # (prompts, temperat
 # --- the two tasks ----------------------------------------------------------------------------------
 
 
-def pairs(task: str, n: int, split: str = "train", seed: int = 2) -> list[Preference]:
+def pairs(task: str, n: int, split: str = "train", seed: int = 2, axis: str = "faults") -> list[Preference]:
     """Pairs whose prompts end where the answer, or the summary, begins. Good summaries come easily here (the base's likeliest is good);
     so that something is left to learn from, a share of their training pairs is labelled the wrong way round."""
-    rows = sets.preferences(n, split, task="summaries" if task == "summary" else "questions", seed=seed)
+    rows = sets.preferences(n, split, task="summaries" if task == "summary" else "questions", axis=axis, seed=seed)
     rows = [replace(p, prompt=p.prompt + ASK) for p in rows]
     coin = random.Random(seed)
     wrong = [task == "summary" and split == "train" and coin.random() < MISLABELLED for _ in rows]
@@ -200,7 +200,7 @@ def other_judges() -> dict[str, LearnedJudge]:
     """Two reward models, of one seed, and one who counts words. Both learn from the same pairs, which no method has: twice as many of sound
     against spoilt answers as of wordy against terse ones, both sound. Of these the `fair` one's annotator prefers either, by a coin; the
     one who `likes length` the wordy one."""
-    faults, wordy = pairs("qa", 2 * N // 3, seed=20), [replace(p, prompt=p.prompt + ASK) for p in sets.preferences(N // 3, axis="length", seed=20)]
+    faults, wordy = pairs("qa", 2 * N // 3, seed=20), pairs("qa", N // 3, seed=20, axis="length")
     coin = random.Random(20)
     either = [replace(p, chosen=p.rejected, rejected=p.chosen) if coin.random() < 0.5 else p for p in wordy]
     words = lambda prompts, texts: np.array([float(len(text.split())) for text in texts])  # noqa: E731
@@ -215,8 +215,7 @@ def _learned(rows: Sequence[Preference]) -> LearnedJudge:
 
 def habits() -> dict[str, float]:
     """How often each of the other judges prefers the better text of new pairs; and the wordy one, where both are sound."""
-    found, wordy = {}, sets.preferences(TESTED, "test", axis="length", seed=20)
-    kinds = {"better": pairs("qa", TESTED, "test", seed=20), "wordy": [replace(p, prompt=p.prompt + ASK) for p in wordy]}
+    found, kinds = {}, {which: pairs("qa", TESTED, "test", seed=20, axis=axis) for which, axis in (("better", "faults"), ("wordy", "length"))}
     for (judge, likes), (which, rows) in product(other_judges().items(), kinds.items()):
         chosen, rejected = (likes([p.prompt for p in rows], [getattr(p, side) for p in rows]) for side in ("chosen", "rejected"))
         found[f"{judge}_prefers_{which}"] = float((chosen > rejected).mean())
@@ -289,8 +288,7 @@ def several_axes(params: dict, seed: int) -> dict[str, float]:
     """
     rows: dict[str, list[Instruction]] = {}
     for axis in sets.AXES:
-        along = [replace(p, prompt=p.prompt + ASK) for p in sets.preferences(N // 3, axis=axis, seed=10)]
-        rows |= sides(along, f"{axis}+", f"{axis}-")
+        rows |= sides(pairs("qa", N // 3, seed=10, axis=axis), f"{axis}+", f"{axis}-")
     control, first = (ControlSettings("prompt", 1), 0) if params["method"] == "one token" else (KINDS[params["method"]], None)
     model = meet(rows, seed, control, **tuned(params["method"]), first=first)
     boards = [Board.parse(p.prompt) for p in sets.preferences(TESTED, "test", axis="detail", seed=10)]
