@@ -188,8 +188,9 @@ def test_a_method_that_says_what_is_preferred_beats_one_that_says_what_is_not(in
         monkeypatch.setattr(meet, table, {name: stub(side) for name, side in says.items() if (name == "untouched") == (table == "BESIDE")})
     for task in meet.TASKS:
         found = meet.rivals_of_meet({"task": task}, 1)
-        assert found["meet, prompt_over_sft_0"] == found["meet, lora_over_untouched_1.2"] == 100 and found["meet, lora_over_meet, prompt_1"] == 0
-        assert found["sound_0.8/meet, lora"] == 1 and found["overall_0/sft"] < 1
+        assert found["meet, prompt_over_sft_0"] == found["meet, lora_over_untouched_1"] == 100 and found["meet, lora_over_meet, prompt_1"] == 0
+        assert found["sound_1/meet, lora"] == 1 and found["overall_0/sft"] < 1
+        assert {t for t in (0.0, 0.4, 0.8, 1.0, 1.2) if f"words_{t:g}/sft" in found} == set(meet.TEMPERATURES[task])
         longer = [len(known[p.prompt].chosen.split()) - len(known[p.prompt].rejected.split()) for p in meet.pairs(task, 4, "test")]
         assert found.get("meet, lora_over_sft_counts words") == (100 * np.mean(np.sign(longer)) if task == "qa" else None)
 
@@ -214,7 +215,7 @@ def test_all_methods_get_as_many_texts(in_small: None, monkeypatch: pytest.Monke
 
 def test_the_choice_on_validation_is_the_best_of_as_many_trials_for_each_method() -> None:
     record = read_results("meet_tuning")
-    assert {len(trials) for trials in meet.TRIALS.values()} == {3}
+    assert {len(trials) for trials in meet.TRIALS.values()} == {4}
     for task, method in product(meet.TASKS, meet.METHODS):
         marks = [per_seed(record, "overall", task=task, method=method, **trial)[0] for trial in meet.TRIALS[method]]
         assert meet.BEST[task, method] == marks.index(max(marks)), (task, method, marks)

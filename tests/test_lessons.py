@@ -38,7 +38,7 @@ WANTED = {
            *(f"{what}/{i}" for what in ("round", "stack") for i in (1, 2, 3))},
     "04": {"steer_slope", "steer_slope_random_max", "steer_r2", "edit_precision", "probe_auc", "probe_auc_shuffled", "copy_head_ablation"},
     "05": {"good_minus_bad_logprob", "meet_vs_ctg_live", "scaling_slope/prompt", "scaling_slope/lora", "mix",
-           *(f"axis/{axis}" for axis in sets.AXES)},
+           *(f"axis/{axis}" for axis in sets.AXES), *(f"meet_vs_{rival}/{on}" for rival in ("ctg", "coh", "sft", "dpo") for on in ("qa", "summary"))},
 }  # fmt: skip
 
 
@@ -316,7 +316,9 @@ def test_the_readme_says_what_the_records_say() -> None:
             *(recorded(read_results("controls"), f"sound_1_{end}", **meet.cell("lora", arm="step 1 alone")) for end in ("good", "bad")),
             *(recorded_difference(read_results("controls"), "sound_1_good", meet.cell("prompt", **one), meet.cell("prompt", **other))
               for one, other in (({}, {"arm": "joint"}), ({}, {"size": 1}), ({}, {"arm": "step 1 alone"}),
-                                 ({"arm": "faster model"}, {"arm": "faster model", "size": 1})))]  # fmt: skip
+                                 ({"arm": "faster model"}, {"arm": "faster model", "size": 1}))),
+            *(recorded(read_results("rivals_of_meet"), f"meet, lora_over_{rival}_1", "points", task="qa")
+              for rival in ("one token", "sft", "dpo"))]  # fmt: skip
     assert not [str(e) for e in table + told if str(e) not in text]
 
 

@@ -37,10 +37,10 @@ from alignlib import ControlSettings, Meet, Metrics, Mix, load_model, load_task
 from alignlib.controls import under, vectors, with_controls
 from alignlib.course.checks import lesson05 as check
 from alignlib.course.guess import Guess
-from alignlib.course.experiments.meet import ARMS, BEST, METHODS, SIZES, STARTS, TRIALS, WHOLE, ends
+from alignlib.course.experiments.meet import ARMS, BESIDE, BEST, METHODS, SIZES, STARTS, TEMPERATURES, TRIALS, WHOLE, ends
 from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
 from alignlib.interpret import attention
-from alignlib.plots import curves, heatmap, new_figure
+from alignlib.plots import bars, curves, heatmap, new_figure
 from alignlib.report import told
 from alignlib.stats import bootstrap_mean, net_win, over_seeds, paired, rate, smallest_difference, wins
 from alignlib.tinytown.sets import AXES
@@ -512,20 +512,34 @@ print(f"the model at three times the rate: 1 token {behind(one)}; 20 tokens less
 # (*joint*). And *no pairs*: as many texts of either kind, but to different questions, as DPO could not use them.
 
 # %%
-FINER = {"fault-free": ("sound_1_good", "rate"), "overall": ("overall_1_good", "of 1"), "good less bad": ("good_minus_bad_logprob", "nats")}
+guess = Guess("controls first, then the model, leaves more faultless answers behind a good soft prompt than both from the start", probability=None)
+
+# %%
+NAMES = {"both steps": "both\nsteps", "joint": "joint", "step 1 alone": "step 1\nalone", "step 2 alone": "step 2\nalone", "no pairs": "both,\nno pairs"}
+figure, axes = new_figure("First or along with the model, controls give the same; a soft prompt needs its model to learn", width=12, height=4, columns=2)
+for ax, kind in zip(axes, ("prompt", "lora")):
+    arms = {c["arm"]: c for c in (WHOLE[kind], *ARMS) if c["kind"] == kind}
+    bars(ax, {f"asked for {end}": {name: recorded(record, f"sound_1_{end}", **arms[arm]) for arm, name in NAMES.items() if arm in arms}
+              for end in ("bad", "good")}, f"{kind}: answers without a fault, %")
+    ax.set_ylim(0, 62)
+metrics.save_figure(figure, "order")
+figure
+
+# %%
 def less(one: dict, other: dict) -> str:
-    """Differences behind the good control, seeds paired; the second and third vary less by chance than a count of faultless answers."""
-    return "; ".join(f"{name} {recorded_difference(record, metric, one, other, unit)}" for name, (metric, unit) in FINER.items())
+    """Differences behind the good control, seeds paired; the mean mark varies less by chance than a count of faultless answers."""
+    faultless, mark = (recorded_difference(record, metric, one, other, unit) for metric, unit in (("sound_1_good", "rate"), ("overall_1_good", "of 1")))
+    return f"fault-free {faultless!s:38} mean mark {mark}"
 
 for kind in ("prompt", "lora"):
-    print(f"{kind}, both steps: fault-free {behind(WHOLE[kind])}")
     for other in (c for c in ARMS if c["kind"] == kind):
-        print(f"   {other['arm']:13}{behind(other)}\n      both steps less this: {less(WHOLE[kind], other)}")
+        print(f"{kind:7}both steps less {other['arm']:13}{less(WHOLE[kind], other)}")
+print(guess.reveal(recorded_difference(record, "sound_1_good", WHOLE["prompt"], WHOLE["prompt"] | {"arm": "joint"}), 0, metrics))
 
 # %% [markdown]
 # This is the heart of the paper, and we do not see it here: whether controls come first or both learn from the start, no difference
 # shows. 0.2 points [-5.4, 5.8] for soft prompts, -0.5 [-11.7, 10.7] for LoRA. (By the mean mark soft prompts are even a little better
-# *jointly*, by 0.008 [0.004, 0.011]; but that is one of eighteen intervals, and none to lean on.) The paper's reason is that a control
+# *jointly*, by 0.008 [0.004, 0.011]; but that is one of sixteen intervals, and none to lean on.) The paper's reason is that a control
 # trained jointly learns too little, being so much smaller than the model. But then it can be given a learning rate that suits it,
 # which is far above the model's.
 
@@ -541,7 +555,7 @@ for kind in ("prompt", "lora"):
 
 # %%
 for other in STARTS:
-    print(f"{other['start']:7}{behind(other)}\n   vocabulary less this: {less(WHOLE['prompt'], other)}")
+    print(f"{other['start']:7}{behind(other)}; vocabulary less this: {less(WHOLE['prompt'], other)}")
 
 # %% [markdown]
 # *Random* points of a word's length, and the words of a fitting *text* ("a polite right complete answer", "a rude wrong short answer"), cannot
@@ -553,26 +567,127 @@ for other in STARTS:
 # *One token* each, trained jointly with the model (what MEET's paper calls controllable
 # generation). *Words*: "better answer :" and "worse answer :" before texts, and texts behind one another (*chain of hindsight*,
 # [arXiv 2302.02676](https://arxiv.org/abs/2302.02676)). The *preferred only*, by plain fine-tuning. And *DPO*: half of
-# the steps plain fine-tuning, the other half DPO. All got the same pairs, 250 steps of 32 texts, and three trials on validation, of which the best is taken. On two tasks: questions, and
+# the steps plain fine-tuning, the other half DPO. All got the same pairs, 250 steps of 32 texts, and four trials on validation, of which the best is taken. On two tasks: questions, and
 # *summaries*, where a bulletin is told in a line. Good summaries come easily to this model (its likeliest one is nearly always right),
 # so a quarter of those pairs was labelled the wrong way round, as people will.
 
 # %%
 tuning = read_results("meet_tuning")
-for task_name in ("qa", "summary"):
+for about in ("qa", "summary"):
     for method in METHODS:
-        trials = [per_seed(tuning, "overall", task=task_name, method=method, **trial)[0] for trial in TRIALS[method]]
-        print(f"{task_name:8}{method:13}" + "   ".join(f"{mark:.3f} {'*' if k == BEST[task_name, method] else ' '} {trial}" for k, (mark, trial) in enumerate(zip(trials, TRIALS[method]))))
+        marks_of = [per_seed(tuning, "overall", task=about, method=method, **trial)[0] for trial in TRIALS[method]]
+        print(f"{about:8}{method:13}" + "  ".join(f"{mark:.3f}" for mark in marks_of), "  best:", TRIALS[method][BEST[about, method]])
 
 # %% [markdown]
-# (`overall` of 1, the mean of greedy and of sampled texts, one seed and 200 prompts; the star is the best.) Such numbers choose settings
-# and prove nothing: leads of a hundredth are chance, and on summaries all six of the best lie at the edge of what was tried. But they tell
-# where to look. To questions LoRA, plain fine-tuning on the preferred answers and DPO lie within 0.006 of one another, and words far behind
-# (half of their rows are chains, which nobody asks for later). On mislabelled summaries DPO, fine-tuning and LoRA lie within a hundredth.
-# Fine-tuning and DPO leave nothing to ask for afterwards, though: they have but the one manner.
+# (The mean of greedy and of sampled texts' marks, of 1; one seed, 200 prompts.) Such numbers choose settings and prove nothing: trials next
+# to one another lie within a hundredth. But no method's best is its fastest rate any more, except that of plain fine-tuning on summaries,
+# which the second fastest equals.
 
 # %% [markdown]
-# The comparison on the test, with five seeds, at several temperatures, and with judges who like length, is still to be recorded.
+# ### The comparison
+#
+# Now on the test, five seeds, each method at its best trial. Beside them the untouched base, and fine-tuning with *half* of the texts: MEET
+# shows its model preferred answers in every second row only.
+
+# %%
+guess = Guess("as the models speak, MEET by LoRA answers questions better than fine-tuning on the preferred answers alone", probability=None)
+
+# %%
+against = read_results("rivals_of_meet")
+RIVALS = {"untouched": "untouched", "one token": "one\ntoken", "hindsight": "words", "sft, half": "preferred,\nhalf", "sft": "preferred\nonly", "dpo": "DPO"}
+WORK = {"qa": "questions", "summary": "summaries"}
+def won(kind: str, rival: str, by: object = 1, about: str = "qa"):
+    """Net win of MEET over a rival: by the exact judge at a temperature, or by another judge."""
+    return recorded(against, f"meet, {kind}_over_{rival}_{by}", "points", task=about)
+
+figure, axes = new_figure("MEET by LoRA beats one token and words; plain fine-tuning and DPO it does not", width=12, height=4.2, columns=2)
+for ax, (about, name) in zip(axes, WORK.items()):
+    bars(ax, {f"MEET, {kind}": {label: won(kind, rival, about=about) for rival, label in RIVALS.items()} for kind in ("prompt", "lora")},
+         f"{name}: net win over ..., points", percent=False)
+    ax.axhline(0, color="black", linewidth=0.8)
+metrics.save_figure(figure, "rivals")
+figure
+
+# %%
+for about, name in WORK.items():
+    print(f"{name}, judge's mean mark of 1: as they speak | likeliest")
+    for method in (*BESIDE, *METHODS):
+        print(f"   {method:13}" + " | ".join(str(recorded(against, f"overall_{t}/{method}", "of 1", task=about)) for t in (1, 0)))
+for rival, short in (("one token", "ctg"), ("hindsight", "coh"), ("sft", "sft"), ("dpo", "dpo")):
+    for about in WORK:
+        metrics.add(f"meet_vs_{short}/{about}", won("lora", rival, about=about))
+print(guess.reveal(metrics.values["meet_vs_sft/qa"], 0, metrics))
+
+# %% [markdown]
+# To questions, as the models speak, MEET's two kinds of control part: LoRA is ahead of soft prompts by 11.0 [6.9, 15.1] points, of the one
+# token by 15.9 [6.8, 25.0], and of words by 40.1 [35.1, 45.1]. Against what knows only *one* manner it wins nothing: fine-tuning on
+# the preferred answers -1.2 [-8.6, 6.2], with half as many of them -0.6 [-6.1, 4.9], DPO 1.1 [-7.0, 9.2]. Soft prompts lose to fine-tuning
+# (-9.8 [-13.6, -6.0]) and to DPO (-9.1 [-14.5, -3.7]).
+
+# %% [markdown]
+# On summaries, a quarter of them labelled the wrong way round, LoRA is behind DPO, -14.7 [-18.5, -10.9] points, and behind fine-tuning, -7.4 [-10.3, -4.5];
+# from fine-tuning with half of the texts, as many as MEET shows behind *good*, it cannot be told (-2.1 [-7.1, 2.9]). So what it lacks there may be
+# no more than the steps that go into *bad*.
+
+# %% [markdown]
+# What does all the training change? Hardly the likeliest answer: at temperature 0 the judge's mean mark lies between 0.905 and 0.913 for all,
+# the untouched base's too. It is the bold answers that become better, from 0.74 to 0.87. (Words as controls do little of that: 0.74. Their
+# embeddings learn at the model's rate, as all else does; after the story of the one token that may be the reason, but it was not tried.)
+
+# %% [markdown]
+# ### How boldly they speak, and at what length
+#
+# At temperature 0 a model says the likeliest word each time, at 1 it speaks as it has learned to, above that more boldly. MEET's paper
+# finds DPO's answers longer than others, the more so the hotter; and asks whether that is why judges like them.
+
+# %%
+SHOWN = {"meet, lora": "MEET, LoRA", "one token": "one token", "sft": "preferred only", "dpo": "DPO"}
+figure, axes = new_figure("Bolder, all answer worse and longer; DPO's answers are not the longer ones", width=11, height=3.8, columns=2)
+for ax, metric, unit, label, scale in ((axes[0], "sound", "rate", "answers without a fault, %", 100), (axes[1], "words", "words", "words in an answer", 1)):
+    curves(ax, {name: (TEMPERATURES["qa"], [recorded(against, f"{metric}_{t:g}/{method}", unit, task="qa") for t in TEMPERATURES["qa"]])
+                for method, name in SHOWN.items()}, "temperature", label, scale, legend=ax is axes[0])
+metrics.save_figure(figure, "temperature")
+figure
+
+# %%
+def longer(than: str, t: float) -> str:
+    """By how many words DPO's answers are longer than another method's, seeds paired."""
+    dpo, other = (per_seed(against, f"words_{t:g}/{method}", task="qa") for method in ("dpo", than))
+    gap = over_seeds([dpo[seed] - other[seed] for seed in dpo], "words")
+    return f"{gap.value:.1f} [{gap.low:.1f}, {gap.high:.1f}]"
+
+for than in ("untouched", "sft", "meet, lora"):
+    print(f"DPO's answers less those of {than:11}, words at temperature 0, 0.8, 1.2: " + ", ".join(longer(than, t) for t in (0.0, 0.8, 1.2)))
+
+# %% [markdown]
+# All lose by boldness, the one token most, and the bolder, the longer: from 18 words to 26 in DPO's case. But DPO's are not the longer
+# ones. At temperature 1.2 its answers differ from the untouched model's by -3.0 [-4.4, -1.6] words, from plain fine-tuning's by
+# -0.3 [-1.0, 0.5]. Nor did its pairs ask for length: of these, the preferred answer is the longer one in 29 of a hundred. (A reminder of what a
+# finding on length is about: the pairs, as much as the method.)
+
+# %% [markdown]
+# ### A judge who likes length
+#
+# Our judge is a program that knows. Others learn from people's preferences, and with them their tastes. So here are three more judges of
+# the same answers: a *fair* reward model, trained on other pairs; one from an annotator who *likes length*, and takes the wordy one of
+# two faultless answers; and one who just *counts words*. What they have learned, on pairs that are new to them:
+
+# %%
+JUDGES = ("fair", "likes length", "counts words")
+for judge in JUDGES:
+    likes = {which: 100 * recorded(against, f"{judge}_prefers_{which}", task="qa").value for which in ("better", "wordy")}
+    print(f"{judge:13}takes the better of two answers in {likes['better']:.0f} % of pairs, the wordy of two faultless ones in {likes['wordy']:.0f} %")
+print(f"\nnet win of MEET (LoRA) over ...   {'exact':26}" + "".join(f"{judge:26}" for judge in JUDGES))
+for rival in RIVALS:
+    print(f"{rival:34}" + "".join(f"{won('lora', rival, judge)!s:26}" for judge in (1, *JUDGES)))
+
+# %% [markdown]
+# The bias was planted well: where nothing else is at stake the second takes the wordy answer 100 times of a hundred, the fair one
+# 61 times. What it does to the ranking is little. Who was far behind stays so: LoRA over words 37.0 [29.7, 44.3] points (exact judge
+# 40.1 [35.1, 45.1]), over one token 16.7 [3.1, 30.3] (15.9 [6.8, 25.0]). But between equals it may decide: over DPO, where the exact judge
+# sees 1.1 [-7.0, 9.2] and the fair one 1.3 [-8.6, 11.2], it sees LoRA ahead by 7.6 [0.5, 14.7], whose answers are 0.8 words longer
+# [-0.4, 2.1]. Whoever counts words and nothing else turns all round: then the untouched model and words as controls win, by
+# 12.3 and 13.1 points, the two worst by every other judge.
 
 # %% [markdown]
 # ## Several axes at once
@@ -650,7 +765,7 @@ print("written to", metrics.write().name)
 # Can one model hold several preferences? Yes: asked for *good*, 48 answers of a hundred are faultless by LoRA, asked for *bad*, 10; tone
 # and length are switched one by one and all at once (detail hardly); and the model under them need not even be trained. What it takes is a control
 # that learns fast enough. That MEET's order, controls first, helps is not seen here, and that its size does is doubtful: both times a
-# learning rate was in the way.
+# learning rate was in the way. And one manner alone is had as well without any control.
 
 # %% [markdown]
 # | the paper | here |
@@ -658,5 +773,6 @@ print("written to", metrics.write().name)
 # | controls trained first, with the model frozen, do more than one trained jointly | not seen: 0.2 points [-5.4, 5.8] with soft prompts, -0.5 [-11.7, 10.7] with LoRA, once the control has a learning rate of its own |
 # | both steps are needed (ablations) | for a soft prompt the second is, 12.5 points [11.3, 13.7]; for LoRA on a frozen model no gain by it is seen, 0.3 points [-9.7, 10.4] |
 # | a larger control is better | at the rates that suit twenty tokens 11.3 points [8.2, 14.5] from one to twenty, -3.5 [-12.2, 5.2] from there to a hundred; with a faster model 2.8 [-8.4, 14.0] from one to twenty |
-# | better than words as controls (chain of hindsight), on par with DPO or better | on validation, one seed, far ahead of words; LoRA level with DPO and plain fine-tuning, the soft prompt 0.02 of 1 below (questions). Five seeds: still to be recorded |
+# | better than one token, and than words as controls (chain of hindsight) | LoRA on questions: 15.9 [6.8, 25.0] and 40.1 [35.1, 45.1] points, on summaries 11.1 [4.0, 18.2] and 10.3 [2.2, 18.4]; a soft prompt over one token 6.0 [-1.4, 13.4] on questions |
+# | on par with DPO, or better | LoRA on questions on par, 1.1 [-7.0, 9.2], as with plain fine-tuning, -1.2 [-8.6, 6.2]; on mislabelled summaries behind, -14.7 [-18.5, -10.9] and -7.4 [-10.3, -4.5] |
 # | works without pairs | no difference that three seeds can see, 2.0 points [-6.7, 10.7] |

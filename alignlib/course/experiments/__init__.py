@@ -9,7 +9,7 @@ from .aligner import TINY, WARMUP_SHARE, answering, correctable, edit_or_rewrite
 from .baselines import TRIALS, rivals, tuning
 from .gates import forgetting, headroom, steer
 from .inside import INSIDE, looking, two_heads
-from .meet import ARMS, FASTER, SIZES, STARTS, TASKS, controls, meet_tuning, several_axes
+from .meet import ARMS, FASTER, SIZES, STARTS, TASKS, controls, meet_tuning, rivals_of_meet, several_axes
 from .meet import TRIALS as MEET_TRIALS
 from .upstreams import data, dial, every_upstream, hijacked, instructed
 from .uses import labels, rounds, stacking, weak_to_strong
@@ -68,6 +68,9 @@ EXPERIMENTS = {
     "meet_tuning": Sweep(
         "Which settings for each method of lesson 05?",
         [{"task": t, "method": m} | trial for t in TASKS for m, trials in MEET_TRIALS.items() for trial in trials], meet_tuning, 1.1, (0,),
+    ),
+    "rivals_of_meet": Sweep(
+        "MEET, and what else can be made of the same pairs", [{"task": t} for t in TASKS], rivals_of_meet, 7.0, (0, 1, 2, 3, 4),
     ),
     "controls": Sweep("Which control, in which order, from which start?", [*SIZES, *ARMS, *STARTS, *FASTER], controls, 1.2),
     "several_axes": Sweep(
