@@ -70,7 +70,7 @@ EXPERIMENTS = {
         [{"task": t, "method": m} | trial for t in TASKS for m, trials in MEET_TRIALS.items() for trial in trials], meet_tuning, 1.1, (0,),
     ),
     "rivals_of_meet": Sweep(
-        "MEET, and what else can be made of the same pairs", [{"task": t} for t in TASKS], rivals_of_meet, 7.0, (0, 1, 2, 3, 4),
+        "MEET, and what else can be made of the same pairs", [{"task": t} for t in TASKS], rivals_of_meet, 12.0, (0, 1, 2, 3, 4),
     ),
     "controls": Sweep("Which control, in which order, from which start?", [*SIZES, *ARMS, *STARTS, *FASTER], controls, 1.2),
     "several_axes": Sweep(
