@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 
 from alignlib.controls import Mix
-from alignlib.course.experiments import EXPERIMENTS, baselines, meet, uses
+from alignlib.course.experiments import EXPERIMENTS, baselines, meet, meet_controls, uses
 from alignlib.course.experiments.baselines import BEST, CLEARLY, TRIALS, compared, pairs_of
 from alignlib.course.experiments.upstreams import MANNERS, UNESCAPED, asked_for, data, in_manner, in_that_manner, injected, taken_over
+from alignlib.course.pretrain import Recipe
 from alignlib.course.sweep import per_seed, read_results
 from alignlib.data import QAC
 from alignlib.judges import TownJudge
+from alignlib.models import load_model
 from alignlib.prompts import TOWN
 from alignlib.tinytown import recorded, sets
 from alignlib.tinytown.boards import Board
@@ -127,8 +129,9 @@ def test_only_choices_rest_on_fewer_than_three_seeds() -> None:
 @pytest.fixture
 def in_small(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Lesson 05's experiments on an untrained model, a few rows and steps: for plumbing, not for quality."""
-    for name, value in {"TINY": replace(meet.TINY, base=str(tiny_model)), "N": 24, "STEPS": 4, "FIRST": 2, "TESTED": 4}.items():
-        monkeypatch.setattr(meet, name, value)
+    monkeypatch.setattr(meet, "TINY", replace(meet.TINY, base=str(tiny_model)))
+    for module, (name, value) in product((meet, meet_controls), {"N": 24, "STEPS": 4, "FIRST": 2, "TESTED": 4}.items()):
+        monkeypatch.setattr(module, name, value)
     meet.other_judges.cache_clear()
     yield
     meet.other_judges.cache_clear()
@@ -138,7 +141,7 @@ def in_small(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """What `Meet.train` is given; nothing is trained, and what it gives back can say nothing."""
     given: list[dict] = []
-    monkeypatch.setattr(meet.Meet, "train", lambda base, rows, **more: given.append({"rows": rows, **more}) or Mute())
+    monkeypatch.setattr(meet.Meet, "train", lambda base, rows, **more: given.append({"base": base, "rows": rows, **more}) or Mute())
     return given
 
 
@@ -195,6 +198,27 @@ def test_a_method_that_says_what_is_preferred_beats_one_that_says_what_is_not(in
         assert found.get("meet, lora_over_sft_counts words") == (100 * np.mean(np.sign(longer)) if task == "qa" else None)
 
 
+def test_a_smaller_base_is_pretrained_and_all_methods_start_from_it(
+    in_small: None, trained: list[dict], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, loaded, spent, asked = [], [], [], []
+    monkeypatch.setattr(meet, "pretrain", lambda folder, recipe: read.append((folder.name, recipe)) or tiny_model)
+    monkeypatch.setattr(meet, "load_model", lambda base: loaded.append(base) or load_model(tiny_model))
+    monkeypatch.setattr(meet, "sft", lambda model, tokenizer, rows, how: spent.append((how.steps, how.learning_rate)))
+    measure = lambda task, made, seed, temperatures: asked.append(temperatures) or {m: make() for m, make in made.items()}  # noqa: E731
+    monkeypatch.setattr(meet, "side_by_side", measure)
+    for width in meet.BASES:
+        found = meet.base_size({"width": width}, 1)
+        [(name, recipe)] = read[-1:]
+        assert name == f"width-{width}" and (recipe.hidden, recipe.steps) == (width, Recipe().steps // 2)
+        assert found.keys() == {"untouched", "sft, half", *meet.KINDS, "one token", "sft", "parameters"} and found["parameters"] > 1000
+    assert loaded == [tiny_model] * 8 and {given["base"] for given in trained} == {tiny_model} and asked == [(0.0, 1.0)] * 2
+    rate = meet.tuned("sft")["rate"]
+    assert spent == [(2, rate), (4, rate)] * 2
+    for given, method in zip(trained[:3], (*meet.KINDS, "one token"), strict=True):
+        assert (given["first"].learning_rate, given["then"].learning_rate) == (meet.tuned(method)["controls"], meet.tuned(method)["rate"])
+
+
 def test_all_methods_get_as_many_texts(in_small: None, monkeypatch: pytest.MonkeyPatch, trained: list[dict]) -> None:
     texts: list[int] = []
     for name, each in (("sft", 1), ("dpo", 2)):
@@ -234,9 +258,9 @@ def test_the_learned_judges_see_the_same_texts_and_part_only_on_wordy_and_terse_
 
 
 def test_controls_of_every_size_and_order_are_trained_as_their_cell_says(trained: list[dict], in_small: None) -> None:
-    for params in (*meet.SIZES, *meet.ARMS, *meet.STARTS, *meet.FASTER):
+    for params in (*meet_controls.SIZES, *meet_controls.ARMS, *meet_controls.STARTS, *meet_controls.FASTER):
         with pytest.raises(Mute.Asked):
-            meet.controls(params, 1)
+            meet_controls.controls(params, 1)
         given, arm = trained.pop(), params["arm"]
         assert not trained and given["control"].seed == given["then"].seed == 1
         steps = given["first"].steps, given["then"].steps
@@ -244,7 +268,7 @@ def test_controls_of_every_size_and_order_are_trained_as_their_cell_says(trained
         assert given["freeze_controls"] == (arm == "step 2 alone")
         assert (given["control"].kind, given["control"].size, given["control"].start) == (params["kind"], params["size"], params["start"])
         assert {"targets": given["control"].targets, "layers": given["control"].layers} == {
-            "targets": "all-linear", "layers": (), **meet.TARGETS[params["targets"]]
+            "targets": "all-linear", "layers": (), **meet_controls.TARGETS[params["targets"]]
         }  # fmt: skip
         assert params["start"] != "text" or dict(given["control"].texts)["bad"].split()[0] == "a"
         shared = {r.prompt for r in given["rows"]["good"]} & {r.prompt for r in given["rows"]["bad"]}
@@ -257,19 +281,19 @@ def test_a_control_is_measured_at_both_ends_and_the_usual_ones_in_between(in_sma
     asked: list[object] = []
     says = lambda self, prompts, control, **how: asked.append((control, how["temperature"])) or ["nothing ."] * len(prompts)  # noqa: E731
     monkeypatch.setattr(meet.Meet, "generate", says)
-    usual = meet.controls(meet.cell("prompt"), 0)
+    usual = meet_controls.controls(meet_controls.cell("prompt"), 0)
     ends = [("good", 0.0), ("good", 1.0), ("bad", 0.0), ("bad", 1.0)]
-    assert asked == ends + [(Mix(good=w, bad=1 - w), 1.0) for w in meet.DIAL]
+    assert asked == ends + [(Mix(good=w, bad=1 - w), 1.0) for w in meet_controls.DIAL]
     assert {"good_minus_bad_logprob", "overall_1_bad", "sound_0_good", "sound_at_0.25", "sound_at_1.5"} <= usual.keys()
     asked.clear()
-    small = meet.controls(meet.cell("prompt", size=1), 0)
+    small = meet_controls.controls(meet_controls.cell("prompt", size=1), 0)
     assert asked == ends and small["share"] < usual["share"]
 
 
 def test_axes_are_asked_for_one_by_one_and_together(in_small: None, trained: list[dict]) -> None:
     for method in ("meet, lora", "one token"):
         with pytest.raises(Mute.Asked):
-            meet.several_axes({"method": method}, 1)
+            meet_controls.several_axes({"method": method}, 1)
     rows = trained[-1]["rows"]
     assert {len(some) for some in rows.values()} == {8} and list(rows) == [f"{a}{end}" for a in sets.AXES for end in "+-"]
     score = lambda axis, end: np.mean([sets.axis_score(Board.parse(r.prompt.removesuffix(" answer :")), r.completion, axis)  # noqa: E731
@@ -283,7 +307,7 @@ def test_on_boards_with_room_an_axis_that_is_obeyed_shows_the_most_there_is(in_s
         getattr(pairs[p], "rejected" if control and "detail-" in control else "chosen") for p in prompts]  # fmt: skip
     monkeypatch.setattr(meet.Meet, "train", lambda *_, **__: meet.Meet(None, None))
     monkeypatch.setattr(meet.Meet, "generate", obeys)
-    found = meet.several_axes({"method": "meet, lora"}, 0)
+    found = meet_controls.several_axes({"method": "meet, lora"}, 0)
     assert found["detail/detail+"] - found["detail/detail-"] == pytest.approx(found["most/detail"]) and found["most/detail"] > 0.2
     assert found["tone/detail+"] == found["tone/none"]
     assert {"length/detail-", "detail/tone+ detail- length+", "sound/tone- detail- length-"} <= found.keys()

@@ -14,7 +14,8 @@ import pytest
 from alignlib.aligner import Aligner
 from alignlib.course.card import card_text
 from alignlib.course.cli import _value
-from alignlib.course.experiments import EXPERIMENTS, WARMUP_SHARE, meet
+from alignlib.course.experiments import EXPERIMENTS, WARMUP_SHARE
+from alignlib.course.experiments.meet_controls import cell as control
 from alignlib.course.lessons import NOTEBOOKS, REPOSITORY, ROOT, lesson_numbers, notebook_of, read_source
 from alignlib.course.pretrain import Recipe
 from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference, results_file
@@ -37,7 +38,7 @@ WANTED = {
            *(f"baseline/{arm}" for arm in ("untouched", "aligner", "sft", "sft, twice the size", "dpo", "best of 10")),
            *(f"{what}/{i}" for what in ("round", "stack") for i in (1, 2, 3))},
     "04": {"steer_slope", "steer_slope_random_max", "steer_r2", "edit_precision", "probe_auc", "probe_auc_shuffled", "copy_head_ablation"},
-    "05": {"good_minus_bad_logprob", "meet_vs_ctg_live", "scaling_slope/prompt", "scaling_slope/lora", "mix",
+    "05": {"good_minus_bad_logprob", "meet_vs_ctg_live", "scaling_slope/prompt", "scaling_slope/lora", "mix", "base_slope/meet_vs_sft",
            *(f"axis/{axis}" for axis in sets.AXES), *(f"meet_vs_{rival}/{on}" for rival in ("ctg", "coh", "sft", "dpo") for on in ("qa", "summary"))},
 }  # fmt: skip
 
@@ -313,12 +314,13 @@ def test_the_readme_says_what_the_records_say() -> None:
             *(recorded(read_results("hijacked"), "taken_over_escaped", shown=shown) for shown in (False, True)),
             *(recorded(read_results("looking"), metric, "AUC") for metric in ("surprise", "probe_read")),
             *(recorded(read_results("looking"), f"patched_at_{layer}") for layer in (2, 3)),
-            *(recorded(read_results("controls"), f"sound_1_{end}", **meet.cell("lora", arm="step 1 alone")) for end in ("good", "bad")),
-            *(recorded_difference(read_results("controls"), "sound_1_good", meet.cell("prompt", **one), meet.cell("prompt", **other))
+            *(recorded(read_results("controls"), f"sound_1_{end}", **control("lora", arm="step 1 alone")) for end in ("good", "bad")),
+            *(recorded_difference(read_results("controls"), "sound_1_good", control("prompt", **one), control("prompt", **other))
               for one, other in (({}, {"arm": "joint"}), ({}, {"size": 1}), ({}, {"arm": "step 1 alone"}),
                                  ({"arm": "faster model"}, {"arm": "faster model", "size": 1}))),
             *(recorded(read_results("rivals_of_meet"), f"meet, lora_over_{rival}_1", "points", task="qa")
-              for rival in ("one token", "sft", "dpo"))]  # fmt: skip
+              for rival in ("one token", "sft", "dpo")),
+            recorded(read_results("base_size"), "meet, lora_over_sft_1", "points", width=80)]  # fmt: skip
     assert not [str(e) for e in table + told if str(e) not in text]
 
 

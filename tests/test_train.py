@@ -166,6 +166,23 @@ def test_lora_trains_its_matrices_alone_and_is_merged(tmp_path: Path, tiny_model
     assert Aligner.from_pretrained(tmp_path).correct(questions, answers) == aligner.correct(questions, answers)
 
 
+@pytest.mark.parametrize(("processor", "halves"), [("AVX2", False), ("AVX512", True)])
+def test_pretraining_computes_in_bf16_unless_emulated(processor: str, halves: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alignlib.course import pretrain
+
+    seen: list[bool] = []
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: processor)
+    small = pretrain.Recipe(hidden=16, layers=1, heads=2, feed_forward=16, context=32, batch=1, steps=1)
+
+    def watched(recipe: pretrain.Recipe, tokenizer: object) -> object:
+        model = pretrain.build_model(recipe, tokenizer)
+        model.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")) if torch.is_grad_enabled() else None)
+        return model
+
+    pretrain.pretrain(tmp_path, small, watched)
+    assert seen == [halves] and json.loads((tmp_path / "pretraining.json").read_text())["precision"] == ("bf16" if halves else "fp32")
+
+
 def test_pretraining_does_not_go_on_from_another_recipe(tmp_path: Path) -> None:
     from alignlib.course.pretrain import Recipe, pretrain
 

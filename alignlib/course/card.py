@@ -26,7 +26,7 @@ nothing else.
 | tokens | {tokens:.1f} million, in rows of {context} without padding, {batch} rows a step, {steps:,} steps |
 | loss | cross-entropy; what stands before an answer is random and counts {prompt_weight} of the rest |
 | optimiser | Muon (matrices, {matrix_lr}, weight decay {weight_decay}) and AdamW (embeddings and norms, {other_lr}); {warmup_steps} steps up, level, down to 0 over the last 40 % |
-| took | {minutes:.0f} minutes on 2 CPU cores, bf16 |
+| took | {minutes:.0f} minutes on 2 CPU cores, {precision} |
 | rebuild | `make base`, then `cp -r runs/base/model/. data/base/ && cp runs/base/pretraining.json data/`; checkpoints along the way are left in `runs/base/checkpoints` |
 | `model.safetensors` | sha256 `{sha}` |
 
@@ -64,7 +64,8 @@ def card_text() -> str:
     config = json.loads((data / "base/config.json").read_text(encoding="utf-8"))
     million = log["tokens"] / log["recipe"]["steps"] / 1e6
     return CARD.format(
-        **log["recipe"] | {"world": log["world"]}, tokens=log["tokens"] / 1e6, minutes=log["seconds"] / 60, parameters=log["parameters"] / 1e6,
+        **log["recipe"] | {"world": log["world"]}, tokens=log["tokens"] / 1e6, minutes=log["seconds"] / 60,
+        precision=log.get("precision", "bf16"), parameters=log["parameters"] / 1e6,
         vocabulary=config["vocab_size"], early=EARLY_DOCUMENTS, sha=hashlib.sha256((data / "base/model.safetensors").read_bytes()).hexdigest(),
         first_loss=log["loss"][0][1], last_loss=log["loss"][-1][1], copying=log["copying"][-1][1],
         copied=_around_half(log["copying"], million), gates=_gates(), seeds=_seed_counts(),

@@ -110,11 +110,16 @@ def optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Optim
     ]
 
 
+def halves_precision() -> bool:
+    """Whether to compute in bf16: where the processor only emulates it a step takes four times as long."""
+    return torch.backends.cpu.get_cpu_capability() != "AVX2"
+
+
 def train_step(
     model: PreTrainedModel, ids: torch.Tensor, weights: torch.Tensor, opts: list[torch.optim.Optimizer], share: float
 ) -> float:
     """One step on ids and weights of shape (batch, context); `share` scales each optimiser's top learning rate."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=halves_precision()):
         logits = model(input_ids=ids).logits[:, :-1]
     each = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
     loss = (each * weights[:, 1:].flatten()).sum() / weights[:, 1:].sum()
@@ -156,7 +161,8 @@ def pretrain(out: Path, recipe: Recipe = Recipe(), build: Build = build_model) -
     curve = state["curve"]
     loss = [[i, round(sum(curve[i : i + 20]) / len(curve[i : i + 20]), 3)] for i in range(0, len(curve), 20)]
     log = {"recipe": asdict(recipe), "parameters": model.num_parameters(), "tokens": recipe.tokens,
-           "seconds": round(state["seconds"]), "world": WORLD_VERSION, "loss": loss, "copying": state["copying"]}  # fmt: skip
+           "seconds": round(state["seconds"]), "precision": "bf16" if halves_precision() else "fp32",
+           "world": WORLD_VERSION, "loss": loss, "copying": state["copying"]}  # fmt: skip
     (out / "pretraining.json").write_text(json.dumps(log), encoding="utf-8")
     return out / "model"
 

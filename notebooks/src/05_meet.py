@@ -12,7 +12,8 @@
 # - train the model with its controls, beside the usual way (one special token, trained jointly with the model);
 # - turn a dial from bad to good, and beyond;
 # - look at what the controls have become;
-# - and see what size, order and mixing of controls do, over seeds (*recorded*).
+# - see what size, order and mixing of controls do, over seeds (*recorded*);
+# - and compare with what else can be made of the same pairs: words as controls, plain fine-tuning, DPO (*recorded*).
 #
 # About 3 minutes and 1 GB on 2 CPU cores; it needs nothing of the lessons before; four exercises, about 26 minutes.
 
@@ -29,6 +30,7 @@ OUT = None  # where metrics and figures go; None: runs/05
 
 # %%
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -37,7 +39,8 @@ from alignlib import ControlSettings, Meet, Metrics, Mix, load_model, load_task
 from alignlib.controls import under, vectors, with_controls
 from alignlib.course.checks import lesson05 as check
 from alignlib.course.guess import Guess
-from alignlib.course.experiments.meet import ARMS, BESIDE, BEST, METHODS, SIZES, STARTS, TEMPERATURES, TRIALS, WHOLE, ends
+from alignlib.course.experiments.meet_controls import ARMS, SIZES, STARTS, WHOLE, ends
+from alignlib.course.experiments.meet import BASES, BESIDE, BEST, METHODS, TEMPERATURES, TINY, TRIALS
 from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
 from alignlib.interpret import attention
 from alignlib.plots import bars, curves, heatmap, new_figure
@@ -483,11 +486,14 @@ def over(by_seed: dict[int, float]):
     """A difference with its t interval, seeds as units."""
     return replace(over_seeds(list(by_seed.values()), "difference", tuple(by_seed)), source="recorded")
 
+def tenfold(size: list[float], found: list[dict[int, float]]) -> dict[int, float]:
+    """By seed, what ten times the size adds to a metric: the slope of the line."""
+    return {seed: np.polyfit(np.log10(size), [f[seed] for f in found], 1)[0] for seed in found[0]}
+
 def slope(kind: str, metric: str):
     """What ten times as many parameters in the control add to a metric."""
-    size = np.log10([recorded(record, "share", **c).value for c in sizes(kind)])
-    found = [per_seed(record, metric, **c) for c in sizes(kind)]
-    return over({seed: np.polyfit(size, [f[seed] for f in found], 1)[0] for seed in found[0]})
+    size = [recorded(record, "share", **c).value for c in sizes(kind)]
+    return over(tenfold(size, [per_seed(record, metric, **c) for c in sizes(kind)]))
 
 for kind in ("prompt", "lora"):
     metrics.add(f"scaling_slope/{kind}", slope(kind, "sound_1_good"))
@@ -495,15 +501,16 @@ for kind in ("prompt", "lora"):
 prompts = {c["size"]: c for c in sizes("prompt")}
 for more, fewer in ((20, 1), (100, 20)):
     print(f"{more} tokens less {fewer}: {recorded_difference(record, 'sound_1_good', prompts[more], prompts[fewer])}")
-one, twenty = (prompts[n] | {"arm": "faster model"} for n in (1, 20))
-print(f"the model at three times the rate: 1 token {behind(one)}; 20 tokens less 1 {recorded_difference(record, 'sound_1_good', twenty, one)}")
+one, twenty, hundred = (prompts[n] | {"arm": "faster model"} for n in (1, 20, 100))
+print(f"the model at three times the rate: 1 token {behind(one)}; 20 tokens less 1 {recorded_difference(record, 'sound_1_good', twenty, one)}, "
+      f"100 less 1 {recorded_difference(record, 'sound_1_good', hundred, one)}")
 
 # %% [markdown]
 # So it seems: ten times the size adds 5.2 points of faultless answers behind a good soft prompt (though the interval begins at 0.0), and 3.9
 # [1.5, 6.4] behind good LoRA matrices. Twenty tokens beat one by 11.3 points [8.2, 14.5]; five times as many again win nothing that can
 # be seen, -3.5 [-12.2, 5.2]. But we have been warned: what else changes along with the size? The learning rates were chosen *for twenty
-# tokens*. With the model at three times the rate one token comes to 38 %, and twenty are ahead by 2.8 points [-8.4, 14.0], which
-# may be nothing. So of the paper's "larger is better" most may be a rate that suits the larger. (Of the likeliest answers, at temperature
+# tokens*. With the model at three times the rate one token comes to 38 %, and twenty are ahead by 2.8 points [-8.4, 14.0], a
+# hundred by -0.5 [-3.8, 2.8]. So of the paper's "larger is better" most may be a rate that suits the larger. (Of the likeliest answers, at temperature
 # 0, no slope is seen at all: what a stronger control adds is certainty.)
 
 # %% [markdown]
@@ -559,7 +566,8 @@ for other in STARTS:
 
 # %% [markdown]
 # *Random* points of a word's length, and the words of a fitting *text* ("a polite right complete answer", "a rude wrong short answer"), cannot
-# be told from words drawn at random. PEFT's own start, five times as long, was not tried.
+# be told from words drawn at random. PEFT's own start (*unit*), five times as long, costs a little: the mean mark is 0.019 lower
+# [0.006, 0.032]. That is the only one of these six intervals that does not hold 0.
 
 # %% [markdown]
 # ## What else could be made of the pairs?
@@ -662,8 +670,59 @@ for than in ("untouched", "sft", "meet, lora"):
 # %% [markdown]
 # All lose by boldness, the one token most, and the bolder, the longer: from 18 words to 26 in DPO's case. But DPO's are not the longer
 # ones. At temperature 1.2 its answers differ from the untouched model's by -3.0 [-4.4, -1.6] words, from plain fine-tuning's by
-# -0.3 [-1.0, 0.5]. Nor did its pairs ask for length: of these, the preferred answer is the longer one in 29 of a hundred. (A reminder of what a
+# -0.3 [-1.0, 0.5]. Nor do such pairs ask for length: of new ones, the preferred answer is the longer one in 29 of a hundred. (A reminder of what a
 # finding on length is about: the pairs, as much as the method.)
+
+# %% [markdown]
+# ### On a smaller base
+#
+# All this is about one small model. Is holding two manners harder for a smaller one? Two bases of a tenth and a third of its
+# parameters, one of each, with the settings that suit the usual one (*recorded*, three seeds; these bases were pretrained for half as long):
+
+# %%
+smaller = read_results("base_size")
+OF_SIZE = [(smaller, {"width": width}) for width in BASES] + [(against, {"task": "qa"})]
+parameters = [recorded(smaller, "parameters", width=width).value for width in BASES] + [load_model(TINY.base)[0].num_parameters()]
+def by_size(metric: str, unit: str) -> list:
+    """A metric on questions, from the smallest base to the usual one."""
+    return [recorded(record, metric, unit, **cell) for record, cell in OF_SIZE]
+
+figure, axes = new_figure("As they speak: beside a model that knows one manner, MEET falls behind as the base gets smaller", width=11.5, height=3.8, columns=2)
+curves(axes[0], {name: (parameters, by_size(f"sound_1/{method}", "rate")) for method, name in SHOWN.items() if method != "dpo"},
+       "parameters of the base", "answers without a fault, %", 100)
+curves(axes[1], {f"over {name}": (parameters, by_size(f"meet, lora_over_{rival}_1", "points"))
+                 for rival, name in (("sft", "preferred only"), ("sft, half", "half of the preferred"), ("one token", "one token"))},
+       "parameters of the base", "net win of MEET, LoRA, points")
+axes[1].axhline(0, color="black", linewidth=0.8)
+for ax in axes:
+    ax.set_xscale("log")
+    ax.set_xticks(parameters, [f"{n / 1000:.0f} thousand" for n in parameters])
+    ax.minorticks_off()
+metrics.save_figure(figure, "base")
+figure
+
+# %%
+def with_base(metric: str):
+    """What ten times as large a base adds to a net win."""
+    by_seed = tenfold(parameters, [per_seed(record, metric, **cell) for record, cell in OF_SIZE])
+    return replace(over_seeds(list(by_seed.values()), "points", tuple(by_seed)), source="recorded")
+
+for kind, rival in product(("lora", "prompt"), ("sft", "sft, half", "one token")):
+    metric = f"meet, {kind}_over_{rival}_1"
+    print(f"{kind:7}over {rival:10}" + ", ".join(map(str, by_size(metric, "points"))) + f"; ten times the base {with_base(metric)}")
+print("ten times the base, LoRA over preferred only:", metrics.add("base_slope/meet_vs_sft", with_base("meet, lora_over_sft_1")))
+
+# %% [markdown]
+# Over one token nothing can be told: LoRA leads by 11.7 points [-7.6, 30.9] and 11.8 [-6.5, 30.1] on the two small ones, by 15.9 [6.8, 25.0] on the usual one. But
+# beside fine-tuning on the preferred answers, which knows one manner, it falls behind as the base gets smaller: -1.2 [-8.6, 6.2] on the
+# usual one, -10.8 [-14.0, -7.7] at a third of it, -14.2 [-37.2, 8.9] at a tenth. A line through each seed's three points rises by 11.7 [3.2, 20.3]
+# for ten times the base.
+
+# %% [markdown]
+# That MEET shows its model half as many preferred answers is not the reason: over fine-tuning on half of them the line rises by 10.4 [1.3, 19.6]
+# as well, and with soft prompts by 10.6 [1.8, 19.4]. So in a small model the second manner seems to cost some of the first, in a larger one
+# less. What stands against that reading: one base of each size, which differ also in how much they have read; rates that were chosen, for all
+# methods, on the usual one; and three sizes make no law.
 
 # %% [markdown]
 # ### A judge who likes length
@@ -765,14 +824,14 @@ print("written to", metrics.write().name)
 # Can one model hold several preferences? Yes: asked for *good*, 48 answers of a hundred are faultless by LoRA, asked for *bad*, 10; tone
 # and length are switched one by one and all at once (detail hardly); and the model under them need not even be trained. What it takes is a control
 # that learns fast enough. That MEET's order, controls first, helps is not seen here, and that its size does is doubtful: both times a
-# learning rate was in the way. And one manner alone is had as well without any control.
+# learning rate was in the way. And one manner alone is had as well without any control; on a base of a third of the size, better.
 
 # %% [markdown]
 # | the paper | here |
 # |---|---|
 # | controls trained first, with the model frozen, do more than one trained jointly | not seen: 0.2 points [-5.4, 5.8] with soft prompts, -0.5 [-11.7, 10.7] with LoRA, once the control has a learning rate of its own |
 # | both steps are needed (ablations) | for a soft prompt the second is, 12.5 points [11.3, 13.7]; for LoRA on a frozen model no gain by it is seen, 0.3 points [-9.7, 10.4] |
-# | a larger control is better | at the rates that suit twenty tokens 11.3 points [8.2, 14.5] from one to twenty, -3.5 [-12.2, 5.2] from there to a hundred; with a faster model 2.8 [-8.4, 14.0] from one to twenty |
+# | a larger control is better | at the rates that suit twenty tokens 11.3 points [8.2, 14.5] from one to twenty, -3.5 [-12.2, 5.2] from there to a hundred; with a faster model 2.8 [-8.4, 14.0] from one to twenty, -0.5 [-3.8, 2.8] from one to a hundred |
 # | better than one token, and than words as controls (chain of hindsight) | LoRA on questions: 15.9 [6.8, 25.0] and 40.1 [35.1, 45.1] points, on summaries 11.1 [4.0, 18.2] and 10.3 [2.2, 18.4]; a soft prompt over one token 6.0 [-1.4, 13.4] on questions |
 # | on par with DPO, or better | LoRA on questions on par, 1.1 [-7.0, 9.2], as with plain fine-tuning, -1.2 [-8.6, 6.2]; on mislabelled summaries behind, -14.7 [-18.5, -10.9] and -7.4 [-10.3, -4.5] |
 # | works without pairs | no difference that three seeds can see, 2.0 points [-6.7, 10.7] |

@@ -9,8 +9,9 @@ from .aligner import TINY, WARMUP_SHARE, answering, correctable, edit_or_rewrite
 from .baselines import TRIALS, rivals, tuning
 from .gates import forgetting, headroom, steer
 from .inside import INSIDE, looking, two_heads
-from .meet import ARMS, FASTER, SIZES, STARTS, TASKS, controls, meet_tuning, rivals_of_meet, several_axes
+from .meet import BASES, TASKS, base_size, meet_tuning, rivals_of_meet
 from .meet import TRIALS as MEET_TRIALS
+from .meet_controls import ARMS, FASTER, SIZES, STARTS, controls, several_axes
 from .upstreams import data, dial, every_upstream, hijacked, instructed
 from .uses import labels, rounds, stacking, weak_to_strong
 
@@ -72,6 +73,7 @@ EXPERIMENTS = {
     "rivals_of_meet": Sweep(
         "MEET, and what else can be made of the same pairs", [{"task": t} for t in TASKS], rivals_of_meet, 12.0, (0, 1, 2, 3, 4),
     ),
+    "base_size": Sweep("Does MEET do better on a larger base?", [{"width": w} for w in BASES], base_size, 2.5),  # and an hour of pretraining
     "controls": Sweep("Which control, in which order, from which start?", [*SIZES, *ARMS, *STARTS, *FASTER], controls, 1.2),
     "several_axes": Sweep(
         "Can axes be asked for one by one, and together?", [{"method": m} for m in ("meet, prompt", "meet, lora", "one token")], several_axes, 1.6,

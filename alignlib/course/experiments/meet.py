@@ -1,4 +1,4 @@
-"""Experiments of lesson 05: MEET and its rivals on two tasks, controls of every size, order and start, several axes at once.
+"""Experiments of lesson 05: MEET and its rivals on two tasks, and on bases of other sizes.
 
 All methods get the same pairs, and as many texts to learn from: STEPS steps of 32. MEET spends a share of them on its controls.
 """
@@ -8,21 +8,23 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 
-from ...controls import ATTENTION, ControlSettings, Mix
+from ...controls import ControlSettings
 from ...data import Instruction, Preference
 from ...meet import Meet, sides
 from ...models import load_model, rewards
 from ...stats import wins
 from ...tinytown import sets
-from ...tinytown.boards import Board
 from ...tinytown.summaries import judge_summary
 from ...tokens import example
 from ...train import SFTSettings, dpo, reward_model, sft
+from ..pretrain import Recipe, pretrain
+from ..upstreams import WORK
 from .aligner import JUDGE, TINY
 from .baselines import speaking
 from .upstreams import mean_words
@@ -86,12 +88,13 @@ def settings(steps: int, rate: float, seed: int, batch_size: int = 32) -> SFTSet
 
 
 def meet(
-    rows: Rows, seed: int, control: ControlSettings, controls: float, rate: float, *, first: int | None = None, freeze_controls: bool = False
-) -> Meet:
+    rows: Rows, seed: int, control: ControlSettings, controls: float, rate: float, *,
+    first: int | None = None, freeze_controls: bool = False, base: str | Path | None = None,
+) -> Meet:  # fmt: skip
     """STEPS steps in all, the `first` of them with the model frozen; of pairs, or of texts by control. `rate`: the model's learning rate."""
     texts, first = rows if isinstance(rows, dict) else sides(rows), FIRST if first is None else first
     return Meet.train(
-        TINY.base, texts, control=replace(control, seed=seed), first=settings(first, controls, seed),
+        base or TINY.base, texts, control=replace(control, seed=seed), first=settings(first, controls, seed),
         then=settings(STEPS - first, rate, seed), freeze_controls=freeze_controls, progress=False,
     )  # fmt: skip
 
@@ -122,8 +125,8 @@ def hindsight(rows: Sequence[Preference], seed: int, rate: float) -> Answers:
     return lambda prompts, temperature, seed: answers([with_word(p, BETTER) for p in prompts], temperature, seed)
 
 
-def preferred_only(rows: Sequence[Preference], seed: int, rate: float, steps: int | None = None):
-    model, tokenizer = load_model(TINY.base)
+def preferred_only(rows: Sequence[Preference], seed: int, rate: float, steps: int | None = None, base: str | Path | None = None):
+    model, tokenizer = load_model(base or TINY.base)
     sft(model, tokenizer, [example(tokenizer, p.prompt, p.chosen) for p in rows], settings(steps or STEPS, rate, seed))
     return model, tokenizer
 
@@ -136,12 +139,12 @@ def then_dpo(rows: Sequence[Preference], seed: int, beta: float, rate: float) ->
 
 
 def with_meet(control: ControlSettings, **order: int) -> Callable[..., Answers]:
-    return lambda rows, seed, **rates: asked_for(meet(rows, seed, control, **order, **rates), "good")
+    return lambda rows, seed, **given: asked_for(meet(rows, seed, control, **order, **given), "good")
 
 
-METHODS: dict[str, Callable[..., Answers]] = {  # (rows, seed, and what a trial gives)
+METHODS: dict[str, Callable[..., Answers]] = {  # (rows, seed, and what a trial gives; some also take another base)
     **{name: with_meet(control) for name, control in KINDS.items()}, "one token": with_meet(ControlSettings("prompt", 1), first=0),
-    "hindsight": hindsight, "sft": lambda rows, seed, rate: speaking(*preferred_only(rows, seed, rate)), "dpo": then_dpo,
+    "hindsight": hindsight, "sft": lambda rows, seed, **given: speaking(*preferred_only(rows, seed, **given)), "dpo": then_dpo,
 }  # fmt: skip
 
 
@@ -163,35 +166,60 @@ def tuned(method: str, task: str = "qa") -> dict[str, float]:
     return TRIALS[method][BEST[task, method]]
 
 
-BESIDE: dict[str, Callable[[str, int], Answers]] = {  # for comparison: what all methods gain, and what as few good texts as MEET sees can do
-    "untouched": lambda task, seed: speaking(*load_model(TINY.base)),
-    "sft, half": lambda task, seed: speaking(*preferred_only(pairs(task, N), seed, tuned("sft", task)["rate"], steps=STEPS // 2)),
+BESIDE: dict[str, Callable[..., Answers]] = {  # for comparison: what all methods gain, and what as few good texts as MEET sees can do
+    "untouched": lambda rows, seed, base=None: speaking(*load_model(base or TINY.base)),
+    "sft, half": lambda rows, seed, rate, base=None: speaking(*preferred_only(rows, seed, rate, steps=STEPS // 2, base=base)),
 }
 
 
 def rivals_of_meet(params: dict, seed: int) -> dict[str, float]:
-    """All methods on the test of one task, tuned: at each temperature marks and words, and the net win of MEET over each;
-    to questions also the net win that other judges see: two learned ones (`other_judges`), and one who counts words."""
-    task, asked = params["task"], pairs(params["task"], TESTED, "test")
+    """All methods on the test of one task, tuned; to questions also as other judges see them: two learned ones (`other_judges`), and one
+    who counts words."""
+    task, made = params["task"], makers((*BESIDE, *METHODS), params["task"], seed)
+    if task == "summary":
+        return side_by_side(task, made, seed, TEMPERATURES[task])
+    return side_by_side(task, made, seed, TEMPERATURES[task], other_judges()) | habits()
+
+
+def makers(methods: Sequence[str], task: str, seed: int, **base: Path) -> dict[str, Callable[[], Answers]]:
+    """What makes each method's model, tuned, of a task's pairs."""
+    rows, rates = pairs(task, N), {"untouched": {}, "sft, half": tuned("sft", task)}
+    return {m: partial((BESIDE | METHODS)[m], rows, seed, **(rates[m] if m in rates else tuned(m, task)), **base) for m in methods}
+
+
+def side_by_side(
+    task: str, methods: dict[str, Callable[[], Answers]], seed: int, temperatures: Sequence[float], judges: dict[str, LearnedJudge] = {}
+) -> dict[str, float]:
+    """Methods, made one after the other, on the test: at each temperature marks and words, and the net win of MEET over each;
+    as they speak, also the net win that other judges see."""
+    asked = pairs(task, TESTED, "test")
     prompts, metrics, overall, other = [p.prompt for p in asked], {}, {}, {}
-    for method in (*BESIDE, *METHODS):
-        if method in METHODS:
-            answers = METHODS[method](pairs(task, N), seed, **tuned(method, task))
-        else:
-            answers = BESIDE[method](task, seed)
-        for t in TEMPERATURES[task]:
+    for method, make in methods.items():
+        answers = make()
+        for t in temperatures:
             texts = answers(prompts, t, seed)
             found = marks(task, asked, texts)
             metrics |= {f"{metric}_{t:g}/{method}": float(m.mean()) for metric, m in found.items()}
             metrics[f"words_{t:g}/{method}"] = mean_words(texts)
             overall[method, f"{t:g}"] = found["overall"]
-            if task == "qa" and t == SPEAKS:
-                other |= {(method, name): judge(prompts, texts) for name, judge in other_judges().items()}
+            if t == SPEAKS:
+                other |= {(method, name): judge(prompts, texts) for name, judge in judges.items()}
     for kind, (method, by) in product(KINDS, overall | other):
         if method != kind:
             mark = overall if (kind, by) in overall else other
             metrics[f"{kind}_over_{method}_{by}"] = 100 * float(wins(mark[method, by], mark[kind, by]).mean())
-    return metrics | (habits() if task == "qa" else {})
+    return metrics
+
+
+BASES = {r.hidden: r for r in (Recipe(hidden=48, layers=2, feed_forward=128, steps=3000), Recipe(hidden=80, layers=3, feed_forward=208, steps=3000))}
+
+
+def base_size(params: dict, seed: int) -> dict[str, float]:
+    """MEET and its plainer rivals to questions, from a base of another width, at the rates that suit the usual one. A base that is not in
+    WORK is pretrained first: record all cells on one machine."""
+    base = pretrain(WORK / f"width-{params['width']}", BASES[params["width"]])
+    made = makers((*BESIDE, *KINDS, "one token", "sft"), "qa", seed, base=base)
+    return side_by_side("qa", made, seed, (0.0, SPEAKS)) | {"parameters": load_model(base)[0].num_parameters()}
 
 
 LearnedJudge = Callable[[Sequence[str], Sequence[str]], np.ndarray]  # (prompts, texts): a number each
@@ -222,87 +250,3 @@ def habits() -> dict[str, float]:
         chosen, rejected = (likes([p.prompt for p in rows], [getattr(p, side) for p in rows]) for side in ("chosen", "rejected"))
         found[f"{judge}_prefers_{which}"] = float((chosen > rejected).mean())
     return found
-
-
-TARGETS = {  # the matrices that LoRA works on
-    "all": {}, "attention": {"targets": ATTENTION}, "values of two layers": {"targets": ("v_proj",), "layers": (2, 3)},
-}  # fmt: skip
-
-
-def cell(kind: str, **given: object) -> dict[str, object]:
-    """A control as a cell's parameters; what is not given is as in the comparison of methods."""
-    return {"kind": kind, "size": KINDS[f"meet, {kind}"].size, "targets": "all", "start": "vocabulary", "arm": "both steps"} | given
-
-
-WHOLE = {kind: cell(kind) for kind in ("prompt", "lora")}
-SIZES = (
-    *(cell("prompt", size=n) for n in (1, 5, 20, 50, 100)), cell("lora", size=1, targets="values of two layers"),
-    cell("lora", size=1, targets="attention"), cell("lora", size=2), cell("lora"),
-)  # fmt: skip
-ARMS = (  # a LoRA control as it starts changes nothing: there is no second step with it frozen
-    *(cell(kind, arm=arm) for kind in ("prompt", "lora") for arm in ("step 1 alone", "joint")),
-    cell("prompt", arm="step 2 alone"), cell("prompt", arm="no pairs"),
-)  # fmt: skip
-FASTER = tuple(cell("prompt", size=n, arm="faster model") for n in (1, 20))  # is it size, or the rates that were chosen for twenty tokens?
-STARTS = tuple(cell("prompt", start=start) for start in ("random", "text"))
-STARTING_TEXT = (("good", "a polite right complete answer"), ("bad", "a rude wrong short answer"))
-DIAL = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
-
-
-def controls(params: dict, seed: int) -> dict[str, float]:
-    """MEET on questions with one control: what the good one and the bad one do on the test, and, of the usual controls, what lies between.
-
-    Arms: both steps; one alone, with all the steps (of the second alone the controls stay as they were drawn); both trained `joint`;
-    `no pairs`, as many texts of the two kinds, to different questions (so to twice as many); and a `faster model`, at three times the rate.
-    """
-    control = ControlSettings(params["kind"], params["size"], start=params["start"], texts=STARTING_TEXT, **TARGETS[params["targets"]])
-    rows, arm = sides(pairs("qa", N)), params["arm"]
-    if arm == "no pairs":
-        rows = {"good": rows["good"], "bad": sides(pairs("qa", N, seed=30))["bad"]}
-    first, rates = {"step 1 alone": STEPS, "step 2 alone": 0, "joint": 0}.get(arm, FIRST), tuned(f"meet, {params['kind']}")
-    if arm == "faster model":
-        rates = rates | {"rate": 3 * rates["rate"]}
-    model = meet(rows, seed, control, **rates, first=first, freeze_controls=arm == "step 2 alone")
-    asked = pairs("qa", TESTED, "test")
-    prompts, texts = [p.prompt for p in asked], [p.chosen for p in asked]
-    more = model.logprob(prompts, texts, "good") - model.logprob(prompts, texts, "bad")
-    metrics = {"share": model.control_share, "good_minus_bad_logprob": float(more.mean())}
-    for end, t in product(("good", "bad"), (0.0, SPEAKS)):
-        found = marks("qa", asked, asked_for(model, end)(prompts, t, seed))
-        metrics |= {f"{metric}_{t:g}_{end}": float(m.mean()) for metric, m in found.items()}
-    for w in DIAL if params in WHOLE.values() else ():
-        found = marks("qa", asked, asked_for(model, Mix(good=w, bad=1 - w))(prompts, SPEAKS, seed))
-        metrics |= {f"{metric}_at_{w:g}": float(m.mean()) for metric, m in found.items()}
-    return metrics
-
-
-def ends() -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """Controls of the axes asked for one by one, and all three at once, either end of each."""
-    single = [(f"{axis}{end}",) for axis in sets.AXES for end in "+-"]
-    return single, [tuple(f"{axis}{end}" for axis, end in zip(sets.AXES, each)) for each in product("+-", repeat=3)]
-
-
-def several_axes(params: dict, seed: int) -> dict[str, float]:
-    """Three axes, a control for each end of each: what is got on every axis when one is asked for, and when all three are.
-
-    Boards of the test are those that leave room on all axes: where there is more detail than was asked for. `most` is the effect of
-    asking that perfect answers would have.
-    """
-    rows: dict[str, list[Instruction]] = {}
-    for axis in sets.AXES:
-        rows |= sides(pairs("qa", N // 3, seed=10, axis=axis), f"{axis}+", f"{axis}-")
-    control, first = (ControlSettings("prompt", 1), 0) if params["method"] == "one token" else (KINDS[params["method"]], None)
-    model = meet(rows, seed, control, **tuned(params["method"]), first=first)
-    boards = [Board.parse(p.prompt) for p in sets.preferences(TESTED, "test", axis="detail", seed=10)]
-    prompts, metrics = [f"{board}{ASK}" for board in boards], {}
-    for axis in sets.AXES:
-        for p in sets.preferences(TESTED, "test", axis=axis, seed=10):
-            chosen, rejected = (sets.axis_score(Board.parse(p.prompt), text, axis) for text in (p.chosen, p.rejected))
-            metrics[f"most/{axis}"] = metrics.get(f"most/{axis}", 0.0) + (chosen - rejected) / TESTED
-    single, mixed = ends()
-    for controls_asked in (None, *single, *mixed):
-        texts = asked_for(model, controls_asked)(prompts, 0.0, seed)
-        name = " ".join(controls_asked or ("none",))
-        metrics |= {f"{axis}/{name}": float(np.mean([sets.axis_score(b, t, axis) for b, t in zip(boards, texts)])) for axis in sets.AXES}
-        metrics[f"sound/{name}"] = float(JUDGE.marks([str(board) for board in boards], texts)["fault_free"].mean())
-    return metrics
