@@ -70,7 +70,7 @@ print(pair.prompt, "\n  preferred:", pair.chosen, "\n  rejected: ", pair.rejecte
 # %% [markdown]
 # A model learns $p(y \mid x)$: what to say to a question. With a control $c$ in front it learns $p(y \mid c, x)$: what to say if
 # asked like *this*. The preferred answers are what it should say behind *good*, the rejected ones behind *bad*; and afterwards we
-# ask for *good*. No pair is ever compared with its other half, as DPO does. All that is needed are texts of each kind.
+# ask for *good*. No pair is ever compared with its other half, as DPO (*direct preference optimisation*, lesson 03) does. All that is needed are texts of each kind.
 
 # %% [markdown]
 # ## A control by hand
@@ -123,7 +123,7 @@ def labels_behind(n: int, labels: list[int]) -> list[int]:
 labels_behind = check.labels_behind(labels_behind)
 
 # %% [markdown]
-# The library leaves soft prompts to PEFT. The same text, behind the same control, by hand and by library; shapes first:
+# The library leaves soft prompts to PEFT (Hugging Face's *parameter-efficient fine-tuning*). The same text, behind the same control, by hand and by library; shapes first:
 
 # %%
 five = with_controls(model, tokenizer, ["good", "bad"], ControlSettings("prompt", 5, seed=SEED))
@@ -289,8 +289,9 @@ print("net win of MEET over one token, as the models speak:", told(metrics.value
 # That is not what the paper led us to expect. And in a first version of this lesson it came out the other way: MEET won 13 points net, [3,
 # 24]. What had been different? There the one token learned at the model's learning rate, as "jointly" seems to say, and MEET's control,
 # while it was alone, at seventeen times that. Here both controls learn alike. So it may have been the *rate* that won, and not the order.
-# **Before you believe in an idea, ask what else the comparison changes along with it.** Even now two things differ, the order, and twenty
-# tokens against one; and one seed and 200 questions miss a net win of 15 points one time in five. The recorded comparisons
+# **Before you believe in an idea, ask what else the comparison changes along with it.** Even now three things differ: the order; twenty
+# tokens against one; and that both models learn at a rate that suits the one token best (MEET's best is a third of it, a table further down
+# shows). And one seed and 200 questions miss a net win of 15 points one time in five. The recorded comparisons
 # further down change one thing at a time.
 
 # %% [markdown]
@@ -415,7 +416,7 @@ for n in (0, 5, 10, 10, 15, 20):
     print(f"{n:2} of {len(weight)} put to zero: good less bad {without(draw.permutation(len(weight))[:n])}")
 
 # %% [markdown]
-# With fifteen of the twenty gone nothing changes, in this draw: a few tokens seem to do the work of all. And with *all* of them at zero (which
+# With fifteen of the twenty gone nothing changes, in this draw: what the tokens do, few of them can do. And with *all* of them at zero (which
 # is not the same as no control) 0.043 of the 0.052 nats are still there: the larger part of the difference is what *bad* does to an
 # answer, not what *good* does.
 
@@ -467,7 +468,7 @@ print(f"rank 8 on every linear layer: {100 * by_hand:.2f} % of the model; by han
 def sizes(kind: str) -> list[dict]:
     return [c for c in SIZES if c["kind"] == kind]
 
-figure, axes = new_figure("At one learning rate each, larger controls do better behind good", width=12, height=3.8, columns=2)
+figure, axes = new_figure("At one learning rate each, larger controls mostly do better behind good", width=12, height=3.8, columns=2)
 for ax, kind, name in zip(axes, ("prompt", "lora"), ("soft prompts of 1, 5, 20, 50, 100 tokens", "LoRA: rank 1 on 2, on 16, rank 2 on all, rank 8")):
     shares = [100 * recorded(record, "share", **c).value for c in sizes(kind)]
     curves(ax, {f"asked for {end}": (shares, [recorded(record, f"sound_1_{end}", **c) for c in sizes(kind)]) for end in ("good", "bad")},
@@ -546,7 +547,7 @@ print(guess.reveal(recorded_difference(record, "sound_1_good", WHOLE["prompt"], 
 # %% [markdown]
 # This is the heart of the paper, and we do not see it here: whether controls come first or both learn from the start, no difference
 # shows. 0.2 points [-5.4, 5.8] for soft prompts, -0.5 [-11.7, 10.7] for LoRA. (By the mean mark soft prompts are even a little better
-# *jointly*, by 0.008 [0.004, 0.011]; but that is one of sixteen intervals, and none to lean on.) The paper's reason is that a control
+# *jointly*, by 0.008 [0.004, 0.011]; but that is one of twelve intervals, and none to lean on.) The paper's reason is that a control
 # trained jointly learns too little, being so much smaller than the model. But then it can be given a learning rate that suits it,
 # which is far above the model's.
 
@@ -587,9 +588,9 @@ for about in ("qa", "summary"):
         print(f"{about:8}{method:13}" + "  ".join(f"{mark:.3f}" for mark in marks_of), "  best:", TRIALS[method][BEST[about, method]])
 
 # %% [markdown]
-# (The mean of greedy and of sampled texts' marks, of 1; one seed, 200 prompts.) Such numbers choose settings and prove nothing: trials next
-# to one another lie within a hundredth. But no method's best is its fastest rate any more, except that of plain fine-tuning on summaries,
-# which the second fastest equals.
+# (The mean of greedy and of sampled texts' marks, of 1; one seed, 200 prompts.) Such numbers choose settings and prove nothing: a
+# method's trials lie within a few hundredths. The best model's rate is nowhere the fastest that was tried, except of plain fine-tuning on summaries,
+# which the second fastest equals; the best controls' rate is, on summaries.
 
 # %% [markdown]
 # ### The comparison
@@ -621,6 +622,9 @@ for about, name in WORK.items():
     print(f"{name}, judge's mean mark of 1: as they speak | likeliest")
     for method in (*BESIDE, *METHODS):
         print(f"   {method:13}" + " | ".join(str(recorded(against, f"overall_{t}/{method}", "of 1", task=about)) for t in (1, 0)))
+for about, kind in product(WORK, ("lora", "prompt")):
+    points = {rival: won(kind, rival, about=about) for rival in (*RIVALS, *({"lora": ("meet, prompt",), "prompt": ()}[kind]))}
+    print(f"{about}, net win of MEET, {kind}, over: " + ", ".join(f"{rival} {e.value:.1f} [{e.low:.1f}, {e.high:.1f}]" for rival, e in points.items()))
 for rival, short in (("one token", "ctg"), ("hindsight", "coh"), ("sft", "sft"), ("dpo", "dpo")):
     for about in WORK:
         metrics.add(f"meet_vs_{short}/{about}", won("lora", rival, about=about))
@@ -634,8 +638,8 @@ print(guess.reveal(metrics.values["meet_vs_sft/qa"], 0, metrics))
 
 # %% [markdown]
 # On summaries, a quarter of them labelled the wrong way round, LoRA is behind DPO, -14.7 [-18.5, -10.9] points, and behind fine-tuning, -7.4 [-10.3, -4.5];
-# from fine-tuning with half of the texts, as many as MEET shows behind *good*, it cannot be told (-2.1 [-7.1, 2.9]). So what it lacks there may be
-# no more than the steps that go into *bad*.
+# from fine-tuning with half of the texts, as many as MEET shows behind *good*, it cannot be told (-2.1 [-7.1, 2.9]). So what it lacks beside
+# fine-tuning may be no more than the steps that go into *bad*; what DPO gains, from labels of which a quarter is wrong, is more than that.
 
 # %% [markdown]
 # What does all the training change? Hardly the likeliest answer: at temperature 0 the judge's mean mark lies between 0.905 and 0.913 for all,
@@ -719,10 +723,10 @@ print("ten times the base, LoRA over preferred only:", metrics.add("base_slope/m
 # for ten times the base.
 
 # %% [markdown]
-# That MEET shows its model half as many preferred answers is not the reason: over fine-tuning on half of them the line rises by 10.4 [1.3, 19.6]
+# That MEET shows its model half as many preferred answers does not explain it: over fine-tuning on half of them the line rises by 10.4 [1.3, 19.6]
 # as well, and with soft prompts by 10.6 [1.8, 19.4]. So in a small model the second manner seems to cost some of the first, in a larger one
-# less. What stands against that reading: one base of each size, which differ also in how much they have read; rates that were chosen, for all
-# methods, on the usual one; and three sizes make no law.
+# less. What stands against that reading: one base of each size, which differ also in how much they have read (after fine-tuning the middle one
+# answers even better than the usual one, 51.5 % [43.9, 59.1] faultless against 47.8 % [45.2, 50.4]); rates that were chosen, for all methods, on the usual one; and three sizes make no law.
 
 # %% [markdown]
 # ### A judge who likes length
@@ -745,7 +749,7 @@ for rival in RIVALS:
 # 61 times. What it does to the ranking is little. Who was far behind stays so: LoRA over words 37.0 [29.7, 44.3] points (exact judge
 # 40.1 [35.1, 45.1]), over one token 16.7 [3.1, 30.3] (15.9 [6.8, 25.0]). But between equals it may decide: over DPO, where the exact judge
 # sees 1.1 [-7.0, 9.2] and the fair one 1.3 [-8.6, 11.2], it sees LoRA ahead by 7.6 [0.5, 14.7], whose answers are 0.8 words longer
-# [-0.4, 2.1]. Whoever counts words and nothing else turns all round: then the untouched model and words as controls win, by
+# [-0.4, 2.1]. Whoever counts words and nothing else ranks the other way: then the untouched model and words as controls win, by
 # 12.3 and 13.1 points, the two worst by every other judge.
 
 # %% [markdown]
@@ -754,7 +758,7 @@ for rival in RIVALS:
 # So far a control was *good* or *bad*. But a preference may be anything that texts of two kinds show. Three axes, 500 pairs each that differ
 # in nothing else: **tone** (warm or plain), **detail** (all that the board says of a thing, or what was asked), **length** (wordy or
 # terse phrases). Six controls, one for each end, in one model, which share its 250 steps: about 40 each. Every axis has its own exact
-# score. The test's boards are those that hold more detail than was asked for.
+# score. The test's boards are those that hold more detail than was asked for, the answers the likeliest ones.
 
 # %%
 several, MODELS_OF_SIX = read_results("several_axes"), ("meet, prompt", "meet, lora", "one token")
@@ -763,7 +767,7 @@ def effect(method: str, asked: str, got: str) -> dict[int, float]:
     high, low = (per_seed(several, f"{got}/{asked}{end}", method=method) for end in "+-")
     return {seed: high[seed] - low[seed] for seed in high}
 
-figure, axes = new_figure("Asked for tone or length, MEET gives it; detail hardly obeys (mean of three seeds)", width=11, height=3.4, columns=3)
+figure, axes = new_figure("Asked for tone or length, MEET by LoRA gives it; detail hardly obeys (mean of three seeds)", width=11, height=3.4, columns=3)
 for ax, method in zip(axes, MODELS_OF_SIX):
     heatmap(ax, np.array([[round(over(effect(method, a, g)).value, 2) + 0 for g in AXES] for a in AXES]), [f"ask {a}" for a in AXES], [f"get {g}" for g in AXES], "")
     ax.set_title(method, fontsize=10, fontweight="normal")
@@ -790,8 +794,8 @@ print("LoRA, fault-free: " + ", ".join(f"{c} {recorded(several, f'sound/{c}', me
 # %% [markdown]
 # LoRA moves *tone* and *length* all the way, by 90 points [70, 111] and 99 [97, 101] more than the larger of their side effects (a warm answer
 # came out 9 points less wordy). A soft prompt moves length as surely, and tone less so, 72 [18, 126]. *Detail* hardly obeys: 14 of the 48
-# points there are, and its lead over side effects, 6 points, has an interval from -12 to 23. Asked for more, LoRA also errs more often,
-# as the line on faultless answers says. One token each, with 40 steps, learns *length* in some seeds and *tone* in hardly any.
+# points there are, and its lead over side effects, 6 points, has an interval from -12 to 23. Asked for more, LoRA also errs more often:
+# 15 answers of a hundred are faultless then, 47 if bare ones are asked for. One token each, with 40 steps, learns *length* in some seeds and *tone* in hardly any.
 
 # %% [markdown]
 # And all three at once: a warm, bare, wordy answer; a plain, detailed, terse one; eight mixes. No row of the training ever stood behind
@@ -821,9 +825,9 @@ print("all axes, MEET by LoRA:", metrics.add("mix", over({seed: np.mean([axis[se
 print("written to", metrics.write().name)
 
 # %% [markdown]
-# Can one model hold several preferences? Yes: asked for *good*, 48 answers of a hundred are faultless by LoRA, asked for *bad*, 10; tone
-# and length are switched one by one and all at once (detail hardly); and the model under them need not even be trained. What it takes is a control
-# that learns fast enough. That MEET's order, controls first, helps is not seen here, and that its size does is doubtful: both times a
+# Can one model hold several preferences? Yes: asked for *good*, 48 answers of a hundred are faultless by LoRA, asked for *bad*, 10, as the model
+# speaks (of its likeliest answers 58 and 37; the untouched model's are at 57); tone and length are switched one by one and all at once (detail hardly).
+# For *good* and *bad* by LoRA the model under them need not even be trained. That MEET's order, controls first, helps is not seen here, and that its size does is doubtful: both times a
 # learning rate was in the way. And one manner alone is had as well without any control; on a base of a third of the size, better.
 
 # %% [markdown]
