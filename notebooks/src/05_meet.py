@@ -589,8 +589,8 @@ for about in ("qa", "summary"):
 
 # %% [markdown]
 # (The mean of greedy and of sampled texts' marks, of 1; one seed, 200 prompts.) Such numbers choose settings and prove nothing: a
-# method's trials lie within a few hundredths. The best model's rate is nowhere the fastest that was tried, except of plain fine-tuning on summaries,
-# which the second fastest equals; the best controls' rate is, on summaries.
+# method's trials lie within a few hundredths. A model's best rate is nowhere the fastest that was tried, except in plain fine-tuning on summaries,
+# where the second fastest does as well; a control's best rate is, on summaries.
 
 # %% [markdown]
 # ### The comparison
@@ -711,13 +711,13 @@ def with_base(metric: str):
     by_seed = tenfold(parameters, [per_seed(record, metric, **cell) for record, cell in OF_SIZE])
     return replace(over_seeds(list(by_seed.values()), "points", tuple(by_seed)), source="recorded")
 
+metrics.add("base_slope/meet_vs_sft", with_base("meet, lora_over_sft_1"))
 for kind, rival in product(("lora", "prompt"), ("sft", "sft, half", "one token")):
     metric = f"meet, {kind}_over_{rival}_1"
     print(f"{kind:7}over {rival:10}" + ", ".join(map(str, by_size(metric, "points"))) + f"; ten times the base {with_base(metric)}")
-print("ten times the base, LoRA over preferred only:", metrics.add("base_slope/meet_vs_sft", with_base("meet, lora_over_sft_1")))
 
 # %% [markdown]
-# Over one token nothing can be told: LoRA leads by 11.7 points [-7.6, 30.9] and 11.8 [-6.5, 30.1] on the two small ones, by 15.9 [6.8, 25.0] on the usual one. But
+# Over one token no trend can be told: LoRA's lead is 11.7 points [-7.6, 30.9] and 11.8 [-6.5, 30.1] on the two small ones, 15.9 [6.8, 25.0] on the usual one. But
 # beside fine-tuning on the preferred answers, which knows one manner, it falls behind as the base gets smaller: -1.2 [-8.6, 6.2] on the
 # usual one, -10.8 [-14.0, -7.7] at a third of it, -14.2 [-37.2, 8.9] at a tenth. A line through each seed's three points rises by 11.7 [3.2, 20.3]
 # for ten times the base.
