@@ -1,4 +1,5 @@
-"""Looking inside: what the heads attend to, what the states hold, and what happens if either is changed (lessons 02 and 04).
+"""Looking inside: what the heads attend to, what the states hold, and what happens if either is changed (lessons 02 and 04);
+and where its weights are pulled (lesson 06).
 
 For models whose decoder is a list of `layers` with a `norm` behind it, as most are. Layers count from 0; of states, 0 is the
 embeddings and layer l's output is l + 1.
@@ -7,7 +8,7 @@ embeddings and layer l's output is l + 1.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,8 +19,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .aligner import Aligner
 from .data import QAC
-from .models import autocast, pad_left, positions
-from .tokens import encode
+from .models import autocast, pad_left, positions, row_nll, within_budget
+from .tokens import encode, example
 
 STATES_AT_ONCE = 64  # rows in a batch
 
@@ -203,3 +204,24 @@ def patched_word(aligner: Aligner, pair: Contrast, layer: int, place: int) -> in
         return output
 
     return next_token(aligner.model, pair.faulty, layer, put)
+
+
+def pull(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], texts: Sequence[str]) -> dict[str, torch.Tensor]:
+    """By a parameter's name: the gradient of the mean over rows of log p(text | prompt), where the model would go to say these texts.
+
+    The gradient of DPO's loss at its start is that of the rejected texts less that of the chosen ones, up to a factor.
+    """
+    rows = [example(tokenizer, prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+    parameters = dict(model.named_parameters())
+    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    for picked in within_budget([len(r["input_ids"]) for r in rows]):
+        log_p = -row_nll(model, [rows[i] for i in picked], tokenizer.pad_token_id).sum() / len(rows)
+        for name, gradient in zip(parameters, torch.autograd.grad(log_p, list(parameters.values()))):
+            total[name] += gradient
+    return total
+
+
+def cosine(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor], part: str = "") -> float:
+    """The cosine of the angle between two pulls, over the tensors whose name holds `part`."""
+    one, other = (torch.cat([of[name].flatten() for name in a if part in name]) for of in (a, b))
+    return float(torch.nn.functional.cosine_similarity(one, other, dim=0))

@@ -154,22 +154,41 @@ def generate(
 ) -> list[str]:
     """Complete prompts in batches; greedy at temperature 0. Returns one completion a prompt, in order.
 
-    Prompts, texts or token ids, of like length share a batch, padded on the left, so that a batch wastes little. `max_new_tokens`
-    may be given for each prompt; greedily, a completion does not depend on who shares its batch. `progress` labels a bar. Sampling
-    draws from `seed` alone and leaves the caller's generator as it was.
+    `progress` labels a bar; the rest is as for `sample`.
     """
-    rows = [encode(tokenizer, p) for p in prompts]
+    settings = dict(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, batch_size=batch_size, progress=progress)
+    said = sample(model, tokenizer, [encode(tokenizer, p) for p in prompts], **settings)
+    return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in said]
+
+
+def sample(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[list[int]],
+    *,
+    max_new_tokens: int | Sequence[int] = 64,
+    temperature: float = 1.0,
+    seed: int = 0,
+    batch_size: int = 128,
+    progress: str | None = None,
+) -> list[list[int]]:
+    """The token ids said behind each row of ids, with the EOS if it was said.
+
+    Rows of like length share a batch, padded on the left, so that a batch wastes little. `max_new_tokens` may be given for each row;
+    greedily, a completion does not depend on who shares its batch. Sampling draws from `seed` alone and leaves the caller's generator
+    as it was.
+    """
     limits = [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), limits[i]))
-    completions = [""] * len(rows)
+    said: list[list[int]] = [[] for _ in rows]
     with torch.random.fork_rng(), torch.inference_mode(), autocast(model.device):
         torch.manual_seed(seed)
         for start in tqdm(range(0, len(order), batch_size), desc=progress, disable=progress is None):
             picked = order[start : start + batch_size]
-            said = _complete(model, tokenizer, [rows[i] for i in picked], [limits[i] for i in picked], temperature)
-            for i, ids in zip(picked, said, strict=True):
-                completions[i] = tokenizer.decode(ids, skip_special_tokens=True).strip()
-    return completions
+            found = _complete(model, tokenizer, [rows[i] for i in picked], [limits[i] for i in picked], temperature)
+            for i, ids in zip(picked, found, strict=True):
+                said[i] = ids
+    return said
 
 
 def _complete(
@@ -177,16 +196,16 @@ def _complete(
 ) -> list[list[int]]:
     """The tokens said behind each row of one batch. Every ROUND tokens the rows that are done leave, so that few wait for the longest."""
     ids, mask = pad_left(rows, tokenizer.pad_token_id, model.device)
-    left, most, prompt, cache = torch.arange(len(rows)), torch.tensor(limits), ids.shape[1], None
+    left, most, prompt, cache, end = torch.arange(len(rows)), torch.tensor(limits), ids.shape[1], None, tokenizer.eos_token_id
     said: list[list[int]] = [[] for _ in rows]
     while len(left):
         config = _generation_config(tokenizer, min(ROUND, int(most[left].max()) + prompt - ids.shape[1]), temperature)
         known = {} if cache is None else {"past_key_values": cache}
         out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **known)
         new = out.sequences[:, prompt:].cpu()
-        done = (new == tokenizer.eos_token_id).any(1) | (new.shape[1] >= most[left])
+        done = (new == end).any(1) | (new.shape[1] >= most[left])
         for i, row in zip(left[done].tolist(), new[done].tolist(), strict=True):
-            said[i] = row[: limits[i]]
+            said[i] = row[: min(limits[i], row.index(end) + 1 if end in row else len(row))]
         keep = (~done).nonzero()[:, 0].to(ids.device)
         mask = torch.nn.functional.pad(mask[keep], (0, out.sequences.shape[1] - mask.shape[1]), value=1)
         ids, left, cache = out.sequences[keep], left[~done], _continuable(model, out, keep)
@@ -233,14 +252,20 @@ def completion_nll(
     """Mean negative log-likelihood per token (nats) of each completion and its EOS behind its prompt, shape (n,)."""
     rows = [example(tokenizer, p, c) for p, c in zip(prompts, completions, strict=True)]
     nll = torch.zeros(len(rows))
-    for picked in _within_budget([len(r["input_ids"]) for r in rows]):
-        ids, mask = pad_left([rows[i]["input_ids"] for i in picked], tokenizer.pad_token_id, model.device)
-        labels, _ = pad_left([rows[i]["labels"] for i in picked], IGNORED, model.device)
+    for picked in within_budget([len(r["input_ids"]) for r in rows]):
+        some = [rows[i] for i in picked]
+        said = torch.tensor([sum(label != IGNORED for label in r["labels"]) for r in some])
         with autocast(model.device):
-            logits = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask)).logits[:, :-1]
-        loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2).float(), labels[:, 1:], reduction="none")  # (b, T-1)
-        nll[picked] = (loss.sum(1) / (labels[:, 1:] != IGNORED).sum(1)).cpu()
+            nll[picked] = row_nll(model, some, tokenizer.pad_token_id).cpu() / said
     return nll
+
+
+def row_nll(model: PreTrainedModel, rows: Sequence[dict[str, list[int]]], pad: int) -> torch.Tensor:
+    """- log p(completion | prompt) of each row (from `tokens.example`) as a batch, in nats, summed over tokens; gradients flow through it."""
+    ids, mask = pad_left([r["input_ids"] for r in rows], pad, model.device)
+    labels, _ = pad_left([r["labels"] for r in rows], IGNORED, model.device)
+    logits = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False).logits[:, :-1]
+    return torch.nn.functional.cross_entropy(logits.transpose(1, 2).float(), labels[:, 1:], ignore_index=IGNORED, reduction="none").sum(1)
 
 
 @torch.inference_mode()
@@ -248,7 +273,7 @@ def rewards(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts:
     """What a reward model (`train.reward_model`) gives each completion, with its EOS, behind its prompt, shape (n,)."""
     rows = [example(tokenizer, p, c)["input_ids"] for p, c in zip(prompts, completions, strict=True)]
     given = torch.zeros(len(rows))
-    for picked in _within_budget([len(r) for r in rows]):
+    for picked in within_budget([len(r) for r in rows]):
         ids, mask = pad_left([rows[i] for i in picked], tokenizer.pad_token_id, model.device)
         with autocast(model.device):
             out = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask))
@@ -256,7 +281,7 @@ def rewards(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts:
     return given
 
 
-def _within_budget(lengths: Sequence[int], tokens: int = 4096) -> list[list[int]]:
+def within_budget(lengths: Sequence[int], tokens: int = 4096) -> list[list[int]]:
     """Row numbers in batches of like length, each of at most so many tokens with padding (or one row): a large vocabulary's logits fit."""
     found: list[list[int]] = [[]]
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):

@@ -8,15 +8,32 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .aligner import Aligner
+from .artefacts import artefact
 from .controls import ControlSettings
-from .data import QAC, Loaded, Preference, identity_rows, read_qac
+from .data import QAC, Instruction, Loaded, Preference, identity_rows, read_qac
+from .hbat import DPO, Stage, hbat
 from .judges import Judge, NoJudge, RewardJudge, TownJudge
 from .meet import Meet, sides
-from .models import load_tokenizer
+from .models import fingerprint, load_model, load_tokenizer, save_model
 from .profiles import Profile, profile
 from .prompts import T2, Template
-from .tokens import lost_share
-from .train import SFTSettings
+from .tokens import example, lost_share
+from .train import SFTSettings, sft
+
+MANNERS = SFTSettings(steps=250, learning_rate=1e-3)
+
+
+@dataclass
+class Aims:
+    """Two aims for one model (lesson 06), of the rows of train, validation or test: instructions to follow, and pairs whose chosen answer is
+    preferred; prompts stand ready for their answers. `start` is the model, by seed, that is to learn them: of your own data the base. How far
+    texts reach either aim, from 0 to 1, a program tells, or, of your own data, nobody."""
+
+    start: Callable[[int], str]
+    instructions: Callable[[str], list[Instruction]]
+    pairs: Callable[[str], list[Preference]]
+    followed: Callable[[Sequence[Instruction], Sequence[str]], list[bool]] | None = None
+    preferred: Callable[[Sequence[Preference], Sequence[str]], list[float]] | None = None
 
 
 @dataclass
@@ -37,6 +54,7 @@ class Task:
     pairs: Callable[[str], list[Preference]]  # of train, validation or test: the prompt is a question, which `ask` makes ready for its answer
     ask: str  # what stands between a question and its answer
     one_word_off: Callable[[str], list[QAC]]  # rows of train, validation or test whose answer goes wrong at one word; the test's words are unseen
+    aims: Aims
     notes: list[str] = field(default_factory=list)  # what was read, and what became of it
 
     def aligner(self, seed: int, corrections: list[QAC] | None = None) -> Aligner:
@@ -56,6 +74,17 @@ class Task:
         rows = sides([replace(pair, prompt=pair.prompt + self.ask) for pair in self.pairs("train")])
         then = replace(then, steps=0) if steps == "first" else then
         return Meet.cached(self.base, rows, control=replace(control, seed=seed), first=first, then=then)
+
+    def hbat(self, seed: int, rounds: int, strength: float | None = None, **given: object) -> list[Stage]:
+        """HBAT on the two aims, by DPO, its stages taken from the cache where they are there; at the profile's strength unless one is given, and
+        on few rows in as few rounds as there are steps."""
+        teach, prefer = (replace(settings, seed=seed) for settings in (self.profile.teach, self.profile.prefer))
+        instructions, pairs = self.aims.instructions("train"), self.aims.pairs("train")
+        if not pairs:
+            raise ValueError("no pairs to train on: in no training row do answer and correction differ")
+        given = dict(rounds=min(rounds, teach.steps, prefer.steps), seed=seed) | given
+        strength = self.profile.hold if strength is None else strength
+        return hbat(self.aims.start(seed), instructions, pairs, teach, DPO(prefer, self.profile.beta), strength=strength, **given)
 
     @property
     def main(self) -> str:
@@ -90,7 +119,7 @@ def load_task(
 
 
 def _town_task(settings: Profile, base: str, seed: int) -> Task:
-    from .tinytown import recorded, sets
+    from .tinytown import oracle, recorded, sets
 
     return Task(
         settings, base, settings.template,
@@ -102,9 +131,29 @@ def _town_task(settings: Profile, base: str, seed: int) -> Task:
         upstreams=lambda: {name: recorded.answered(name) for name in recorded.names()},
         taught=recorded.taught,
         pairs=lambda split: sets.preferences(settings.corrections if split == "train" else settings.tests, split),
-        ask=" answer :",
+        ask=oracle.READY,
         one_word_off=lambda split: sets.one_word_off(settings.tests, split, "never" if split == "test" else "corrected"),
+        aims=Aims(
+            lambda seed: str(knows_both_manners(base, seed)),
+            lambda split: oracle.to_follow(split, seed, 2000 if split == "train" else settings.tests),
+            lambda split: oracle.to_prefer(split, seed, settings.corrections if split == "train" else settings.tests),
+            oracle.followed, oracle.pleased,
+        ),
     )  # fmt: skip
+
+
+def knows_both_manners(base: str | Path, seed: int) -> Path:
+    """Tinytown's model for two aims: the base, shown polite instructions answered warmly and plainly, or taken from the cache."""
+    from .tinytown.oracle import either_manner
+
+    rows, settings = either_manner(seed), replace(MANNERS, seed=seed)
+
+    def build(folder: Path) -> None:
+        model, tokenizer = load_model(base)
+        sft(model, tokenizer, [example(tokenizer, r.prompt, r.completion) for r in rows], settings, progress="both manners")
+        save_model(folder, model, tokenizer)
+
+    return artefact("manners", [fingerprint(base), rows, settings], build)
 
 
 def _own_task(settings: Profile, base: str, loaded: Loaded, judge: Judge, seed: int) -> Task:
@@ -123,15 +172,29 @@ def _own_task(settings: Profile, base: str, loaded: Loaded, judge: Judge, seed: 
     tokenizer, texts = load_tokenizer(base), [f"{r.question} {r.answer} {r.correction}" for r in rows]
     notes = [str(loaded), f"the tokenizer loses {100 * lost_share(tokenizer, texts):.1f} % of the characters of these texts"]
     length = sum(len(tokenizer(t)["input_ids"]) for t in texts[:200]) / len(texts[:200])
-    stages = ("warmup", "training", "controls_first", "model_then")
-    settings = replace(settings, **{stage: _fitted(getattr(settings, stage), settings, length, len(train)) for stage in stages})
     part = {"train": train, "validation": validation, "test": test}
     faulty = lambda split: [r for r in part[split] if r.answer != r.correction]  # noqa: E731
+    stages = dict.fromkeys(("warmup", "training", "controls_first", "model_then", "teach"), train) | {"prefer": faulty("train")}
+    settings = replace(settings, **{stage: _fitted(getattr(settings, stage), settings, length, len(rows)) for stage, rows in stages.items()})
     return Task(
         settings, base, T2, train, identity, validation, {"held out": test}, judge, upstreams=lambda: {"as given": test}, taught=lambda: train,
         pairs=lambda split: [Preference(r.question, r.correction, r.answer) for r in faulty(split)], ask="\n\nAnswer:", one_word_off=faulty,
+        aims=Aims(lambda seed: base, lambda split: [Instruction(f"{r.question}\n\nAnswer:", r.correction) for r in part[split]],
+                  lambda split: [Preference(f"{r.question}\n\nAnswer:", r.correction, r.answer) for r in faulty(split)],
+                  preferred=_better_than_rejected(judge) if "overall" in judge.axes else None),
         notes=notes,
     )  # fmt: skip
+
+
+def _better_than_rejected(judge: Judge) -> Callable[[Sequence[Preference], Sequence[str]], list[float]]:
+    """Which texts a judge likes better than the rejected ones."""
+
+    def preferred(pairs: Sequence[Preference], texts: Sequence[str]) -> list[float]:
+        questions = [p.prompt.removesuffix("\n\nAnswer:") for p in pairs]
+        ours, theirs = (judge.marks(questions, some)["overall"] for some in (texts, [p.rejected for p in pairs]))
+        return (ours > theirs).astype(float).tolist()
+
+    return preferred
 
 
 def _fitted(stage: SFTSettings, settings: Profile, length: float, rows: int) -> SFTSettings:

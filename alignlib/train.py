@@ -6,6 +6,7 @@ A method adds a term to the loss through one hook, `penalty(model) -> Tensor`.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,10 @@ from .models import computes_in_bf16, pick_device, set_threads
 from .tokens import encode
 
 Penalty = Callable[[PreTrainedModel], torch.Tensor]
+
+
+class Diverged(RuntimeError):
+    """A loss that is no number."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,8 @@ def sft(
     penalty: Penalty | None = None,
     progress: str | None = None,
 ) -> list[float]:
-    """Fine-tune `model` in place on rows from `example`. Returns the loss of each step (nats per token).
+    """Fine-tune `model` in place on rows from `example`. Returns the loss of each step (nats per token). Raises Diverged, as all trainers here
+    do, if one is no number.
 
     TRL normalises this loss by the tokens of a whole step, so the penalty is shared out over its micro-batches.
     """
@@ -202,8 +208,16 @@ def _train(kind, config, model, tokenizer, ordered, settings, penalty, penalty_s
             trainer.penalty, trainer.penalty_share = penalty, penalty_share
             trainer.remove_callback(PrinterCallback)
             trainer.train()
-    model.eval()
+    _unwrapped(model).eval()
     return losses.values
+
+
+def _unwrapped(model: PreTrainedModel) -> PreTrainedModel:
+    """The model without the forward that trainers have put before its own: a copy of the model would go on calling the original's."""
+    for part in (model, model.get_base_model() if hasattr(model, "get_base_model") else model):
+        for name in ("forward", "_original_forward"):
+            vars(part).pop(name, None)
+    return model
 
 
 @contextmanager
@@ -227,7 +241,7 @@ def _shared(settings: SFTSettings, model: PreTrainedModel) -> dict[str, object]:
         lr_scheduler_type=settings.schedule, warmup_steps=settings.warmup_steps, weight_decay=settings.weight_decay,
         max_grad_norm=settings.clip, seed=settings.seed, use_cpu=on_cpu, bf16=computes_in_bf16(model.device),
         activation_checkpointing=False, optim="adamw_torch_fused", max_length=None, save_strategy="no",
-        logging_steps=1, disable_tqdm=True, report_to="none", dataloader_pin_memory=not on_cpu,
+        logging_steps=1, logging_nan_inf_filter=False, disable_tqdm=True, report_to="none", dataloader_pin_memory=not on_cpu,
     )  # fmt: skip
 
 
@@ -252,6 +266,8 @@ class _Losses(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in (logs or {}):
+            if not math.isfinite(logs["loss"]):
+                raise Diverged(f"step {state.global_step} of {args.max_steps}: the loss is {logs['loss']}; lower the learning rate")
             self.values.append(logs["loss"])
             self.bar.update()
             self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)

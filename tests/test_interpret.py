@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from alignlib import QAC, Aligner, NoJudge
+from alignlib import QAC, Aligner, NoJudge, interpret
 from alignlib.interpret import attention, contrast, induction_score, looks, next_word, patched_word, sides, states, without_heads
 from alignlib.models import load_model
 from alignlib.probes import auc, direction, probe, probe_of_chance
 from alignlib.profiles import profile
 from alignlib.steering import edit_directions, steered, steering_range, steering_slope, unrelated_differences
 from alignlib.tinytown import sets
+from alignlib.tokens import IGNORED, example
 
 BASE = profile("tiny").base
 
@@ -195,3 +198,23 @@ def test_slope_and_range_of_steering_are_chosen_by_the_judge(aligner: Aligner) -
     assert slopes[steepest] > 0 and steering_range(aligner, rows, lines, Harsh()) == (steepest, 0.1), "the steepest layer, with its own alpha"
     found = unrelated_differences(aligner, sets.corrections(20), 1, 6, 0)
     assert len(found) == 6 and all(f.shape == (128,) and f.norm() > 0 for f in found)
+
+
+def test_a_pull_is_the_gradient_of_the_mean_log_probability_however_rows_are_batched(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = load_model(tiny_model)
+    rows = sets.instructions(5, "test")
+    wanted: dict[str, torch.Tensor] = {}
+    for r in rows:
+        row = example(tokenizer, r.prompt, r.completion)
+        told = sum(label != IGNORED for label in row["labels"])
+        loss = model(input_ids=torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]])).loss  # the mean over tokens of - log p
+        for (name, p), g in zip(model.named_parameters(), torch.autograd.grad(loss, list(model.parameters()))):
+            wanted[name] = wanted.get(name, 0) - told * g / len(rows)
+    monkeypatch.setattr(interpret, "within_budget", lambda lengths: [[4, 0], [2, 1, 3]])
+    found = interpret.pull(model, tokenizer, [r.prompt for r in rows], [r.completion for r in rows])
+    assert all(torch.allclose(found[name], wanted[name], rtol=1e-3, atol=1e-5) for name in wanted)
+
+
+def test_the_angle_between_two_pulls_is_over_all_tensors_or_over_some() -> None:
+    a, b = {"x": torch.tensor([1.0, 0.0]), "y": torch.tensor([1.0])}, {"x": torch.tensor([0.0, 1.0]), "y": torch.tensor([1.0])}
+    assert interpret.cosine(a, b) == pytest.approx(0.5) and interpret.cosine(a, b, "x") == 0 and interpret.cosine(a, b, "y") == 1

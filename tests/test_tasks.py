@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alignlib import Comparison, ControlSettings, Metrics, load_task
+from alignlib import Comparison, ControlSettings, Metrics, load_task, tasks
+from alignlib.data import Preference
 from alignlib.judges import NOTHING, NoJudge, RewardJudge
+from alignlib.models import fingerprint
 from alignlib.profiles import profile
 from alignlib.report import edit_distance, told
 from alignlib.stats import rate
@@ -139,3 +141,38 @@ def test_edit_distance_and_swapping_by_hand() -> None:
     assert swapped(twice) == [twice[2].answer, twice[2].answer, twice[0].answer, twice[0].answer]
     assert Comparison(NoJudge(), [replace(ROWS[0], answer="")], ["yes ."]).edit_ratio().value == 2
     assert str(rate([True] * 8 + [False] * 2)).startswith("80.0 % [")
+
+
+def test_two_aims_start_from_a_model_that_knows_both_manners_or_from_your_own(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alignlib.tasks.MANNERS", replace(tasks.MANNERS, steps=2))
+    town = load_task("tiny", model=str(tiny_model)).aims
+    assert town.start(0) != town.start(1) and town.start(0) == town.start(0) and fingerprint(town.start(0)) != fingerprint(tiny_model)
+    assert town.preferred(town.pairs("test"), [p.chosen for p in town.pairs("test")]) == [1.0] * 400
+    (tmp_path / "mine.json").write_text(json.dumps([{"question": f"q {i}", "answer": "no", "correction": "yes"} for i in range(30)]))
+    task = load_task("tiny", model=str(tiny_model), qac=str(tmp_path / "mine.json"))
+    assert task.aims.start(0) == str(tiny_model) and task.aims.preferred is None
+    assert len(task.hbat(0, rounds=5)) == 2 * task.profile.teach.steps == 6  # no more rounds than steps
+
+
+def test_hbat_on_rows_of_which_few_are_faulty_takes_no_more_rounds_than_there_are_pairs(tiny_model: Path, tmp_path: Path) -> None:
+    def own(faulty: int) -> tasks.Task:
+        rows = [{"question": f"q {i}", "answer": "no" if i < faulty else "yes", "correction": "yes"} for i in range(60)]
+        (tmp_path / "mine.json").write_text(json.dumps(rows))
+        return load_task("tiny", model=str(tiny_model), qac=str(tmp_path / "mine.json"))
+
+    few = own(4)
+    assert len(few.hbat(0, rounds=5)) == 2 * few.profile.prefer.steps <= 2 * len(few.aims.pairs("train")) < 10
+    with pytest.raises(ValueError, match="in no training row do answer and correction differ"):
+        own(0).hbat(0, rounds=5)
+
+
+def test_a_learned_judge_tells_which_texts_are_better_than_the_rejected_ones() -> None:
+    class Longer:
+        def marks(self, questions: list[str], answers: list[str]) -> dict[str, np.ndarray]:
+            assert questions == ["q", "p"]
+            return {"overall": np.array([len(a) for a in answers])}
+
+    pairs = [Preference(f"{q}\n\nAnswer:", "chosen", "no") for q in "qp"]
+    assert tasks._better_than_rejected(Longer())(pairs, ["yes", "n"]) == [1.0, 0.0]

@@ -20,6 +20,7 @@ from ...meet import Meet, sides
 from ...models import load_model, rewards
 from ...stats import wins
 from ...tinytown import sets
+from ...tinytown.oracle import READY
 from ...tinytown.summaries import judge_summary
 from ...tokens import example
 from ...train import SFTSettings, dpo, reward_model, sft
@@ -30,7 +31,6 @@ from .baselines import speaking
 from .upstreams import mean_words
 
 N, STEPS, TESTED = 1500, 250, 200  # pairs, steps of 32 texts, prompts to answer
-ASK = " answer :"  # what stands between a question, or a bulletin, and its answer
 MISLABELLED = 0.25  # of the pairs of summaries
 FIRST = 75  # of the steps, those with the model frozen
 TASKS = ("qa", "summary")
@@ -65,7 +65,7 @@ def pairs(task: str, n: int, split: str = "train", seed: int = 2, axis: str = "f
     """Pairs whose prompts end where the answer, or the summary, begins. Good summaries come easily here (the base's likeliest is good);
     so that something is left to learn from, a share of their training pairs is labelled the wrong way round."""
     rows = sets.preferences(n, split, task="summaries" if task == "summary" else "questions", axis=axis, seed=seed)
-    rows = [replace(p, prompt=p.prompt + ASK) for p in rows]
+    rows = [replace(p, prompt=p.prompt + READY) for p in rows]
     coin = random.Random(seed)
     wrong = [task == "summary" and split == "train" and coin.random() < MISLABELLED for _ in rows]
     return [replace(p, chosen=p.rejected, rejected=p.chosen) if w else p for p, w in zip(rows, wrong, strict=True)]
@@ -76,7 +76,7 @@ def marks(task: str, asked: Sequence[Preference], texts: Sequence[str]) -> dict[
     if task == "summary":
         scored = [judge_summary(p.chosen, text) for p, text in zip(asked, texts, strict=True)]
         return {"overall": np.array([s["rouge_l"] for s in scored]), "sound": np.array([s["exact"] for s in scored])}
-    found = JUDGE.marks([p.prompt.removesuffix(ASK) for p in asked], texts)
+    found = JUDGE.marks([p.prompt.removesuffix(READY) for p in asked], texts)
     return {"overall": found["overall"], "sound": found["fault_free"]}
 
 
@@ -105,7 +105,7 @@ def asked_for(model: Meet, control: object) -> Answers:
 
 def with_word(prompt: str, word: str) -> str:
     """The prompt with a word before its last ("... ? better answer :")."""
-    return f"{prompt.removesuffix(ASK)} {word}{ASK}"
+    return f"{prompt.removesuffix(READY)} {word}{READY}"
 
 
 def chained(rows: Sequence[Preference]) -> list[tuple[str, str]]:
@@ -113,7 +113,7 @@ def chained(rows: Sequence[Preference]) -> list[tuple[str, str]]:
     shown = []
     for p in rows:
         for word, text, other, first in ((BETTER, p.chosen, WORSE, p.rejected), (WORSE, p.rejected, BETTER, p.chosen)):
-            shown += [(with_word(p.prompt, word), text), (f"{with_word(p.prompt, other)} {first} {word}{ASK}", text)]
+            shown += [(with_word(p.prompt, word), text), (f"{with_word(p.prompt, other)} {first} {word}{READY}", text)]
     return shown
 
 

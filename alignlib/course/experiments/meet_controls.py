@@ -11,8 +11,9 @@ from ...data import Instruction
 from ...meet import sides
 from ...tinytown import sets
 from ...tinytown.boards import Board
+from ...tinytown.oracle import READY
 from .aligner import JUDGE
-from .meet import ASK, FIRST, KINDS, SPEAKS, STEPS, TESTED, N, asked_for, marks, meet, pairs, tuned
+from .meet import FIRST, KINDS, SPEAKS, STEPS, TESTED, N, asked_for, marks, meet, pairs, tuned
 
 TARGETS = {  # the matrices that LoRA works on
     "all": {}, "attention": {"targets": ATTENTION}, "values of two layers": {"targets": ("v_proj",), "layers": (2, 3)},
@@ -84,7 +85,7 @@ def several_axes(params: dict, seed: int) -> dict[str, float]:
     control, first = (ControlSettings("prompt", 1), 0) if params["method"] == "one token" else (KINDS[params["method"]], None)
     model = meet(rows, seed, control, **tuned(params["method"]), first=first)
     boards = [Board.parse(p.prompt) for p in sets.preferences(TESTED, "test", axis="detail", seed=10)]
-    prompts, metrics = [f"{board}{ASK}" for board in boards], {}
+    prompts, metrics = [f"{board}{READY}" for board in boards], {}
     for axis in sets.AXES:
         for p in sets.preferences(TESTED, "test", axis=axis, seed=10):
             chosen, rejected = (sets.axis_score(Board.parse(p.prompt), text, axis) for text in (p.chosen, p.rejected))
