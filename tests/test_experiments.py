@@ -1,4 +1,4 @@
-"""What the experiments of lessons 03 and 05 are made of: the rows each arm gets are the ones it says."""
+"""What the experiments of lessons 03, 05 and 06 are made of: the rows each arm gets are the ones it says."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import product
+from itertools import cycle, product
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import alignlib.hbat
 from alignlib.controls import Mix
-from alignlib.course.experiments import EXPERIMENTS, baselines, meet, meet_controls, uses
+from alignlib.course.experiments import EXPERIMENTS, baselines, hbat, meet, meet_controls, two_aims, uses
 from alignlib.course.experiments.baselines import BEST, CLEARLY, TRIALS, compared, pairs_of
 from alignlib.course.experiments.upstreams import MANNERS, UNESCAPED, asked_for, data, in_manner, in_that_manner, injected, taken_over
 from alignlib.course.pretrain import Recipe
@@ -24,6 +26,8 @@ from alignlib.models import load_model
 from alignlib.prompts import TOWN
 from alignlib.tinytown import recorded, sets
 from alignlib.tinytown.boards import Board
+from alignlib.tinytown.oracle import to_follow, to_prefer
+from alignlib.tokens import example
 
 
 @pytest.fixture(scope="module")
@@ -311,3 +315,168 @@ def test_on_boards_with_room_an_axis_that_is_obeyed_shows_the_most_there_is(in_s
     assert found["detail/detail+"] - found["detail/detail-"] == pytest.approx(found["most/detail"]) and found["most/detail"] > 0.2
     assert found["tone/detail+"] == found["tone/none"]
     assert {"length/detail-", "detail/tone+ detail- length+", "sound/tone- detail- length-"} <= found.keys()
+
+
+# --- lesson 06 ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def aims_in_small(tiny_model: Path, in_small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lesson 06's experiments likewise."""
+    for module in (two_aims, hbat):
+        monkeypatch.setattr(module, "start", lambda task, seed: str(tiny_model))
+    monkeypatch.setattr(two_aims, "told", lambda task, seed: (to_follow(seed=seed, n=24), to_prefer(seed=seed, n=24)))
+    for name, value in {"TEACH": 6, "PREFER": 4, "PAIRS": 2, "ASKED": 4}.items():
+        monkeypatch.setattr(two_aims, name, value)
+    monkeypatch.setattr(hbat, "TEMPERATURES", (0.0, 1.0))
+    for of in two_aims.METHODS.values():
+        if "rounds" in of:
+            monkeypatch.setitem(of, "rounds", min(2, of["rounds"]))
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+    """How many steps `sft`, `dpo` and `ppo` are asked for, all of which go on to train."""
+    spent: dict[str, list[int]] = {"sft": [], "dpo": [], "ppo": []}
+    for module, (name, counted) in product((two_aims, alignlib.hbat), spent.items()):
+        real = getattr(module, name)
+
+        def counting(*given: object, real: Callable = real, counted: list[int] = counted, **more: object) -> object:
+            counted.append(getattr(given[-1], "iterations", None) or given[-1].steps)
+            return real(*given, **more)
+
+        monkeypatch.setattr(module, name, counting)
+    return spent
+
+
+@pytest.mark.parametrize(("by", "method"), [(by, method) for by, methods in hbat.TRIALS.items() for method in methods])
+def test_however_they_are_arranged_every_method_gets_as_many_steps(
+    by: str, method: str, aims_in_small: None, steps: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed_in: list[int] = []
+    order = two_aims.batches
+    monkeypatch.setattr(two_aims, "batches", lambda *given: (mixed_in.append(i) or i for i in order(*given)))
+    with two_aims.own_cache(0):
+        two_aims.trained(method, 0, by=by, **hbat.TRIALS[by][method][0])
+    also = len(mixed_in) / 32  # rows of instructions beside preferences, in batches
+    assert sum(steps["sft"]) + also == 6 and sum(steps[by]) == 4 and not steps["ppo" if by == "dpo" else "dpo"]
+    assert len(steps["sft"]) == two_aims.METHODS[method].get("rounds", 1)
+
+
+def test_mixing_adds_the_loss_on_instructions_so_many_times(aims_in_small: None, tiny_model: Path) -> None:
+    model, tokenizer = load_model(tiny_model)
+    rows = [example(tokenizer, r.prompt, r.completion) for r in to_follow(n=40)]
+    once, thrice = (float(two_aims.also(model, tokenizer, rows, 0, weight, n=8)(model).detach()) for weight in (1.0, 3.0))
+    assert thrice == pytest.approx(3 * once, rel=1e-5) and once > 0
+
+
+def test_both_aims_are_measured_on_every_task(aims_in_small: None, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = load_model(tiny_model)
+    for task, side in (("manners", "chosen"), ("manners", "rejected"), ("qa", "chosen"), ("summary", "chosen")):
+        pairs = to_prefer("test", n=4) if task == "manners" else meet.pairs(task, 4, "test")
+        texts = [r.completion for r in to_follow("test", n=4)] + [getattr(p, side) for p in pairs]
+        monkeypatch.setattr(two_aims, "generate", lambda *_, texts=texts, **__: texts)
+        found = two_aims.measured(model, tokenizer, task)
+        assert (found["instruct"], found["content"], found["rouge_l"], found["spilled"]) == (1, 1, 1, 0)
+        assert found["preference"] == (side == "chosen"), task
+        if task == "manners":
+            assert (found["warm"], found["right"]) == (side == "chosen", 1)
+
+
+def test_the_trial_that_is_compared_is_the_best_in_both_aims_among_those_that_meet_the_preference() -> None:
+    mark = lambda instruct, preference: {"instruct_validation": instruct, "preference_validation": preference}  # noqa: E731
+    assert hbat.chosen([mark(1.0, 0.65), mark(0.5, 0.95), mark(0.9, hbat.MATCHED), mark(0.1, 1.0)]) == 2
+    assert hbat.chosen([mark(0.9, 0.7), mark(0.85, 0.8)]) == 1
+    assert hbat.chosen([mark(1.0, 0.2), mark(0.8, 0.6), mark(0.9, 0.5)]) == 1
+    cell = lambda seed, rate, instruct, by="dpo": {  # noqa: E731
+        "params": {"method": "hbat", "by": by, "rate": rate}, "seed": seed, "metrics": mark(instruct, 0.8) | {"rate": rate}}  # fmt: skip
+    record = {"cells": [cell(0, 1, 0.5), cell(1, 1, 0.7), cell(0, 2, 0.6), cell(1, 2, 0.4), cell(0, 3, 0.9, "ppo")]}
+    assert {seed: found["rate"] for seed, found in hbat.compared(record, "hbat").items()} == {0: 2, 1: 1}
+
+
+def test_at_equal_preference_a_method_is_read_off_the_trials_that_no_other_one_beats() -> None:
+    cell = lambda seed, p, i: {  # noqa: E731
+        "params": {"method": "hbat", "by": "dpo"}, "seed": seed, "metrics": {"preference_test": p, "instruct_test": i}}  # fmt: skip
+    record = {"cells": [cell(0, 0.4, 0.0), cell(0, 0.6, 1.0), cell(0, 0.8, 0.5), cell(0, 0.7, 0.4), cell(1, 0.3, 0.9), cell(1, 0.5, 0.8)]}
+    assert hbat.at_preference(record, "hbat", 0.7) == {0: pytest.approx(0.75)}  # seed 1 does not go so far
+    assert hbat.at_preference(record, "hbat", 0.5) == {0: 1.0, 1: pytest.approx(0.8)}  # in seed 0 its best trial goes further, for nothing
+    assert hbat.at_preference(record, "hbat", 0.4) == {0: 1.0, 1: pytest.approx(0.85)}
+
+
+def test_the_lead_is_paired_over_the_seeds_in_which_both_go_so_far_and_forgetting_over_all() -> None:
+    cell = lambda method, seed, p, i: {  # noqa: E731
+        "params": {"method": method, "by": "dpo"}, "seed": seed,
+        "metrics": {"instruct_before": 1.0} | {f"{aim}_{on}": x for aim, x in (("preference", p), ("instruct", i)) for on in ("validation", "test")},
+    }  # fmt: skip
+    ours = [cell("hbat", 0, 0.7, 0.9), cell("hbat", 1, 0.7, 0.8), cell("hbat", 2, 0.7, 0.4)]
+    theirs = [cell("two-stage", 0, 0.7, 0.4), cell("two-stage", 1, 0.7, 0.1), cell("two-stage", 2, 0.5, 1.0)]
+    lead = hbat.ahead({"cells": ours + theirs}, "two-stage")
+    assert (lead.value, lead.seeds) == (pytest.approx(0.6), (0, 1))
+    assert (hbat.forgotten({"cells": theirs}).value, hbat.forgotten({"cells": theirs}).seeds) == (pytest.approx(0.5), (0, 1, 2))
+
+
+def test_two_stages_forget_and_hbat_keeps_more_in_little_more_time() -> None:
+    """What lesson 06 must show, of the records as they are."""
+    by_dpo, by_ppo = read_results("fronts"), read_results("fronts_ppo")
+    drop, leads = hbat.forgotten(by_dpo), [hbat.ahead(by_dpo, than) for than in ("two-stage", "restarted")]
+    assert all(len(e.seeds) == 5 and e.low > 0 for e in (drop, *leads)), (drop, leads)
+    assert hbat.ahead(by_ppo, "two-stage", by="ppo").low > 0 and len(hbat.ahead(by_ppo, "two-stage", by="ppo").seeds) == 3
+    assert np.mean(list(per_seed(read_results("overhead"), "time_movement").values())) <= 1.15
+
+
+@pytest.mark.parametrize("by", hbat.TRIALS)
+def test_every_method_has_as_many_trials(by: str) -> None:
+    assert len({len(trials) for trials in hbat.TRIALS[by].values()}) == 1
+
+
+def test_a_method_as_it_is_tuned_is_the_trial_that_was_chosen_in_the_first_seed() -> None:
+    record = read_results("fronts")
+    for method, trials in hbat.TRIALS["dpo"].items():
+        marks = [{aim: per_seed(record, aim, method=method, by="dpo", **trial)[0] for aim in ("instruct_validation", "preference_validation")}
+                 for trial in trials]  # fmt: skip
+        assert hbat.TUNED[method] == trials[hbat.chosen(marks)], (method, marks)
+
+
+def test_hbat_as_it_is_taken_apart_and_as_the_lesson_runs_it_is_the_one_that_is_compared() -> None:
+    tiny, prefer = two_aims.TINY, two_aims.by_dpo(0, hbat.TUNED["hbat"]["rate"], [])
+    assert (tiny.teach, tiny.prefer, tiny.beta, tiny.hold) == (two_aims.teach(0), prefer.settings, prefer.beta, hbat.TUNED["hbat"]["strength"])
+    assert hbat.AROUND == {**two_aims.METHODS["hbat"], "strength": tiny.hold, "importance": "movement"}
+
+
+def test_what_is_before_the_preferences_is_measured_too_where_they_come_second(aims_in_small: None) -> None:
+    found = {m: set(hbat.fronts({"method": m, "by": "dpo", **hbat.TUNED[m]}, 0)) for m in ("two-stage", "hbat")}
+    assert found["two-stage"] - found["hbat"] == {name.replace("_test", "_before") for name in found["hbat"] if name.endswith("_test")}
+    assert {"instruct_validation", "preference_validation", "rouge_l_test"} <= found["hbat"]
+    assert {"instruct_0", "preference_1"} <= set(hbat.aims_met({"method": "hbat", "by": "dpo", "task": "manners"}, 0))
+
+
+def test_the_cost_of_holding_is_told_beside_a_run_before_and_one_after(aims_in_small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, runs = hbat.stages, []
+
+    def slowest_at_first_and_then_slower_and_slower(*given: object, **more: object) -> list:
+        runs.append(1)
+        return [replace(stage, seconds=float(len(runs)) if len(runs) > 1 else 100.0) for stage in real(*given, **more)]
+
+    monkeypatch.setattr(hbat, "stages", slowest_at_first_and_then_slower_and_slower)
+    found = hbat.overhead({}, 0)
+    assert all(found[f"time_{kind}"] == 1 for kind in alignlib.hbat.IMPORTANCE)
+    assert {f"{what}_{kind}" for what in ("time", "copies") for kind in alignlib.hbat.IMPORTANCE} == set(found)
+    assert found["copies_movement"] < 1.2 < 1.9 < found["copies_fisher"] < 2.1
+
+
+def test_the_angle_is_that_between_the_aims_and_its_control_that_within_one(aims_in_small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    towards = lambda model, x, y: {name: torch.tensor([x, y]) for name, _ in model.named_parameters()}  # noqa: E731
+    halves = cycle([(1.0, 0.0), (1.0, 1.0)])  # what the instructions ask for, by half of the prompts; the preferences always ask for (-1, 0)
+    monkeypatch.setattr(hbat, "_pulled", lambda model, *_: (towards(model, *next(halves)), towards(model, -1.0, 0.0)))
+    found = hbat.pulls({"method": "hbat"}, 0)
+    for i in range(5):
+        assert found[f"cosine_{i}"] == pytest.approx(found[f"cosine_layers.1_{i}"]) == pytest.approx(-(1 + 0.5**0.5) / 2)
+        assert (found[f"cosine_instructions_{i}"], found[f"cosine_preferences_{i}"]) == (pytest.approx(0.5**0.5), pytest.approx(1))
+
+
+def test_along_a_run_every_stage_is_looked_into(aims_in_small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = hbat.pulls({"method": "hbat"}, 0)
+    assert {f"cosine_{i}" for i in range(5)} <= set(found) and "cosine_5" not in found
+    assert all(-1 <= value <= 1 for name, value in found.items() if name.startswith("cosine"))
+    assert all(1 <= found[f"rests_on_released_{i}"] < 1.5 < found[f"rests_on_{i}"] <= 20 for i in range(1, 5))
+    assert {f"moved_embed_tokens_weight_{i}" for i in range(1, 5)} <= set(found) and found["moved_layers.0_mlp_3"] > 0

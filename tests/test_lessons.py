@@ -15,11 +15,14 @@ from alignlib.aligner import Aligner
 from alignlib.course.card import card_text
 from alignlib.course.cli import _value
 from alignlib.course.experiments import EXPERIMENTS, WARMUP_SHARE
+from alignlib.course.experiments.hbat import AROUND, ahead, forgotten
 from alignlib.course.experiments.meet_controls import cell as control
+from alignlib.course.experiments.two_aims import METHODS
 from alignlib.course.lessons import NOTEBOOKS, REPOSITORY, ROOT, lesson_numbers, notebook_of, read_source
 from alignlib.course.pretrain import Recipe
 from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference, results_file
 from alignlib.data import read_qac, write_rows
+from alignlib.hbat import IMPORTANCE
 from alignlib.profiles import data_folder, profile
 from alignlib.stats import prediction_interval
 from alignlib.tinytown import sets
@@ -40,6 +43,9 @@ WANTED = {
     "04": {"steer_slope", "steer_slope_random_max", "steer_r2", "edit_precision", "probe_auc", "probe_auc_shuffled", "copy_head_ablation"},
     "05": {"good_minus_bad_logprob", "meet_vs_ctg_live", "scaling_slope/prompt", "scaling_slope/lora", "mix", "base_slope/meet_vs_sft",
            *(f"axis/{axis}" for axis in sets.AXES), *(f"meet_vs_{rival}/{on}" for rival in ("ctg", "coh", "sft", "dpo") for on in ("qa", "summary"))},
+    "06": {"forgetting/instruct", "gradient_cosine", *(f"{what}/{kind}" for what in ("overhead_time", "importance") for kind in IMPORTANCE),
+           *(f"{method}_{by}/{aim}" for method in ("two_stage", "hbat") for by in ("dpo", "ppo") for aim in ("instruct", "preference")),
+           *(f"rouge_l/{method}" for method in METHODS)},
 }  # fmt: skip
 
 
@@ -108,6 +114,14 @@ def test_lesson_05_shows_what_it_claims(out: Path) -> None:
     assert metrics_of(out, "05")["metrics"]["good_minus_bad_logprob"]["low"] > 0
 
 
+def test_lesson_06_shows_what_it_claims(out: Path) -> None:
+    if not (out / "06").exists():
+        pytest.skip("runs after lesson 06")
+    m = metrics_of(out, "06")["metrics"]
+    assert m["forgetting/instruct"]["low"] > 0 and m["hbat_dpo/instruct"]["low"] > m["two_stage_dpo/instruct"]["high"]
+    assert all(m[f"{method}_dpo/preference"]["low"] > 0.5 for method in ("two_stage", "hbat"))
+
+
 def test_lesson_02_shows_what_it_claims(out: Path) -> None:
     if not (out / "02").exists():
         pytest.skip("runs after lesson 02")
@@ -122,9 +136,9 @@ def test_lesson_02_shows_what_it_claims(out: Path) -> None:
     assert m["value_of_answer"]["low"] > 0 >= m["value_of_swapped_answer"]["low"] and m["value_of_own_answer"]["low"] > 0
 
 
-@pytest.mark.parametrize("number", ["00", "01", "05"])
+@pytest.mark.parametrize("number", ["00", "01", "05", "06"])
 def test_lessons_run_on_own_rows_and_say_what_no_judge_can_tell(number: str, tmp_path: Path) -> None:
-    given, rows = ("PREFERENCES", sets.preferences(60)) if number == "05" else ("QAC", sets.corrections(60))
+    given, rows = ("PREFERENCES", sets.preferences(60)) if number in ("05", "06") else ("QAC", sets.corrections(60))
     write_rows(tmp_path / "own.jsonl", rows)
     done = run("run", number, "-p", given, "own.jsonl", "--out", "runs", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -235,6 +249,7 @@ RERUN = {
     "learning": ({"steps": 50}, "fault_free_seen"),
     "inside": (LESSONS_OWN, "says_right_aligner"),
     "dial": ({"taught": 3, "rate": 0.2}, "fault_free"),
+    "factors": (AROUND, "instruct"),
 }
 
 
@@ -320,7 +335,9 @@ def test_the_readme_says_what_the_records_say() -> None:
                                  ({"arm": "faster model"}, {"arm": "faster model", "size": 1}))),
             *(recorded(read_results("rivals_of_meet"), f"meet, lora_over_{rival}_1", "points", task="qa")
               for rival in ("one token", "sft", "dpo")),
-            recorded(read_results("base_size"), "meet, lora_over_sft_1", "points", width=80)]  # fmt: skip
+            recorded(read_results("base_size"), "meet, lora_over_sft_1", "points", width=80), forgotten(read_results("fronts")),
+            *(ahead(read_results("fronts"), than) for than in ("two-stage", "in turns", "mixed")),
+            ahead(read_results("fronts"), "two-stage", method="in turns"), ahead(read_results("fronts_ppo"), "two-stage", by="ppo")]  # fmt: skip
     assert not [str(e) for e in table + told if str(e) not in text]
 
 

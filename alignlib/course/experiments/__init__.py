@@ -8,6 +8,8 @@ from ..sweep import Sweep
 from .aligner import TINY, WARMUP_SHARE, answering, correctable, edit_or_rewrite, learning, warmup, warmup_arms
 from .baselines import TRIALS, rivals, tuning
 from .gates import forgetting, headroom, steer
+from .hbat import FACTORS, aims_met, factors, fronts, overhead, pulls
+from .hbat import TRIALS as HBAT_TRIALS
 from .inside import INSIDE, looking, two_heads
 from .meet import BASES, TASKS, base_size, meet_tuning, rivals_of_meet
 from .meet import TRIALS as MEET_TRIALS
@@ -78,6 +80,19 @@ EXPERIMENTS = {
     "several_axes": Sweep(
         "Can axes be asked for one by one, and together?", [{"method": m} for m in ("meet, prompt", "meet, lora", "one token")], several_axes, 1.6,
     ),
+    "fronts": Sweep(
+        "Both aims by DPO: in two stages, mixed, in turns, held",
+        [{"method": m, "by": "dpo"} | t for m, some in HBAT_TRIALS["dpo"].items() for t in some],
+        fronts, 0.6, (0, 1, 2, 3, 4),
+    ),
+    "fronts_ppo": Sweep("And by PPO", [{"method": m, "by": "ppo"} | t for m, some in HBAT_TRIALS["ppo"].items() for t in some], fronts, 0.7),
+    "aims_met": Sweep(
+        "Both aims as models speak more boldly, and on two more tasks",
+        [{"task": t, "by": "dpo", "method": m} for t in ("manners", *TASKS) for m in ("two-stage", "mixed", "hbat")], aims_met, 0.9,
+    ),
+    "factors": Sweep("Which of HBAT's parts does what?", FACTORS, factors, 0.7),
+    "overhead": Sweep("What does holding cost?", [{}], overhead, 5.0),
+    "pulls": Sweep("Do the two aims pull in opposite directions?", [{"method": m} for m in ("restarted", "hbat")], pulls, 1.2),
     "headroom": Sweep(
         "Which difficulty and how many corrections leave head room?",
         [{"level": level, "corrections": N} for level in range(5)] + [{"level": sets.LEVEL, "corrections": n} for n in (250, 4000)],
