@@ -412,6 +412,7 @@ def test_the_lead_is_paired_over_the_seeds_in_which_both_go_so_far_and_forgettin
     theirs = [cell("two-stage", 0, 0.7, 0.4), cell("two-stage", 1, 0.7, 0.1), cell("two-stage", 2, 0.5, 1.0)]
     lead = hbat.ahead({"cells": ours + theirs}, "two-stage")
     assert (lead.value, lead.seeds) == (pytest.approx(0.6), (0, 1))
+    assert hbat.ahead_as_chosen({"cells": ours + theirs}, "two-stage").value == pytest.approx((0.5 + 0.7 - 0.6) / 3)
     assert (hbat.forgotten({"cells": theirs}).value, hbat.forgotten({"cells": theirs}).seeds) == (pytest.approx(0.5), (0, 1, 2))
 
 
@@ -420,7 +421,9 @@ def test_two_stages_forget_and_hbat_keeps_more_in_little_more_time() -> None:
     by_dpo, by_ppo = read_results("fronts"), read_results("fronts_ppo")
     drop, leads = hbat.forgotten(by_dpo), [hbat.ahead(by_dpo, than) for than in ("two-stage", "restarted")]
     assert all(len(e.seeds) == 5 and e.low > 0 for e in (drop, *leads)), (drop, leads)
-    assert hbat.ahead(by_ppo, "two-stage", by="ppo").low > 0 and len(hbat.ahead(by_ppo, "two-stage", by="ppo").seeds) == 3
+    assert all(hbat.ahead_as_chosen(by_dpo, than).low > 0 for than in ("two-stage", "restarted"))
+    for lead in (hbat.ahead(by_ppo, "two-stage", by="ppo"), hbat.ahead_as_chosen(by_ppo, "two-stage", by="ppo")):
+        assert lead.low > 0 and len(lead.seeds) == 3
     assert np.mean(list(per_seed(read_results("overhead"), "time_movement").values())) <= 1.15
 
 

@@ -15,7 +15,7 @@ from alignlib.aligner import Aligner
 from alignlib.course.card import card_text
 from alignlib.course.cli import _value
 from alignlib.course.experiments import EXPERIMENTS, WARMUP_SHARE
-from alignlib.course.experiments.hbat import AROUND, ahead, forgotten
+from alignlib.course.experiments.hbat import AROUND, ahead, ahead_as_chosen, forgotten
 from alignlib.course.experiments.meet_controls import cell as control
 from alignlib.course.experiments.two_aims import METHODS
 from alignlib.course.lessons import NOTEBOOKS, REPOSITORY, ROOT, lesson_numbers, notebook_of, read_source
@@ -336,8 +336,9 @@ def test_the_readme_says_what_the_records_say() -> None:
             *(recorded(read_results("rivals_of_meet"), f"meet, lora_over_{rival}_1", "points", task="qa")
               for rival in ("one token", "sft", "dpo")),
             recorded(read_results("base_size"), "meet, lora_over_sft_1", "points", width=80), forgotten(read_results("fronts")),
-            *(ahead(read_results("fronts"), than) for than in ("two-stage", "in turns", "mixed")),
-            ahead(read_results("fronts"), "two-stage", method="in turns"), ahead(read_results("fronts_ppo"), "two-stage", by="ppo")]  # fmt: skip
+            ahead_as_chosen(read_results("fronts"), "two-stage"), ahead_as_chosen(read_results("fronts_ppo"), "two-stage", by="ppo"),
+            *(ahead(read_results("fronts"), than) for than in ("in turns", "mixed")),
+            ahead(read_results("fronts"), "two-stage", method="in turns")]  # fmt: skip
     assert not [str(e) for e in table + told if str(e) not in text]
 
 
