@@ -21,6 +21,7 @@ from .tokens import example, lost_share
 from .train import SFTSettings, sft
 
 MANNERS = SFTSettings(steps=250, learning_rate=1e-3)
+ASK = "\n\nAnswer:"  # what stands between a question of your own and its answer
 
 
 @dataclass
@@ -82,9 +83,9 @@ class Task:
         instructions, pairs = self.aims.instructions("train"), self.aims.pairs("train")
         if not pairs:
             raise ValueError("no pairs to train on: in no training row do answer and correction differ")
-        given = dict(rounds=min(rounds, teach.steps, prefer.steps), seed=seed) | given
-        strength = self.profile.hold if strength is None else strength
-        return hbat(self.aims.start(seed), instructions, pairs, teach, DPO(prefer, self.profile.beta), strength=strength, **given)
+        rounds, strength = min(rounds, teach.steps, prefer.steps), self.profile.hold if strength is None else strength
+        start, learner = self.aims.start(seed), DPO(prefer, self.profile.beta)
+        return hbat(start, instructions, pairs, teach, learner, rounds=rounds, strength=strength, seed=seed, **given)
 
     @property
     def main(self) -> str:
@@ -178,9 +179,9 @@ def _own_task(settings: Profile, base: str, loaded: Loaded, judge: Judge, seed: 
     settings = replace(settings, **{stage: _fitted(getattr(settings, stage), settings, length, len(rows)) for stage, rows in stages.items()})
     return Task(
         settings, base, T2, train, identity, validation, {"held out": test}, judge, upstreams=lambda: {"as given": test}, taught=lambda: train,
-        pairs=lambda split: [Preference(r.question, r.correction, r.answer) for r in faulty(split)], ask="\n\nAnswer:", one_word_off=faulty,
-        aims=Aims(lambda seed: base, lambda split: [Instruction(f"{r.question}\n\nAnswer:", r.correction) for r in part[split]],
-                  lambda split: [Preference(f"{r.question}\n\nAnswer:", r.correction, r.answer) for r in faulty(split)],
+        pairs=lambda split: [Preference(r.question, r.correction, r.answer) for r in faulty(split)], ask=ASK, one_word_off=faulty,
+        aims=Aims(lambda seed: base, lambda split: [Instruction(r.question + ASK, r.correction) for r in part[split]],
+                  lambda split: [Preference(r.question + ASK, r.correction, r.answer) for r in faulty(split)],
                   preferred=_better_than_rejected(judge) if "overall" in judge.axes else None),
         notes=notes,
     )  # fmt: skip
@@ -190,7 +191,7 @@ def _better_than_rejected(judge: Judge) -> Callable[[Sequence[Preference], Seque
     """Which texts a judge likes better than the rejected ones."""
 
     def preferred(pairs: Sequence[Preference], texts: Sequence[str]) -> list[float]:
-        questions = [p.prompt.removesuffix("\n\nAnswer:") for p in pairs]
+        questions = [p.prompt.removesuffix(ASK) for p in pairs]
         ours, theirs = (judge.marks(questions, some)["overall"] for some in (texts, [p.rejected for p in pairs]))
         return (ours > theirs).astype(float).tolist()
 
