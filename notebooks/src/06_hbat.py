@@ -30,14 +30,12 @@ OUT = None  # where metrics and figures go; None: runs/06
 # friendly word before it and behind it, is preferred to the same answer without.
 
 # %%
-from dataclasses import replace
-
 import numpy as np
 import torch
 
 from alignlib import Metrics, generate, load_model, load_task
 from alignlib.course.checks import lesson06 as check
-from alignlib.course.experiments.hbat import AROUND, FACTORS, PARTS, TEMPERATURES, TRIALS, ahead, ahead_as_chosen, at_preference, compared, forgotten
+from alignlib.course.experiments.hbat import AROUND, FACTORS, PARTS, TEMPERATURES, TRIALS, ahead, ahead_as_chosen, at_preference, compared, forgotten, over
 from alignlib.course.guess import Guess
 from alignlib.course.sweep import read_results, recorded, recorded_difference
 from alignlib.ewc import Elastic, empirical_fisher, movement, weights
@@ -47,7 +45,7 @@ from alignlib.models import completion_nll
 from alignlib.plots import bars, curves, heatmap, new_figure
 from alignlib.ppo import PPOSettings, ppo
 from alignlib.report import told
-from alignlib.stats import bootstrap_mean, over_seeds, paired
+from alignlib.stats import bootstrap_mean, paired
 from alignlib.tinytown import oracle
 from alignlib.tokens import encode, example
 
@@ -509,10 +507,6 @@ guess = Guess("where 60 % of the preferences are met, HBAT follows more instruct
 
 # %%
 LEVELS, SHOWN = (0.5, 0.6, 0.7), ("two-stage", "mixed", "hbat", "restarted")
-def over(by_seed: dict[int, float], unit: str = "rate"):
-    """The mean over seeds with its t interval."""
-    return replace(over_seeds(list(by_seed.values()), unit, tuple(by_seed)), source="recorded")
-
 figure, axes = new_figure("Whoever takes turns or mixes keeps instructions that two stages lose, at equal preference", width=11, height=4, columns=2)
 for ax, by in zip(axes, TRIALS):
     seeds = {cell["seed"] for cell in fronts[by]["cells"]}

@@ -77,22 +77,23 @@ def ahead(record: dict, than: str, level: float = 0.6, by: str = "dpo", method: 
     """By how much more of the instructions HBAT (or another method) follows than another at equal preference, with its t interval over the
     seeds in which both go so far."""
     ours, theirs = (at_preference(record, m, level, by) for m in (method, than))
-    return _over_seeds({s: ours[s] - theirs[s] for s in sorted(ours.keys() & theirs.keys())})
+    return over({s: ours[s] - theirs[s] for s in sorted(ours.keys() & theirs.keys())}, "difference")
 
 
 def ahead_as_chosen(record: dict, than: str, aim: str = "instruct", by: str = "dpo") -> Estimate:
     """Likewise of a mark on the test, both methods as `compared`: nothing is read off the test but the result."""
     ours, theirs = (compared(record, method, by) for method in ("hbat", than))
-    return _over_seeds({s: ours[s][f"{aim}_test"] - theirs[s][f"{aim}_test"] for s in ours})
+    return over({s: ours[s][f"{aim}_test"] - theirs[s][f"{aim}_test"] for s in ours}, "difference")
 
 
 def forgotten(record: dict, aim: str = "instruct", by: str = "dpo") -> Estimate:
     """What two stages, as chosen in each seed, lose of a mark on instructions while they learn the preferences, with its t interval."""
-    return _over_seeds({s: m[f"{aim}_before"] - m[f"{aim}_test"] for s, m in compared(record, "two-stage", by).items()})
+    return over({s: m[f"{aim}_before"] - m[f"{aim}_test"] for s, m in compared(record, "two-stage", by).items()}, "difference")
 
 
-def _over_seeds(differences: dict[int, float]) -> Estimate:
-    return replace(over_seeds(list(differences.values()), "difference", tuple(differences)), source="recorded")
+def over(by_seed: dict[int, float], unit: str = "rate") -> Estimate:
+    """The mean over seeds of what was recorded, with its t interval."""
+    return replace(over_seeds(list(by_seed.values()), unit, tuple(by_seed)), source="recorded")
 
 
 def _trials(record: dict, method: str, by: str) -> dict[int, list[dict[str, float]]]:
