@@ -10,23 +10,43 @@ import os
 from typing import Any
 
 # Nothing phones home, and no tokenizer forks a thread pool. Set before any library is imported.
-for _name, _value in (("HF_HUB_DISABLE_TELEMETRY", "1"), ("TOKENIZERS_PARALLELISM", "false"), ("TQDM_MININTERVAL", "0.5")):
+for _name, _value in (
+    ("HF_HUB_DISABLE_TELEMETRY", "1"),
+    ("TOKENIZERS_PARALLELISM", "false"),
+    ("TQDM_MININTERVAL", "0.5"),
+):
     os.environ.setdefault(_name, _value)
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Aligner": "aligner", "Comparison": "report", "ControlSettings": "controls", "Estimate": "stats", "Instruction": "data",
-    "Meet": "meet", "Metrics": "report", "Mix": "controls", "NoJudge": "judges", "Preference": "data", "QAC": "data",
-    "SFTSettings": "train", "Task": "tasks", "generate": "models", "load_model": "models", "load_task": "tasks",
-    "read_preferences": "data", "read_qac": "data",
-}  # fmt: skip
+    "Aligner": "aligner",
+    "Comparison": "report",
+    "ControlSettings": "controls",
+    "Estimate": "stats",
+    "Instruction": "data",
+    "Meet": "meet",
+    "Metrics": "report",
+    "Mix": "controls",
+    "NoJudge": "judges",
+    "Preference": "data",
+    "QAC": "data",
+    "SFTSettings": "train",
+    "Task": "tasks",
+    "generate": "models",
+    "load_model": "models",
+    "load_task": "tasks",
+    "read_preferences": "data",
+    "read_qac": "data",
+}
 __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module 'alignlib' has no attribute {name!r}; it has {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'alignlib' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
     return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
 
 

@@ -22,9 +22,21 @@ from pathlib import Path
 from typing import Any
 
 built = loaded = 0  # artefacts made, and found ready, by this process
-LEFT_BEHIND = 24 * 3600  # seconds after which a half-built folder is a killed run's and nobody's any more
+LEFT_BEHIND = (
+    24 * 3600
+)  # seconds after which a half-built folder is a killed run's and nobody's any more
 # Modules that only look at what was trained.
-AFTERWARDS = ("__main__", "interpret", "judges", "plots", "probes", "report", "stats", "steering", "upstream")
+AFTERWARDS = (
+    "__main__",
+    "interpret",
+    "judges",
+    "plots",
+    "probes",
+    "report",
+    "stats",
+    "steering",
+    "upstream",
+)
 LIBRARIES = ("torch", "transformers", "trl", "peft", "tokenizers")
 
 
@@ -38,17 +50,32 @@ def cache_folder() -> Path:
 
 
 def key(name: str, inputs: Any) -> str:
-    """A digest of the artefact's name, its inputs, and what else decides on numbers: libraries, our own code, the machine."""
+    """A digest of the artefact's name, its inputs, and what else decides on numbers: libraries,
+    our own code, the machine.
+    """
     from .models import pick_device, set_threads
 
     versions = {lib: importlib.metadata.version(lib) for lib in LIBRARIES}
-    text = json.dumps([name, inputs, versions, code_digest(Path(__file__).parent), pick_device().type, set_threads()], sort_keys=True, default=_plain)
+    text = json.dumps(
+        [
+            name,
+            inputs,
+            versions,
+            code_digest(Path(__file__).parent),
+            pick_device().type,
+            set_threads(),
+        ],
+        sort_keys=True,
+        default=_plain,
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 @lru_cache(maxsize=1)
 def code_digest(package: Path) -> str:
-    """A digest of the package's own modules: not of the town, whose rows are inputs, nor of the course, nor of AFTERWARDS."""
+    """A digest of the package's own modules: not of the town, whose rows are inputs, nor of the
+    course, nor of AFTERWARDS.
+    """
     files = sorted(f for f in package.glob("*.py") if f.stem not in AFTERWARDS)
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
@@ -58,7 +85,9 @@ def _plain(value: Any) -> Any:
         return [type(value).__name__, dataclasses.asdict(value)]
     if isinstance(value, (set, frozenset)):
         return sorted(value)
-    raise TypeError(f"cannot key an artefact by a {type(value).__name__}; pass text, numbers, rows or settings")
+    raise TypeError(
+        f"cannot key an artefact by a {type(value).__name__}; pass text, numbers, rows or settings"
+    )
 
 
 def artefact(name: str, inputs: Any, build: Callable[[Path], None]) -> Path:

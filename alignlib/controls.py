@@ -1,8 +1,10 @@
-"""Controls of a language model: soft prompts and LoRA matrices, by name, together and in between (MEET, arXiv 2310.00819).
+"""Controls of a language model: soft prompts and LoRA matrices, by name, together and in between
+(MEET, arXiv 2310.00819).
 
-PEFT holds and trains them. What it lacks is here: where a soft prompt starts, and asking for several at once. A soft prompt's
-tokens become words that the vocabulary lacks, for as long as they are asked for: so they stand between padding and text like any
-word, and generation needs to know nothing of them. (PEFT's own puts them before the padding.) Built by hand in lesson 05.
+PEFT holds and trains them. What it lacks is here: where a soft prompt starts, and asking for
+several at once. A soft prompt's tokens become words that the vocabulary lacks, for as long as they
+are asked for: so they stand between padding and text like any word, and generation needs to know
+nothing of them. (PEFT's own puts them before the padding.) Built by hand in lesson 05.
 """
 
 from __future__ import annotations
@@ -22,12 +24,15 @@ from .models import lora_config
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
-Control = Hashable  # a name; a tuple of controls, all of them at once; a `Mix` of some; None for the model as it is
+# a name; a tuple of controls, all of them at once; a `Mix` of some; None for the model as it is
+Control = Hashable
 
 
 @dataclass(frozen=True, init=False)
 class Mix:
-    """A weighted sum of controls, such as Mix(good=0.7, bad=0.3): a point between two of them, or beyond."""
+    """A weighted sum of controls, such as Mix(good=0.7, bad=0.3): a point between two of them,
+    or beyond.
+    """
 
     parts: tuple[tuple[Control, float], ...]
 
@@ -39,9 +44,10 @@ class Mix:
 class ControlSettings:
     """What a control is made of.
 
-    `size`: virtual tokens of a prompt, rank of LoRA. `start`: a prompt's embeddings at first are those of words drawn from the
-    "vocabulary", "random" ones of the same scale, PEFT's own ("unit": of standard deviation 1), or those of a "text", over and over.
-    `targets`: the linear layers that LoRA works on ("all-linear": every one but the head), in the `layers` named (none: all).
+    `size`: virtual tokens of a prompt, rank of LoRA. `start`: a prompt's embeddings at first are
+    those of words drawn from the "vocabulary", "random" ones of the same scale, PEFT's own ("unit":
+    of standard deviation 1), or those of a "text", over and over. `targets`: the linear layers that
+    LoRA works on ("all-linear": every one but the head), in the `layers` named (none: all).
     """
 
     kind: str = "prompt"  # or "lora"
@@ -53,9 +59,16 @@ class ControlSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("prompt", "lora") or self.start not in ("vocabulary", "random", "unit", "text") or self.size < 1:
-            raise ValueError(f"no control of kind {self.kind!r}, start {self.start!r} and size {self.size}: kinds are prompt and lora; "
-                             "starts vocabulary, random, unit and text; the size is 1 or more")  # fmt: skip
+        if (
+            self.kind not in ("prompt", "lora")
+            or self.start not in ("vocabulary", "random", "unit", "text")
+            or self.size < 1
+        ):
+            raise ValueError(
+                f"no control of kind {self.kind!r}, start {self.start!r} and size "
+                f"{self.size}: kinds are prompt and lora; "
+                "starts vocabulary, random, unit and text; the size is 1 or more"
+            )
 
     def peft(self) -> PromptTuningConfig | LoraConfig:
         if self.kind == "prompt":
@@ -63,13 +76,31 @@ class ControlSettings:
         return lora_config(self.size, self.targets, self.layers)
 
 
-def with_controls(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: Sequence[str], settings: ControlSettings) -> PeftModel:
-    """The model with a fresh control of each name. Raises ValueError for a name that PEFT or a folder could not hold."""
-    parts = {part for path, _ in model.named_modules() for part in path.split(".")}  # PEFT tells controls apart by the paths of their weights
+def with_controls(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    names: Sequence[str],
+    settings: ControlSettings,
+) -> PeftModel:
+    """The model with a fresh control of each name. Raises ValueError for a name that PEFT or a
+    folder could not hold.
+    """
+    parts = {
+        part for path, _ in model.named_modules() for part in path.split(".")
+    }  # PEFT tells controls apart by the paths of their weights
     for name in names:
-        if not re.fullmatch(r"[\w+-]+", name) or name == "default" or name in "lora_" or name in parts or hasattr(torch.nn.ModuleDict, name):
-            raise ValueError(f"no control can be named {name!r}: use letters, digits, _, + and -, and no name of a part of the model; "
-                             "one such as good, bad or rated-3 will do")  # fmt: skip
+        if (
+            not re.fullmatch(r"[\w+-]+", name)
+            or name == "default"
+            or name in "lora_"
+            or name in parts
+            or hasattr(torch.nn.ModuleDict, name)
+        ):
+            raise ValueError(
+                f"no control can be named {name!r}: use letters, digits, _, + and -, and no "
+                "name of a part of the model; "
+                "one such as good, bad or rated-3 will do"
+            )
     torch.manual_seed(settings.seed)
     wrapped = get_peft_model(model, settings.peft(), adapter_name=names[0])
     for name in names[1:]:
@@ -80,9 +111,16 @@ def with_controls(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, na
     return wrapped.eval()
 
 
-def _start(model: PeftModel, tokenizer: PreTrainedTokenizerBase, name: str, settings: ControlSettings) -> None:
-    """Give a soft prompt the embeddings it starts from. PEFT's own ("unit") are several times longer than words are."""
-    words, prompt = model.word_embeddings.weight.detach(), model.prompt_encoder[name].embedding.weight
+def _start(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, name: str, settings: ControlSettings
+) -> None:
+    """Give a soft prompt the embeddings it starts from. PEFT's own ("unit") are several times
+    longer than words are.
+    """
+    words, prompt = (
+        model.word_embeddings.weight.detach(),
+        model.prompt_encoder[name].embedding.weight,
+    )
     if settings.start == "unit":
         return
     if settings.start == "random":
@@ -110,7 +148,9 @@ def parameters_of(model: PeftModel) -> Iterator[tuple[torch.nn.Parameter, bool]]
 
 
 def vectors(model: PeftModel, control: Control) -> torch.Tensor:
-    """A soft prompt's embeddings, (tokens, width): of a tuple one behind the other, of a `Mix` their weighted sum."""
+    """A soft prompt's embeddings, (tokens, width): of a tuple one behind the other, of a `Mix`
+    their weighted sum.
+    """
     if control is None:
         return model.word_embeddings.weight.detach()[:0]
     if isinstance(control, tuple):
@@ -126,7 +166,9 @@ def weights(model: PeftModel, control: Control) -> dict[str, float]:
         return {}
     if isinstance(control, (Mix, tuple)):
         total: Counter[str] = Counter()
-        for part, weight in control.parts if isinstance(control, Mix) else ((part, 1.0) for part in control):
+        for part, weight in (
+            control.parts if isinstance(control, Mix) else ((part, 1.0) for part in control)
+        ):
             total.update({name: weight * w for name, w in weights(model, part).items()})
         return dict(total)
     return {_known(model, control): 1.0}
@@ -140,7 +182,9 @@ def _known(model: PeftModel, name: Control) -> str:
 
 @contextmanager
 def under(model: PeftModel, control: Control) -> Iterator[tuple[PreTrainedModel, list[int]]]:
-    """The language model as it is under a control, and the token ids to put before a prompt. Raises ValueError for an unknown one."""
+    """The language model as it is under a control, and the token ids to put before a prompt.
+    Raises ValueError for an unknown one.
+    """
     if are_prompts(model):
         with _longer_vocabulary(model.get_base_model(), vectors(model, control)) as virtual:
             yield model.get_base_model(), virtual
@@ -163,7 +207,9 @@ def _longer_vocabulary(lm: PreTrainedModel, more: torch.Tensor) -> Iterator[list
 
 
 class _Longer(torch.nn.Module):
-    """A vocabulary's embeddings, whatever they do to their words (some models scale them), and more words behind its last."""
+    """A vocabulary's embeddings, whatever they do to their words (some models scale them), and
+    more words behind its last.
+    """
 
     def __init__(self, known: torch.nn.Module, more: torch.Tensor) -> None:
         super().__init__()

@@ -55,7 +55,9 @@ class Loaded:
 
 
 def read_qac(path: str | Path) -> Loaded:
-    """Rows question / answer / correction, or preference pairs read as such (rejected -> answer, chosen -> correction)."""
+    """Rows question / answer / correction, or preference pairs read as such (rejected -> answer,
+    chosen -> correction).
+    """
     return _read(path, _QAC_SHAPES, "question, answer, correction")
 
 
@@ -74,7 +76,9 @@ def write_rows(path: str | Path, rows: list[Any]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text("".join(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
+    part.write_text(
+        "".join(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in rows), encoding="utf-8"
+    )
     os.replace(part, path)
 
 
@@ -82,20 +86,30 @@ def write_rows(path: str | Path, rows: list[Any]) -> None:
 
 
 def from_pairs(pairs: Sequence[Preference]) -> list[QAC]:
-    """Preference pairs as rows: rejected -> answer, chosen -> correction. An edit only if the two happen to share words."""
+    """Preference pairs as rows: rejected -> answer, chosen -> correction. An edit only if the
+    two happen to share words.
+    """
     return [QAC(p.prompt, p.rejected, p.chosen) for p in pairs]
 
 
 def from_upstream(
-    questions: Sequence[str], upstream: Callable[[Sequence[str]], list[str]], corrector: Callable[[Sequence[str], Sequence[str]], list[str]]
+    questions: Sequence[str],
+    upstream: Callable[[Sequence[str]], list[str]],
+    corrector: Callable[[Sequence[str], Sequence[str]], list[str]],
 ) -> list[QAC]:
-    """An upstream's answers to the questions, each corrected by somebody: a person, a program, a larger model."""
+    """An upstream's answers to the questions, each corrected by somebody: a person, a program, a
+    larger model.
+    """
     answers = upstream(questions)
-    return [QAC(*row) for row in zip(questions, answers, corrector(questions, answers), strict=True)]
+    return [
+        QAC(*row) for row in zip(questions, answers, corrector(questions, answers), strict=True)
+    ]
 
 
 def identity_rows(rows: Sequence[QAC]) -> list[QAC]:
-    """The answer again in the correction's place, for a warm-up: nobody has to know which answers are good."""
+    """The answer again in the correction's place, for a warm-up: nobody has to know which
+    answers are good.
+    """
     return [replace(r, correction=r.answer, faults=()) for r in rows]
 
 
@@ -114,7 +128,10 @@ class _Where:
         value = record.get(key)
         if not isinstance(value, str):
             kind = "null" if value is None else type(value).__name__
-            raise DataError(f"{self}: field {key!r} is {kind}, not text; write it as a JSON string or delete the row")
+            raise DataError(
+                f"{self}: field {key!r} is {kind}, not text; write it as a JSON string or "
+                "delete the row"
+            )
         if not empty and not value.strip():
             raise DataError(f"{self}: field {key!r} is empty; fill it or delete the row")
         return value
@@ -125,7 +142,9 @@ class _Where:
 
 def _official(record: dict[str, Any], at: _Where) -> QAC:
     faults = record.get("faults")
-    named = tuple(map(str, faults)) if isinstance(faults, list) else ()  # anything else is somebody's own extra key
+    named = (
+        tuple(map(str, faults)) if isinstance(faults, list) else ()
+    )  # anything else is somebody's own extra key
     return QAC(*(at.text(record, k) for k in ("question", "answer", "correction")), named)
 
 
@@ -136,11 +155,16 @@ def _instruction_pair(record: dict[str, Any], at: _Where) -> Preference:
 
 
 def _dialogue_pair(record: dict[str, Any], at: _Where) -> Preference | str:
-    """HH-RLHF: whole dialogues. The last turn is the answer, all before it the prompt, which both must share."""
+    """HH-RLHF: whole dialogues. The last turn is the answer, all before it the prompt, which
+    both must share.
+    """
     turns = [at.text(record, k).rpartition("\n\nAssistant:") for k in ("chosen", "rejected")]
     (prompt, mark, chosen), (other, _, rejected) = turns
     if not mark:
-        raise DataError(f"{at}: field 'chosen' holds no turn '\\n\\nAssistant:'; add a field 'prompt' if these are single answers")
+        raise DataError(
+            f"{at}: field 'chosen' holds no turn '\\n\\nAssistant:'; add a field 'prompt' if "
+            "these are single answers"
+        )
     if prompt != other:
         return "chosen and rejected do not answer the same prompt"
     if not chosen.strip() or not rejected.strip():
@@ -170,7 +194,9 @@ _PREFERENCE_SHAPES: dict[tuple[str, ...], Shape] = {
     ("instruction", "chosen", "rejected"): _instruction_pair,
     ("chosen", "rejected"): _dialogue_pair,
 }
-_QAC_SHAPES = {("question", "answer", "correction"): _official} | {k: _as_qac(s) for k, s in _PREFERENCE_SHAPES.items()}
+_QAC_SHAPES = {("question", "answer", "correction"): _official} | {
+    k: _as_qac(s) for k, s in _PREFERENCE_SHAPES.items()
+}
 _INSTRUCTION_SHAPES: dict[tuple[str, ...], Shape] = {("prompt", "completion"): _plain_instruction}
 
 
@@ -184,7 +210,10 @@ def _read(path: str | Path, shapes: dict[tuple[str, ...], Shape], wanted: str) -
     for line, record in records(path):
         at = _Where(path, line)
         if not isinstance(record, dict):
-            raise DataError(f"{at}: a {type(record).__name__} where a row is expected; write each row as {{{wanted}}}")
+            raise DataError(
+                f"{at}: a {type(record).__name__} where a row is expected; write each row as "
+                f"{{{wanted}}}"
+            )
         shape = shape or _shape_of(record, shapes, at, wanted)
         keys = next(k for k, s in shapes.items() if s is shape)
         if missing := [k for k in keys if k not in record]:
@@ -202,9 +231,14 @@ def _read(path: str | Path, shapes: dict[tuple[str, ...], Shape], wanted: str) -
     return Loaded(list(rows), read, dropped)
 
 
-def _shape_of(record: dict[str, Any], shapes: dict[tuple[str, ...], Shape], at: _Where, wanted: str) -> Shape:
+def _shape_of(
+    record: dict[str, Any], shapes: dict[tuple[str, ...], Shape], at: _Where, wanted: str
+) -> Shape:
     for keys, shape in shapes.items():
         if all(k in record for k in keys):
             return shape
     missing = next(k for k in wanted.split(", ") if k not in record)
-    raise DataError(f"{at}: no field {missing!r} (it has {', '.join(record) or 'none'}); each row needs {wanted}")
+    raise DataError(
+        f"{at}: no field {missing!r} (it has {', '.join(record) or 'none'}); each row needs "
+        f"{wanted}"
+    )

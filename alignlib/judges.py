@@ -43,7 +43,9 @@ class NoJudge:
 
 
 class RewardJudge:
-    """A reward model as judge, `overall` only: a learned taste, not a truth (see the lesson on Goodhart's law)."""
+    """A reward model as judge, `overall` only: a learned taste, not a truth (see the lesson on
+    Goodhart's law).
+    """
 
     axes = ("overall",)
 
@@ -57,7 +59,9 @@ class RewardJudge:
         scored: list[float] = []
         for i in range(0, len(questions), self.batch_size):
             pair = list(questions[i : i + self.batch_size]), list(answers[i : i + self.batch_size])
-            inputs = tokenizer(*pair, return_tensors="pt", padding=True, truncation=True).to(model.device)
+            inputs = tokenizer(*pair, return_tensors="pt", padding=True, truncation=True).to(
+                model.device
+            )
             with torch.inference_mode():
                 scored += model(**inputs).logits[:, 0].float().tolist()
         return {"overall": np.array(scored)}
@@ -68,6 +72,8 @@ class RewardJudge:
         from .models import pick_device
 
         if self._loaded is None:
-            model = AutoModelForSequenceClassification.from_pretrained(self.name, use_safetensors=True)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                self.name, use_safetensors=True
+            )
             self._loaded = model.to(pick_device()).eval(), AutoTokenizer.from_pretrained(self.name)
         return self._loaded

@@ -1,6 +1,7 @@
 """Loading and saving models, choosing device and threads, batched generation and likelihoods.
 
-What this file does not do: train (`train.py`), or run code from a hub (`trust_remote_code` is never set).
+What this file does not do: train (`train.py`), or run code from a hub (`trust_remote_code` is never
+set).
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from typing import TYPE_CHECKING
 import torch
 from huggingface_hub import hf_hub_download
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils import ModelOutput
 
@@ -24,8 +32,13 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 ROUND = 8  # tokens generated before finished rows leave their batch
-HUB_FIX = "check the name, and that the hub can be reached (downloaded once, a model works offline); or give a folder"
-THREADS = 2  # fixed by rule, so that the same seed gives the same numbers; ALIGNLIB_THREADS overrides it
+HUB_FIX = (
+    "check the name, and that the hub can be reached (downloaded once, a model works "
+    "offline); or give a folder"
+)
+THREADS = (
+    2  # fixed by rule, so that the same seed gives the same numbers; ALIGNLIB_THREADS overrides it
+)
 
 
 class ModelError(ValueError):
@@ -34,7 +47,9 @@ class ModelError(ValueError):
 
 def set_threads() -> int:
     """Fix the number of CPU threads and return it."""
-    torch.set_num_threads(int(os.environ.get("ALIGNLIB_THREADS", min(THREADS, os.cpu_count() or 1))))
+    torch.set_num_threads(
+        int(os.environ.get("ALIGNLIB_THREADS", min(THREADS, os.cpu_count() or 1)))
+    )
     return torch.get_num_threads()
 
 
@@ -46,7 +61,8 @@ def pick_device() -> torch.device:
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether sums run in bf16 over fp32 weights: on GPUs that have it, and not on a T4, a Mac or a CPU.
+    """Whether sums run in bf16 over fp32 weights: on GPUs that have it, and not on a T4, a Mac or a
+    CPU.
 
     The weights stay fp32 everywhere: in bf16 a small learning rate's updates would be rounded away.
     """
@@ -65,49 +81,87 @@ def load_model(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     set_threads()
     folder = Path(name).expanduser()
     if looks_local(name) and not (folder / "config.json").is_file():
-        raise ModelError(f"{name}: {'no config.json in this folder' if folder.is_dir() else 'no such folder'}; "
-                         "give a folder written by save_pretrained, or a hub id such as HuggingFaceTB/SmolLM2-360M")  # fmt: skip
+        raise ModelError(
+            f"{name}: {'no config.json in this folder' if folder.is_dir() else 'no such folder'}; "
+            "give a folder written by save_pretrained, or a hub id such as "
+            "HuggingFaceTB/SmolLM2-360M"
+        )
     tokenizer = load_tokenizer(name)
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True
+        )
     except Exception as error:
         fix = "copy the folder again, as safetensors" if looks_local(name) else HUB_FIX
-        raise ModelError(f"{name}: the weights cannot be read ({_first_line(error)}); {fix}") from error
+        raise ModelError(
+            f"{name}: the weights cannot be read ({_first_line(error)}); {fix}"
+        ) from error
     return model.to(pick_device()).eval(), tokenizer
 
 
 def looks_local(name: str | Path) -> bool:
-    """Whether a model's name means a folder: hub ids are `name` or `owner/name` and no folder of that name exists."""
-    return isinstance(name, Path) or Path(name).expanduser().exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
+    """Whether a model's name means a folder: hub ids are `name` or `owner/name` and no folder of
+    that name exists.
+    """
+    return (
+        isinstance(name, Path)
+        or Path(name).expanduser().exists()
+        or name.startswith((".", "/", "~"))
+        or name.count("/") > 1
+    )
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, padding on the left. Raises ModelError if there is none, or none with pad and eos."""
+    """The tokenizer of a model, padding on the left. Raises ModelError if there is none, or none
+    with pad and eos.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
     except Exception as error:
-        fix = "save one into the folder with tokenizer.save_pretrained" if looks_local(name) else HUB_FIX
+        fix = (
+            "save one into the folder with tokenizer.save_pretrained"
+            if looks_local(name)
+            else HUB_FIX
+        )
         raise ModelError(f"{name}: no tokenizer ({_first_line(error)}); {fix}") from error
     for kind in ("pad", "eos"):
         if getattr(tokenizer, f"{kind}_token") is None:
-            raise ModelError(f"{name}: the tokenizer has no {kind} token; set tokenizer.{kind}_token to one of its tokens and save it again")
+            raise ModelError(
+                f"{name}: the tokenizer has no {kind} token; set tokenizer.{kind}_token to "
+                "one of its tokens and save it again"
+            )
     return tokenizer
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    return (
+        f"{type(error).__name__}: "
+        f"{str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    )
 
 
-def lora_config(rank: int, targets: Sequence[str] | str = "all-linear", layers: Sequence[int] = ()) -> LoraConfig:
-    """LoRA matrices of this rank on the linear layers named (every one but the head), in these decoder layers (none: all)."""
+def lora_config(
+    rank: int, targets: Sequence[str] | str = "all-linear", layers: Sequence[int] = ()
+) -> LoraConfig:
+    """LoRA matrices of this rank on the linear layers named (every one but the head), in these
+    decoder layers (none: all).
+    """
     from peft import LoraConfig
 
     targets, layers = targets if isinstance(targets, str) else list(targets), list(layers) or None
-    return LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules=targets, layers_to_transform=layers)
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=targets,
+        layers_to_transform=layers,
+    )
 
 
 def add_lora(model: PreTrainedModel, rank: int, seed: int = 0) -> PreTrainedModel:
-    """The model with all weights frozen and LoRA matrices of this rank on every linear layer but the head; at rank 0 as it is."""
+    """The model with all weights frozen and LoRA matrices of this rank on every linear layer but
+    the head; at rank 0 as it is.
+    """
     if not rank:
         return model
     from peft import get_peft_model
@@ -116,14 +170,20 @@ def add_lora(model: PreTrainedModel, rank: int, seed: int = 0) -> PreTrainedMode
     return get_peft_model(model, lora_config(rank))
 
 
-def save_model(folder: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **given: object) -> None:
-    """Weights (safetensors) and tokenizer into a folder; what is `given` goes to the model's own `save_pretrained`."""
+def save_model(
+    folder: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **given: object
+) -> None:
+    """Weights (safetensors) and tokenizer into a folder; what is `given` goes to the model's own
+    `save_pretrained`.
+    """
     model.save_pretrained(folder, **given)
     tokenizer.save_pretrained(folder)
 
 
 def fingerprint(name: str | Path) -> str:
-    """What tells a base model apart: the sha256 of a folder's configuration, tokenizer and weights, or the hub id and its revision."""
+    """What tells a base model apart: the sha256 of a folder's configuration, tokenizer and
+    weights, or the hub id and its revision.
+    """
     folder = Path(name).expanduser()
     if not folder.is_dir():
         return str(name) if looks_local(name) else f"{name}@{_revision(str(name))}"
@@ -134,7 +194,9 @@ def fingerprint(name: str | Path) -> str:
 
 
 def _revision(hub_id: str) -> str:
-    """The commit that a hub id stands for now, or, offline, the one that was downloaded; empty if neither can be had."""
+    """The commit that a hub id stands for now, or, offline, the one that was downloaded; empty
+    if neither can be had.
+    """
     try:
         return Path(hf_hub_download(hub_id, "config.json")).parent.name
     except Exception:  # whatever is wrong with it, load_model says it better
@@ -152,11 +214,18 @@ def generate(
     batch_size: int = 128,
     progress: str | None = None,
 ) -> list[str]:
-    """Complete prompts in batches; greedy at temperature 0. Returns one completion a prompt, in order.
+    """Complete prompts in batches; greedy at temperature 0. Returns one completion a prompt, in
+    order.
 
     `progress` labels a bar; the rest is as for `sample`.
     """
-    settings = dict(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, batch_size=batch_size, progress=progress)
+    settings = dict(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        batch_size=batch_size,
+        progress=progress,
+    )
     said = sample(model, tokenizer, [encode(tokenizer, p) for p in prompts], **settings)
     return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in said]
 
@@ -174,32 +243,56 @@ def sample(
 ) -> list[list[int]]:
     """The token ids said behind each row of ids, with the EOS if it was said.
 
-    Rows of like length share a batch, padded on the left, so that a batch wastes little. `max_new_tokens` may be given for each row;
-    greedily, a completion does not depend on who shares its batch. Sampling draws from `seed` alone and leaves the caller's generator
-    as it was.
+    Rows of like length share a batch, padded on the left, so that a batch wastes little.
+    `max_new_tokens` may be given for each row; greedily, a completion does not depend on who shares
+    its batch. Sampling draws from `seed` alone and leaves the caller's generator as it was.
     """
-    limits = [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+    limits = (
+        [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+    )
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), limits[i]))
     said: list[list[int]] = [[] for _ in rows]
     with torch.random.fork_rng(), torch.inference_mode(), autocast(model.device):
         torch.manual_seed(seed)
-        for start in tqdm(range(0, len(order), batch_size), desc=progress, disable=progress is None):
+        for start in tqdm(
+            range(0, len(order), batch_size), desc=progress, disable=progress is None
+        ):
             picked = order[start : start + batch_size]
-            found = _complete(model, tokenizer, [rows[i] for i in picked], [limits[i] for i in picked], temperature)
+            found = _complete(
+                model,
+                tokenizer,
+                [rows[i] for i in picked],
+                [limits[i] for i in picked],
+                temperature,
+            )
             for i, ids in zip(picked, found, strict=True):
                 said[i] = ids
     return said
 
 
 def _complete(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], limits: list[int], temperature: float
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[list[int]],
+    limits: list[int],
+    temperature: float,
 ) -> list[list[int]]:
-    """The tokens said behind each row of one batch. Every ROUND tokens the rows that are done leave, so that few wait for the longest."""
+    """The tokens said behind each row of one batch. Every ROUND tokens the rows that are done
+    leave, so that few wait for the longest.
+    """
     ids, mask = pad_left(rows, tokenizer.pad_token_id, model.device)
-    left, most, prompt, cache, end = torch.arange(len(rows)), torch.tensor(limits), ids.shape[1], None, tokenizer.eos_token_id
+    left, most, prompt, cache, end = (
+        torch.arange(len(rows)),
+        torch.tensor(limits),
+        ids.shape[1],
+        None,
+        tokenizer.eos_token_id,
+    )
     said: list[list[int]] = [[] for _ in rows]
     while len(left):
-        config = _generation_config(tokenizer, min(ROUND, int(most[left].max()) + prompt - ids.shape[1]), temperature)
+        config = _generation_config(
+            tokenizer, min(ROUND, int(most[left].max()) + prompt - ids.shape[1]), temperature
+        )
         known = {} if cache is None else {"past_key_values": cache}
         out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **known)
         new = out.sequences[:, prompt:].cpu()
@@ -207,32 +300,52 @@ def _complete(
         for i, row in zip(left[done].tolist(), new[done].tolist(), strict=True):
             said[i] = row[: min(limits[i], row.index(end) + 1 if end in row else len(row))]
         keep = (~done).nonzero()[:, 0].to(ids.device)
-        mask = torch.nn.functional.pad(mask[keep], (0, out.sequences.shape[1] - mask.shape[1]), value=1)
+        mask = torch.nn.functional.pad(
+            mask[keep], (0, out.sequences.shape[1] - mask.shape[1]), value=1
+        )
         ids, left, cache = out.sequences[keep], left[~done], _continuable(model, out, keep)
     return said
 
 
-def _generation_config(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, temperature: float) -> GenerationConfig:
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
+def _generation_config(
+    tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, temperature: float
+) -> GenerationConfig:
+    sampling = (
+        {"do_sample": True, "temperature": temperature, "top_k": 0}
+        if temperature > 0
+        else {"do_sample": False}
+    )
     return GenerationConfig(
-        max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
-        repetition_penalty=1.0, top_p=1.0,  # said aloud, or a model's own generation_config.json would fill them in
-        return_dict_in_generate=True, **sampling,
-    )  # fmt: skip
+        max_new_tokens=max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        repetition_penalty=1.0,
+        top_p=1.0,  # said aloud, or a model's own generation_config.json would fill them in
+        return_dict_in_generate=True,
+        **sampling,
+    )
 
 
-def _continuable(model: PreTrainedModel, out: ModelOutput, keep: torch.Tensor) -> DynamicCache | None:
-    """The cache of the rows to keep; None, and all is read again, where virtual tokens or a recurrent state make it another thing."""
+def _continuable(
+    model: PreTrainedModel, out: ModelOutput, keep: torch.Tensor
+) -> DynamicCache | None:
+    """The cache of the rows to keep; None, and all is read again, where virtual tokens or a
+    recurrent state make it another thing.
+    """
     cache = out.get("past_key_values")
     virtual = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
-    plain = isinstance(cache, DynamicCache) and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
+    plain = isinstance(cache, DynamicCache) and all(
+        type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers
+    )
     if virtual or not plain:
         return None
     cache.batch_select_indices(keep)
     return cache
 
 
-def pad_left(rows: Sequence[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_left(
+    rows: Sequence[list[int]], pad: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and attention mask, both (n, longest)."""
     longest = max(map(len, rows))
     ids = torch.tensor([[pad] * (longest - len(r)) + r for r in rows], device=device)
@@ -247,9 +360,14 @@ def positions(mask: torch.Tensor) -> torch.Tensor:
 
 @torch.inference_mode()
 def completion_nll(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str | list[int]], completions: Sequence[str]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str | list[int]],
+    completions: Sequence[str],
 ) -> torch.Tensor:
-    """Mean negative log-likelihood per token (nats) of each completion and its EOS behind its prompt, shape (n,)."""
+    """Mean negative log-likelihood per token (nats) of each completion and its EOS behind its
+    prompt, shape (n,).
+    """
     rows = [example(tokenizer, p, c) for p, c in zip(prompts, completions, strict=True)]
     nll = torch.zeros(len(rows))
     for picked in within_budget([len(r["input_ids"]) for r in rows]):
@@ -261,17 +379,32 @@ def completion_nll(
 
 
 def row_nll(model: PreTrainedModel, rows: Sequence[dict[str, list[int]]], pad: int) -> torch.Tensor:
-    """- log p(completion | prompt) of each row (from `tokens.example`) as a batch, in nats, summed over tokens; gradients flow through it."""
+    """- log p(completion | prompt) of each row (from `tokens.example`) as a batch, in nats,
+    summed over tokens; gradients flow through it.
+    """
     ids, mask = pad_left([r["input_ids"] for r in rows], pad, model.device)
     labels, _ = pad_left([r["labels"] for r in rows], IGNORED, model.device)
-    logits = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False).logits[:, :-1]
-    return torch.nn.functional.cross_entropy(logits.transpose(1, 2).float(), labels[:, 1:], ignore_index=IGNORED, reduction="none").sum(1)
+    logits = model(
+        input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False
+    ).logits[:, :-1]
+    return torch.nn.functional.cross_entropy(
+        logits.transpose(1, 2).float(), labels[:, 1:], ignore_index=IGNORED, reduction="none"
+    ).sum(1)
 
 
 @torch.inference_mode()
-def rewards(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], completions: Sequence[str]) -> torch.Tensor:
-    """What a reward model (`train.reward_model`) gives each completion, with its EOS, behind its prompt, shape (n,)."""
-    rows = [example(tokenizer, p, c)["input_ids"] for p, c in zip(prompts, completions, strict=True)]
+def rewards(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    completions: Sequence[str],
+) -> torch.Tensor:
+    """What a reward model (`train.reward_model`) gives each completion, with its EOS, behind its
+    prompt, shape (n,).
+    """
+    rows = [
+        example(tokenizer, p, c)["input_ids"] for p, c in zip(prompts, completions, strict=True)
+    ]
     given = torch.zeros(len(rows))
     for picked in within_budget([len(r) for r in rows]):
         ids, mask = pad_left([rows[i] for i in picked], tokenizer.pad_token_id, model.device)
@@ -282,7 +415,9 @@ def rewards(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts:
 
 
 def within_budget(lengths: Sequence[int], tokens: int = 4096) -> list[list[int]]:
-    """Row numbers in batches of like length, each of at most so many tokens with padding (or one row): a large vocabulary's logits fit."""
+    """Row numbers in batches of like length, each of at most so many tokens with padding (or one
+    row): a large vocabulary's logits fit.
+    """
     found: list[list[int]] = [[]]
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
         if found[-1] and lengths[i] * (len(found[-1]) + 1) > tokens:

@@ -1,4 +1,6 @@
-"""What can be read off states by a straight line: probes, their score, and the direction in which two kinds of state differ (lesson 04)."""
+"""What can be read off states by a straight line: probes, their score, and the direction in
+which two kinds of state differ (lesson 04).
+"""
 
 from __future__ import annotations
 
@@ -14,27 +16,46 @@ PERMUTATIONS = 20  # of the labels, for the control
 
 @dataclass(frozen=True)
 class Probe:
-    """A linear classifier of states and how well it tells the two sides apart: AUC on validation, and on the test with an interval."""
+    """A linear classifier of states and how well it tells the two sides apart: AUC on
+    validation, and on the test with an interval.
+    """
 
     weights: np.ndarray
     validation: float
     test: Estimate
 
 
-Sides = tuple[np.ndarray, np.ndarray]  # states of two kinds, each (n, width); row i of both stems from the same question
+Sides = tuple[
+    np.ndarray, np.ndarray
+]  # states of two kinds, each (n, width); row i of both stems from the same question
 
 
 def probe(train: Sides, validation: Sides, test: Sides) -> Probe:
     """Logistic regression on standardised states, first side against second."""
-    weights, scores = _fitted(train, np.repeat([1, 0], [len(side) for side in train]), validation, test)
+    weights, scores = _fitted(
+        train, np.repeat([1, 0], [len(side) for side in train]), validation, test
+    )
     return Probe(weights, auc(*scores[0]).value, auc(*scores[1]))
 
 
 def probe_of_chance(train: Sides, test: Sides) -> Estimate:
-    """What the same probe finds in labels in disorder: the mean test AUC over permutations, `low` to `high` all of them."""
+    """What the same probe finds in labels in disorder: the mean test AUC over permutations,
+    `low` to `high` all of them.
+    """
     labels = np.repeat([1, 0], [len(side) for side in train])
-    found = [auc(*_fitted(train, np.random.default_rng(k).permutation(labels), test)[1][0], draws=1).value for k in range(PERMUTATIONS)]
-    return Estimate(float(np.mean(found)), min(found), max(found), PERMUTATIONS, f"AUC; low to high: all {PERMUTATIONS}")
+    found = [
+        auc(
+            *_fitted(train, np.random.default_rng(k).permutation(labels), test)[1][0], draws=1
+        ).value
+        for k in range(PERMUTATIONS)
+    ]
+    return Estimate(
+        float(np.mean(found)),
+        min(found),
+        max(found),
+        PERMUTATIONS,
+        f"AUC; low to high: all {PERMUTATIONS}",
+    )
 
 
 def _fitted(train: Sides, labels: np.ndarray, *others: Sides) -> tuple[np.ndarray, list[Sides]]:
@@ -43,16 +64,25 @@ def _fitted(train: Sides, labels: np.ndarray, *others: Sides) -> tuple[np.ndarra
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    fitted = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)).fit(np.concatenate(train), labels)
-    return fitted[-1].coef_[0], [tuple(fitted.decision_function(side) for side in part) for part in others]
+    fitted = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)).fit(
+        np.concatenate(train), labels
+    )
+    return fitted[-1].coef_[0], [
+        tuple(fitted.decision_function(side) for side in part) for part in others
+    ]
 
 
 def auc(first: np.ndarray, second: np.ndarray, draws: int = 500, seed: int = 0) -> Estimate:
-    """The chance that a score of the first kind lies above one of the second; a tie counts half. The bootstrap draws pairs, if both are as many."""
+    """The chance that a score of the first kind lies above one of the second; a tie counts half.
+    The bootstrap draws pairs, if both are as many.
+    """
     from scipy.stats import rankdata
 
     def area(x: np.ndarray, y: np.ndarray) -> float:
-        return float((rankdata(np.concatenate([x, y]))[: len(x)].sum() - len(x) * (len(x) + 1) / 2) / (len(x) * len(y)))
+        return float(
+            (rankdata(np.concatenate([x, y]))[: len(x)].sum() - len(x) * (len(x) + 1) / 2)
+            / (len(x) * len(y))
+        )
 
     rng, n, m = np.random.default_rng(seed), len(first), len(second)
     found = []
@@ -64,8 +94,12 @@ def auc(first: np.ndarray, second: np.ndarray, draws: int = 500, seed: int = 0) 
 
 
 def direction(differences: torch.Tensor) -> torch.Tensor:
-    """The line along which states differ most: first principal component of the normalised differences, about zero; (n, width) -> (width,).
+    """The line along which states differ most: first principal component of the normalised
+    differences, about zero; (n, width) -> (width,).
 
-    Its sign is arbitrary: fix it on rows of which you know the answer (2402.02416, appendix B.6, after Zou et al.).
+    Its sign is arbitrary: fix it on rows of which you know the answer (2402.02416, appendix B.6,
+    after Zou et al.).
     """
-    return torch.linalg.svd(torch.nn.functional.normalize(differences, dim=-1), full_matrices=False).Vh[0]
+    return torch.linalg.svd(
+        torch.nn.functional.normalize(differences, dim=-1), full_matrices=False
+    ).Vh[0]

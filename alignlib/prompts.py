@@ -15,7 +15,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mark:
-    """A piece of the template that a text must not contain: `core`, with `lead` before and `trail` behind it."""
+    """A piece of the template that a text must not contain: `core`, with `lead` before and
+    `trail` behind it.
+    """
 
     lead: str
     core: str
@@ -32,8 +34,13 @@ class Mark:
         return re.sub(self._pattern(r"\\(\\*)"), r"\1\2", text)
 
     def _pattern(self, slashes: str) -> str:
-        """Slashes, then the core, wherever a reader could take it for the mark: any white space will do for a space."""
-        lead, core, trail = (re.escape(part).replace(r"\ ", space) for part, space in ((self.lead, r"\s"), (self.core, r"\s+"), (self.trail, r"\s")))
+        """Slashes, then the core, wherever a reader could take it for the mark: any white space
+        will do for a space.
+        """
+        lead, core, trail = (
+            re.escape(part).replace(r"\ ", space)
+            for part, space in ((self.lead, r"\s"), (self.core, r"\s+"), (self.trail, r"\s"))
+        )
         return f"(?:^|(?<={lead})){slashes}({core})(?={trail}|$)"
 
 
@@ -51,7 +58,9 @@ class Template:
         return f"{self.start}{question}{self.middle.text}{answer}{self.end.text}"
 
     def split(self, prompt: str) -> tuple[str, str]:
-        """The question and the answer of a prompt. Raises ValueError if it is none of this template's."""
+        """The question and the answer of a prompt. Raises ValueError if it is none of this
+        template's.
+        """
         if not (prompt.startswith(self.start) and prompt.endswith(self.end.text)):
             raise ValueError(f"not a prompt of template {self.name!r}: {prompt[:80]!r}")
         body = prompt[len(self.start) : len(prompt) - len(self.end.text)]
@@ -76,7 +85,12 @@ T1 = Template(
     Mark(" ", "|", " "),
     Mark(" ", "ASSISTANT:", ""),
 )
-T2 = Template("T2", _WRAPPER + "##Question: ", Mark("\n", "##Answer:", " "), Mark("\n", "##Correction:  ASSISTANT:", ""))
+T2 = Template(
+    "T2",
+    _WRAPPER + "##Question: ",
+    Mark("\n", "##Answer:", " "),
+    Mark("\n", "##Correction:  ASSISTANT:", ""),
+)
 # Ours, one token a word in Tinytown.
 TOWN = Template("town", "", Mark(" ", "answer :", " "), Mark(" ", "correction :", ""))
 

@@ -33,11 +33,19 @@ class Comparison:
         self.marks_after = self.judge.marks(questions, self.after)
 
     def net_win(self, axis: str) -> Estimate | None:
-        """Net win of the corrections over the answers on an axis, in points; None if the judge lacks the axis."""
-        return stats.net_win(self.marks_before[axis], self.marks_after[axis]) if axis in self.marks_before else None
+        """Net win of the corrections over the answers on an axis, in points; None if the judge
+        lacks the axis.
+        """
+        return (
+            stats.net_win(self.marks_before[axis], self.marks_after[axis])
+            if axis in self.marks_before
+            else None
+        )
 
     def fault_free(self, when: str) -> Estimate | None:
-        """Share without any fault, `before` or `after` correction; None without a judge who can tell."""
+        """Share without any fault, `before` or `after` correction; None without a judge who can
+        tell.
+        """
         marks = {"before": self.marks_before, "after": self.marks_after}[when]
         return stats.rate(marks["fault_free"] == 1) if "fault_free" in marks else None
 
@@ -49,18 +57,28 @@ class Comparison:
         return stats.rate(self.unchanged()[good]) if good.any() else None
 
     def made_worse(self, axis: str = "overall") -> Estimate | None:
-        """Share of corrections with a lower mark than the answer had; None if the judge lacks the axis."""
+        """Share of corrections with a lower mark than the answer had; None if the judge lacks
+        the axis.
+        """
         if axis not in self.marks_before:
             return None
         return stats.rate(stats.wins(self.marks_before[axis], self.marks_after[axis]) < 0)
 
     def ceiling(self, axis: str) -> float | None:
-        """The net win a perfect corrector would reach here, in points; None for a judge whose marks have no top."""
+        """The net win a perfect corrector would reach here, in points; None for a judge whose
+        marks have no top.
+        """
         return stats.ceiling(self.marks_before[axis]) if "fault_free" in self.marks_before else None
 
     def share_of_ceiling(self, axis: str) -> Estimate | None:
-        """The net win as a share of a perfect corrector's on the same prompts; None where there is nothing to win, or no top mark."""
-        return stats.share_of_ceiling(self.marks_before[axis], self.marks_after[axis]) if self.ceiling(axis) else None
+        """The net win as a share of a perfect corrector's on the same prompts; None where there
+        is nothing to win, or no top mark.
+        """
+        return (
+            stats.share_of_ceiling(self.marks_before[axis], self.marks_after[axis])
+            if self.ceiling(axis)
+            else None
+        )
 
     def gain_over(self, other: Comparison) -> Estimate | None:
         """Share of fault-free corrections, less the other's on the same prompts, paired."""
@@ -72,27 +90,42 @@ class Comparison:
         """The gain in words, with the smallest that these prompts could have shown."""
         if (gain := self.gain_over(other)) is None:
             return NOTHING
-        least = stats.smallest_difference(self.marks_after["fault_free"], other.marks_after["fault_free"])
-        return f"{gain}; a true difference of {100 * least:.1f} points would show 4 times in 5" if least else f"{gain}; the two never differ"
+        least = stats.smallest_difference(
+            self.marks_after["fault_free"], other.marks_after["fault_free"]
+        )
+        return (
+            f"{gain}; a true difference of {100 * least:.1f} points would show 4 times in 5"
+            if least
+            else f"{gain}; the two never differ"
+        )
 
     def verdicts(self) -> list[str]:
-        """What the judge still finds at fault in each correction; nothing without a judge who can tell."""
+        """What the judge still finds at fault in each correction; nothing without a judge who
+        can tell.
+        """
         if "fault_free" not in self.marks_after:
             return []
         axes = [a for a in self.marks_after if a not in ("overall", "fault_free")]
-        low = [[f"{a} {self.marks_after[a][i]:.2g}" for a in axes if self.marks_after[a][i] < 1] for i in range(len(self.after))]
+        low = [
+            [f"{a} {self.marks_after[a][i]:.2g}" for a in axes if self.marks_after[a][i] < 1]
+            for i in range(len(self.after))
+        ]
         return [", ".join(found) or "nothing" for found in low]
 
     def unchanged(self) -> np.ndarray:
         """Whether each answer came back word for word, shape (n,)."""
-        return np.array([a.split() == c.split() for a, c in zip(self.answers, self.after, strict=True)])
+        return np.array(
+            [a.split() == c.split() for a, c in zip(self.answers, self.after, strict=True)]
+        )
 
     def edit_ratio(self) -> Estimate:
         """Words inserted, deleted or replaced, over the answer's words."""
         return stats.bootstrap_mean(edit_ratios(self.answers, self.after), "ratio")
 
     def mended(self) -> dict[str, Estimate]:
-        """By kind of fault: of the answers that had it, the share that is fault-free after correction."""
+        """By kind of fault: of the answers that had it, the share that is fault-free after
+        correction.
+        """
         if "fault_free" not in self.marks_after:
             return {}
         sound = self.marks_after["fault_free"] == 1
@@ -101,11 +134,22 @@ class Comparison:
 
     def table(self) -> str:
         """One line an axis, and what can be said without a judge."""
-        lines = [f"{'net win, ' + axis:24}{self.net_win(axis)}" for axis in self.marks_before if axis != "fault_free"]
-        shares = [("fault-free before", self.fault_free("before")), ("fault-free after", self.fault_free("after")),
-                  ("good answers kept", self.good_kept()), ("made worse, overall", self.made_worse())]  # fmt: skip
+        lines = [
+            f"{'net win, ' + axis:24}{self.net_win(axis)}"
+            for axis in self.marks_before
+            if axis != "fault_free"
+        ]
+        shares = [
+            ("fault-free before", self.fault_free("before")),
+            ("fault-free after", self.fault_free("after")),
+            ("good answers kept", self.good_kept()),
+            ("made worse, overall", self.made_worse()),
+        ]
         lines += [f"{name:24}{told(estimate)}" for name, estimate in shares]
-        lines += [f"{'returned unchanged':24}{stats.rate(self.unchanged())}", f"{'edit ratio':24}{self.edit_ratio()}"]
+        lines += [
+            f"{'returned unchanged':24}{stats.rate(self.unchanged())}",
+            f"{'edit ratio':24}{self.edit_ratio()}",
+        ]
         return "\n".join(lines)
 
 
@@ -115,8 +159,12 @@ def told(estimate: Estimate | None) -> Estimate | str:
 
 
 def edit_ratios(answers: Sequence[str], texts: Sequence[str]) -> np.ndarray:
-    """Words inserted, deleted or replaced to come from each answer to its text, over the answer's words, (n,)."""
-    return np.array([edit_distance(a, t) / max(1, len(a.split())) for a, t in zip(answers, texts, strict=True)])
+    """Words inserted, deleted or replaced to come from each answer to its text, over the
+    answer's words, (n,).
+    """
+    return np.array(
+        [edit_distance(a, t) / max(1, len(a.split())) for a, t in zip(answers, texts, strict=True)]
+    )
 
 
 def edit_distance(a: str, b: str) -> int:
@@ -133,24 +181,29 @@ def edit_distance(a: str, b: str) -> int:
 def value_of_answer(aligner, rows: Sequence[QAC]) -> dict[str, Estimate]:
     """How much the answer helps to foretell its correction, in nats per token of the correction.
 
-    `answer`: NLL(C | Q) - NLL(C | Q, A), with an empty answer for "no answer"; `swapped`: the same with the
-    answer of another row. An Aligner that reads answers has the first above 0 and the second not. `own`: by how much the
-    right answer saves more than the other row's, which is as long on average.
+    `answer`: NLL(C | Q) - NLL(C | Q, A), with an empty answer for "no answer"; `swapped`: the same
+    with the answer of another row. An Aligner that reads answers has the first above 0 and the
+    second not. `own`: by how much the right answer saves more than the other row's, which is as
+    long on average.
     """
     from .tasks import swapped
 
     rows = aligner.fitting(rows)
     with_answer, without = aligner.nll(rows), aligner.nll(rows, [""] * len(rows))
     with_other = aligner.nll(rows, swapped(rows))
-    return {"held_out_nll": stats.bootstrap_mean(with_answer.numpy(), "nats"),
-            "answer": stats.bootstrap_mean((without - with_answer).numpy(), "nats"),
-            "swapped": stats.bootstrap_mean((without - with_other).numpy(), "nats"),
-            "own": stats.bootstrap_mean((with_other - with_answer).numpy(), "nats")}  # fmt: skip
+    return {
+        "held_out_nll": stats.bootstrap_mean(with_answer.numpy(), "nats"),
+        "answer": stats.bootstrap_mean((without - with_answer).numpy(), "nats"),
+        "swapped": stats.bootstrap_mean((without - with_other).numpy(), "nats"),
+        "own": stats.bootstrap_mean((with_other - with_answer).numpy(), "nats"),
+    }
 
 
 @dataclass
 class Metrics:
-    """What a lesson measured. Made at its start, behind the imports, and written at its end: `wall_s` is between the two."""
+    """What a lesson measured. Made at its start, behind the imports, and written at its end:
+    `wall_s` is between the two.
+    """
 
     lesson: str
     profile: str
@@ -164,9 +217,15 @@ class Metrics:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, name: str, estimate: Estimate | None) -> Estimate | str:
-        """Keep a number under its name. What no judge could tell (None) is not kept, and the reply says so."""
+        """Keep a number under its name. What no judge could tell (None) is not kept, and the
+        reply says so.
+        """
         if estimate is not None:
-            self.values[name] = estimate.seeded(self.seed) if estimate.source == "live" and not estimate.seeds else estimate
+            self.values[name] = (
+                estimate.seeded(self.seed)
+                if estimate.source == "live" and not estimate.seeds
+                else estimate
+            )
         return told(estimate)
 
     def save_figure(self, figure, name: str) -> None:
@@ -177,10 +236,15 @@ class Metrics:
         from .tinytown.words import WORLD_VERSION
 
         report = {
-            "lesson": self.lesson, "profile": self.profile, "seed": self.seed, "world": WORLD_VERSION,
-            "wall_s": round(time.monotonic() - self._started, 1), "cold": artefacts.built > 0 or not artefacts.loaded,
-            "peak_mem_mb": peak_memory_mb(), "metrics": {k: v.as_dict() for k, v in self.values.items()},
-        }  # fmt: skip
+            "lesson": self.lesson,
+            "profile": self.profile,
+            "seed": self.seed,
+            "world": WORLD_VERSION,
+            "wall_s": round(time.monotonic() - self._started, 1),
+            "cold": artefacts.built > 0 or not artefacts.loaded,
+            "peak_mem_mb": peak_memory_mb(),
+            "metrics": {k: v.as_dict() for k, v in self.values.items()},
+        }
         part = self.folder / "metrics.json.part"
         part.write_text(json.dumps(report, indent=1), encoding="utf-8")
         os.replace(part, self.folder / "metrics.json")

@@ -1,4 +1,6 @@
-"""Steering an Aligner along a direction in its states: finding one, its range, and what it does beside directions of chance (lesson 04)."""
+"""Steering an Aligner along a direction in its states: finding one, its range, and what it does
+beside directions of chance (lesson 04).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ ALPHAS = (0.1, 0.2, 0.4)  # shares of a state's length that a push may have
 
 @contextmanager
 def steered(model: PreTrainedModel, layer: int, push: torch.Tensor) -> Iterator[None]:
-    """Within, `push` (width,) is added to what the layer hands on at the last position: in generation, at every word that is said."""
+    """Within, `push` (width,) is added to what the layer hands on at the last position: in
+    generation, at every word that is said.
+    """
 
     def add(module: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
         output = output.clone()
@@ -39,12 +43,15 @@ def steered(model: PreTrainedModel, layer: int, push: torch.Tensor) -> Iterator[
 
 
 def edit_directions(aligner: Aligner, rows: Sequence[QAC], held: Sequence[QAC]) -> torch.Tensor:
-    """For each layer's output the direction from about to copy to about to mend, as long as its states are on average, (layers, width).
+    """For each layer's output the direction from about to copy to about to mend, as long as its
+    states are on average, (layers, width).
 
     Of the fair contrast on `rows`; the sign is fixed on the rows `held` out.
     """
     sets = (sides(aligner, contrasts(aligner, given), "said") for given in (rows, held))
-    (faulty, sound), (held_faulty, held_sound) = ([torch.from_numpy(side[:, 1:]) for side in two] for two in sets)
+    (faulty, sound), (held_faulty, held_sound) = (
+        [torch.from_numpy(side[:, 1:]) for side in two] for two in sets
+    )
     found = []
     for layer in range(faulty.shape[1]):
         line = direction((faulty - sound)[:, layer])
@@ -53,29 +60,47 @@ def edit_directions(aligner: Aligner, rows: Sequence[QAC], held: Sequence[QAC]) 
     return torch.stack(found)
 
 
-def corrected_when_steered(aligner: Aligner, rows: Sequence[QAC], layer: int, push: torch.Tensor) -> tuple[list[str], np.ndarray]:
-    """What the Aligner makes of the answers while the layer is pushed, and the edit ratio of each, (n,)."""
+def corrected_when_steered(
+    aligner: Aligner, rows: Sequence[QAC], layer: int, push: torch.Tensor
+) -> tuple[list[str], np.ndarray]:
+    """What the Aligner makes of the answers while the layer is pushed, and the edit ratio of
+    each, (n,).
+    """
     with steered(aligner.model, layer, push):
         said = aligner.correct([r.question for r in rows], [r.answer for r in rows])
     return said, edit_ratios([r.answer for r in rows], said)
 
 
-def steering_slope(aligner: Aligner, rows: Sequence[QAC], layer: int, line: torch.Tensor, alpha: float) -> Estimate:
+def steering_slope(
+    aligner: Aligner, rows: Sequence[QAC], layer: int, line: torch.Tensor, alpha: float
+) -> Estimate:
     """Edit ratio for each unit of alpha, between minus alpha and alpha; bootstrap over rows."""
-    return _slope([corrected_when_steered(aligner, rows, layer, end * line)[1] for end in (-alpha, alpha)], alpha)
+    return _slope(
+        [corrected_when_steered(aligner, rows, layer, end * line)[1] for end in (-alpha, alpha)],
+        alpha,
+    )
 
 
 def _slope(ratios: Sequence[np.ndarray], alpha: float) -> Estimate:
     return bootstrap_mean((ratios[1] - ratios[0]) / (2 * alpha), "edit ratio per alpha")
 
 
-def steering_range(aligner: Aligner, rows: Sequence[QAC], lines: torch.Tensor, judge: Judge) -> tuple[int, float]:
-    """Layer and alpha, chosen on these rows. A layer's range goes as far as corrections at both ends are no worse than the answers were
-    (the least alpha, if they always are or no judge can tell); of the layers the one with the largest slope."""
+def steering_range(
+    aligner: Aligner, rows: Sequence[QAC], lines: torch.Tensor, judge: Judge
+) -> tuple[int, float]:
+    """Layer and alpha, chosen on these rows. A layer's range goes as far as corrections at both
+    ends are no worse than the answers were (the least alpha, if they always are or no judge can
+    tell); of the layers the one with the largest slope.
+    """
     least, found = _mark(judge, rows, [r.answer for r in rows]), []
     for layer, line in enumerate(lines):
         for alpha in reversed(ALPHAS):
-            said, ratios = zip(*[corrected_when_steered(aligner, rows, layer, end * line) for end in (-alpha, alpha)])
+            said, ratios = zip(
+                *[
+                    corrected_when_steered(aligner, rows, layer, end * line)
+                    for end in (-alpha, alpha)
+                ]
+            )
             if min(_mark(judge, rows, texts) for texts in said) >= least:
                 break
         found.append((_slope(ratios, alpha).value, layer, alpha))
@@ -83,12 +108,17 @@ def steering_range(aligner: Aligner, rows: Sequence[QAC], lines: torch.Tensor, j
 
 
 def _mark(judge: Judge, rows: Sequence[QAC], said: Sequence[str]) -> float:
-    return float(judge.marks([r.question for r in rows], said).get("overall", np.array([np.nan])).mean())
+    return float(
+        judge.marks([r.question for r in rows], said).get("overall", np.array([np.nan])).mean()
+    )
 
 
-def unrelated_differences(aligner: Aligner, rows: Sequence[QAC], layer: int, n: int, seed: int) -> list[torch.Tensor]:
-    """n differences between states of two rows that have nothing to do with each other, at the end of their prompts: directions along
-    which states do differ, for other reasons."""
+def unrelated_differences(
+    aligner: Aligner, rows: Sequence[QAC], layer: int, n: int, seed: int
+) -> list[torch.Tensor]:
+    """n differences between states of two rows that have nothing to do with each other, at the
+    end of their prompts: directions along which states do differ, for other reasons.
+    """
     ids = [encode(aligner.tokenizer, aligner.prompt(r.question, r.answer)) for r in rows[: 2 * n]]
     ends = states(aligner.model, aligner.tokenizer, ids, [-1] * len(ids))[:, layer + 1]
     order = torch.randperm(len(ends), generator=torch.Generator().manual_seed(seed))

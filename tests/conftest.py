@@ -9,10 +9,14 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "agg"
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # numbers are held against others to fp32's rounding, which a GPU does not have here
+os.environ["CUDA_VISIBLE_DEVICES"] = (
+    ""  # numbers are held against others to fp32's rounding, which a GPU does not have here
+)
 
 REAL = Path(os.environ.get("ALIGNLIB_REAL", "")) if os.environ.get("ALIGNLIB_REAL") else None
-needs_real = pytest.mark.skipif(REAL is None or not REAL.is_dir(), reason="no real data: set ALIGNLIB_REAL")
+needs_real = pytest.mark.skipif(
+    REAL is None or not REAL.is_dir(), reason="no real data: set ALIGNLIB_REAL"
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,5 +35,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from alignlib.tinytown.tokenizer import build_tokenizer
 
     folder, tokenizer = tmp_path_factory.mktemp("model"), build_tokenizer()
-    save_model(folder, build_model(Recipe(hidden=32, layers=2, heads=2, feed_forward=64), tokenizer), tokenizer)
+    save_model(
+        folder,
+        build_model(Recipe(hidden=32, layers=2, heads=2, feed_forward=64), tokenizer),
+        tokenizer,
+    )
     return folder

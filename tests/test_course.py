@@ -17,8 +17,14 @@ from alignlib.course.lessons import ROOT, lesson_numbers, notebook_of, read_sour
 from alignlib.stats import rate
 
 LESSONS = lesson_numbers()
-CHECKS = {f"{number}/{name}": check for number in LESSONS
-          for name, check in vars(importlib.import_module(f"alignlib.course.checks.lesson{number}")).items() if isinstance(check, Check)}  # fmt: skip
+CHECKS = {
+    f"{number}/{name}": check
+    for number in LESSONS
+    for name, check in vars(
+        importlib.import_module(f"alignlib.course.checks.lesson{number}")
+    ).items()
+    if isinstance(check, Check)
+}
 
 
 def stub(*_):
@@ -45,7 +51,9 @@ def test_a_check_says_what_else_may_be(name: str) -> None:
     assert check.verdict(lambda *_: "nonsense").startswith("not yet: for ")
 
 
-def test_what_comes_back_is_the_attempt_if_right_and_else_the_reference(capsys: pytest.CaptureFixture) -> None:
+def test_what_comes_back_is_the_attempt_if_right_and_else_the_reference(
+    capsys: pytest.CaptureFixture,
+) -> None:
     check = next(iter(CHECKS.values()))
     right = lambda *case: check.reference(*case)  # noqa: E731
     assert check(right) is right and check(stub) is check.reference
@@ -65,12 +73,18 @@ def test_an_attempt_cannot_spoil_the_cases() -> None:
 
 
 def tagged(number: str, edition: str, tag: str) -> list[str]:
-    return [c.source for c in read_source(number, edition).cells if tag in c.metadata.get("tags", [])]
+    return [
+        c.source for c in read_source(number, edition).cells if tag in c.metadata.get("tags", [])
+    ]
 
 
 @pytest.mark.parametrize("number", LESSONS)
 def test_students_get_stubs_and_no_solution(number: str) -> None:
-    stubs, checks, solved = tagged(number, "student", "exercise"), tagged(number, "student", "check"), tagged(number, "solutions", "solution")
+    stubs, checks, solved = (
+        tagged(number, "student", "exercise"),
+        tagged(number, "student", "check"),
+        tagged(number, "solutions", "solution"),
+    )
     assert len(stubs) == len(checks) == len(solved) >= 3
     assert not tagged(number, "student", "solution") and not tagged(number, "solutions", "exercise")
     handed_out = notebook_of(number).read_text(encoding="utf-8")
@@ -81,18 +95,32 @@ def test_students_get_stubs_and_no_solution(number: str) -> None:
 
 
 @pytest.mark.parametrize("number", LESSONS)
-def test_every_check_of_a_lesson_is_used_and_each_exercise_has_minutes_difficulty_and_a_folded_hint(number: str) -> None:
-    used = {m for source in tagged(number, "student", "check") for m in re.findall(r"check\.(\w+)\(", source)}
+def test_every_check_of_a_lesson_is_used_and_each_exercise_has_minutes_difficulty_and_a_folded_hint(
+    number: str,
+) -> None:
+    used = {
+        m
+        for source in tagged(number, "student", "check")
+        for m in re.findall(r"check\.(\w+)\(", source)
+    }
     assert used == {name.partition("/")[2] for name in CHECKS if name.startswith(number)}
     text = "\n".join(c.source for c in read_source(number).cells if c.cell_type == "markdown")
-    exercises = re.findall(r"### Exercise \d · [^\n]+ \((\d+) minutes, (easy|medium|hard)\)(.*?)(?=\n##|\Z)", text, re.S)
-    assert len(exercises) == len(used) and all("<details><summary>Hint" in body for *_, body in exercises)
+    exercises = re.findall(
+        r"### Exercise \d · [^\n]+ \((\d+) minutes, (easy|medium|hard)\)(.*?)(?=\n##|\Z)",
+        text,
+        re.S,
+    )
+    assert len(exercises) == len(used) and all(
+        "<details><summary>Hint" in body for *_, body in exercises
+    )
 
 
 @pytest.mark.parametrize("number", LESSONS)
 def test_the_committed_solutions_are_what_the_source_builds(number: str) -> None:
     built = nbformat.read(notebook_of(number, "solutions"), 4)
-    assert built == read_source(number, "solutions") and not any(c.get("outputs") for c in built.cells)
+    assert built == read_source(number, "solutions") and not any(
+        c.get("outputs") for c in built.cells
+    )
 
 
 @pytest.mark.parametrize("number", LESSONS)
@@ -100,7 +128,10 @@ def test_the_committed_solutions_are_what_the_source_builds(number: str) -> None
 def test_the_badge_points_at_the_notebook_it_stands_in(number: str, edition: str) -> None:
     place = notebook_of(number, edition).relative_to(ROOT).as_posix()
     badge = read_source(number, edition).cells[0].source.splitlines()[0]
-    assert re.fullmatch(rf"\[!\[Open in Colab\]\(https://\S+\)\]\(https://colab\S+/blob/main/{re.escape(place)}\)", badge)
+    assert re.fullmatch(
+        rf"\[!\[Open in Colab\]\(https://\S+\)\]\(https://colab\S+/blob/main/{re.escape(place)}\)",
+        badge,
+    )
 
 
 # --- guesses --------------------------------------------------------------------------------------
@@ -113,6 +144,10 @@ def test_a_guess_is_scored_and_kept(tmp_path: Path) -> None:
     assert "no guess" in Guess("c").reveal(half, 0.5, metrics)
     assert Guess("d", 1.0).reveal(None, 0.5, metrics) == "no judge for these data"
     kept = json.loads((tmp_path / "guesses.json").read_text())
-    assert kept == {"a": {"probability": 0.7, "holds": True}, "b": {"probability": 0.7, "holds": False}, "c": {"probability": None, "holds": True}}
+    assert kept == {
+        "a": {"probability": 0.7, "holds": True},
+        "b": {"probability": 0.7, "holds": False},
+        "c": {"probability": None, "holds": True},
+    }
     with pytest.raises(ValueError, match="0.7 for 70 %"):
         Guess("e", 70)

@@ -14,7 +14,9 @@ from alignlib.records import DataError, records
 
 from .conftest import REAL, needs_real
 
-ROWS = [{"question": f"q {i}", "answer": f"a {i}", "correction": f"c {i}", "extra": i} for i in range(3)]
+ROWS = [
+    {"question": f"q {i}", "answer": f"a {i}", "correction": f"c {i}", "extra": i} for i in range(3)
+]
 WANTED = [QAC(f"q {i}", f"a {i}", f"c {i}") for i in range(3)]
 LIST = json.dumps(ROWS, indent=2)
 LINES = "\n".join(map(json.dumps, ROWS))
@@ -23,11 +25,18 @@ LINES = "\n".join(map(json.dumps, ROWS))
 @pytest.mark.parametrize(
     "data",
     [
-        LIST.encode(), LINES.encode(), (LINES + "\n\n").encode(), gzip.compress(LIST.encode()), gzip.compress(LINES.encode()),
-        b"\xef\xbb\xbf" + LIST.encode(), b"\xef\xbb\xbf" + LINES.encode(), LINES.replace("\n", "\r\n").encode(),
-        LIST.replace("\n", "\r\n").encode(), gzip.compress(b"\xef\xbb\xbf" + LINES.replace("\n", "\r\n").encode()),
+        LIST.encode(),
+        LINES.encode(),
+        (LINES + "\n\n").encode(),
+        gzip.compress(LIST.encode()),
+        gzip.compress(LINES.encode()),
+        b"\xef\xbb\xbf" + LIST.encode(),
+        b"\xef\xbb\xbf" + LINES.encode(),
+        LINES.replace("\n", "\r\n").encode(),
+        LIST.replace("\n", "\r\n").encode(),
+        gzip.compress(b"\xef\xbb\xbf" + LINES.replace("\n", "\r\n").encode()),
     ],
-)  # fmt: skip
+)
 def test_accepted(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "rows.any"
     file.write_bytes(data)
@@ -36,7 +45,9 @@ def test_accepted(tmp_path: Path, data: bytes) -> None:
 
 def test_a_large_list_takes_as_long_as_its_length(tmp_path: Path) -> None:
     """Counting every row's line from the top would take half a minute here."""
-    (tmp_path / "large.json").write_text("[" + ",\n".join(row(question=f"q {i} {'word ' * 60}") for i in range(30_000)) + "]")
+    (tmp_path / "large.json").write_text(
+        "[" + ",\n".join(row(question=f"q {i} {'word ' * 60}") for i in range(30_000)) + "]"
+    )
     started = time.perf_counter()
     assert sum(1 for _ in records(tmp_path / "large.json")) == 30_000
     assert time.perf_counter() - started < 5
@@ -63,7 +74,10 @@ def row(**changed: object) -> str:
         ("[" + row() + ",\n" + row(question="r"), ["line 2", "cut off", "]"]),
         (LINES[:-9], ["line 3", "not JSON"]),
         ("hello", ["line 1", "not JSON"]),
-        (row() + "\n" + json.dumps({"question": "q", "answer": "a"}), ["line 2", "'correction'", "needs question, answer, correction"]),
+        (
+            row() + "\n" + json.dumps({"question": "q", "answer": "a"}),
+            ["line 2", "'correction'", "needs question, answer, correction"],
+        ),
         (json.dumps({"question": "q"}), ["line 1", "'answer'", "needs"]),
         (row() + "\n" + row(answer=3), ["line 2", "'answer'", "int", "text"]),
         (row() + "\n" + row(answer=None), ["line 2", "'answer'", "null"]),
@@ -72,7 +86,10 @@ def row(**changed: object) -> str:
         ("[" + row() + "\n" + row(question="r") + "]", ["line 2", "comma is missing"]),
         ("[" + row() + "] oops", ["line 1", "behind the list"]),
         ("[1, 2]", ["line 1", "int", "row is expected"]),
-        (json.dumps({"chosen": "a", "rejected": "b"}), ["line 1", "'chosen'", "Assistant:", "prompt"]),
+        (
+            json.dumps({"chosen": "a", "rejected": "b"}),
+            ["line 1", "'chosen'", "Assistant:", "prompt"],
+        ),
     ],
 )
 def test_refused_with_file_line_field_and_fix(tmp_path: Path, text: str, parts: list[str]) -> None:
@@ -90,7 +107,13 @@ def test_missing_files_damaged_gzip_and_odd_encodings_are_refused(tmp_path: Path
     cut.write_bytes(whole[:-30])
     bent.write_bytes(whole[:40] + bytes(20) + whole[60:])
     latin.write_bytes(b'{"question": "caf\xe9"}')
-    for file, part in [(tmp_path / "none.json", "no such file"), (cut, "cut off"), (bent, "damaged"), (latin, "UTF-8"), (tmp_path, "save_to_disk")]:
+    for file, part in [
+        (tmp_path / "none.json", "no such file"),
+        (cut, "cut off"),
+        (bent, "damaged"),
+        (latin, "UTF-8"),
+        (tmp_path, "save_to_disk"),
+    ]:
         with pytest.raises(DataError, match=part):
             read_qac(file)
 
@@ -111,8 +134,10 @@ def test_duplicates_are_counted_and_told(tmp_path: Path) -> None:
 
 def test_pairs_are_read_as_corrections_and_dialogues_by_their_last_turn(tmp_path: Path) -> None:
     talk = "\n\nHuman: hi\n\nAssistant: yes?\n\nHuman: well\n\nAssistant: {}"
-    pairs = [{"chosen": talk.format("good"), "rejected": talk.format("bad")},
-             {"chosen": talk.format("good"), "rejected": "\n\nHuman: other\n\nAssistant: bad"}]  # fmt: skip
+    pairs = [
+        {"chosen": talk.format("good"), "rejected": talk.format("bad")},
+        {"chosen": talk.format("good"), "rejected": "\n\nHuman: other\n\nAssistant: bad"},
+    ]
     file = tmp_path / "hh.json"
     file.write_text(json.dumps(pairs), encoding="utf-8")
     loaded = read_qac(file)

@@ -13,6 +13,8 @@ def test_curves_of_estimates_are_drawn_at_their_values_with_their_intervals() ->
     measured = [Estimate(0.5, 0.4, 0.7, 3), Estimate(0.6, 0.6, 0.8, 3)]
     curves(ax, {"a": ([1, 2], measured), "b": ([1, 2], [0.1, 0.2])}, "steps", "%", 100)
     line, _, [bars] = ax.containers[0].lines
-    assert list(np.round(line.get_ydata(), 9)) == [50, 60] and list(np.round(ax.lines[-1].get_ydata(), 9)) == [10, 20]
+    assert list(np.round(line.get_ydata(), 9)) == [50, 60] and list(
+        np.round(ax.lines[-1].get_ydata(), 9)
+    ) == [10, 20]
     assert [list(np.round(bar[:, 1], 9)) for bar in bars.get_segments()] == [[40, 70], [60, 80]]
     assert {t.get_text() for t in ax.get_legend().get_texts()} == {"a", "b"}

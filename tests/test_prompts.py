@@ -8,9 +8,29 @@ import pytest
 
 from alignlib.prompts import T1, T2, TEMPLATES, TOWN, template
 
-BITS = ["a", "b c", "|", " ", "\\", "\n", " | ", "##Answer:", "##Answer: ", "\n##Answer: ", "answer :", " answer : ",
-        "correction :", " correction :", "ASSISTANT:", " ASSISTANT:", "\n##Correction:  ASSISTANT:", "##Question: ",
-        "answer  :", "\tanswer\n: ", "correction\t:"]  # fmt: skip
+BITS = [
+    "a",
+    "b c",
+    "|",
+    " ",
+    "\\",
+    "\n",
+    " | ",
+    "##Answer:",
+    "##Answer: ",
+    "\n##Answer: ",
+    "answer :",
+    " answer : ",
+    "correction :",
+    " correction :",
+    "ASSISTANT:",
+    " ASSISTANT:",
+    "\n##Correction:  ASSISTANT:",
+    "##Question: ",
+    "answer  :",
+    "\tanswer\n: ",
+    "correction\t:",
+]
 
 
 def test_the_authors_templates_word_for_word() -> None:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alignlib.stats import bootstrap_mean, ceiling, net_win, over_seeds, paired, prediction_interval, rate, share_of_ceiling, smallest_difference
+from alignlib.stats import (
+    bootstrap_mean,
+    ceiling,
+    net_win,
+    over_seeds,
+    paired,
+    prediction_interval,
+    rate,
+    share_of_ceiling,
+    smallest_difference,
+)
 
 
 def test_wilson_against_published_values() -> None:
@@ -25,7 +35,10 @@ def test_an_interval_holds_its_value_at_the_ends_too(n: int) -> None:
 
 def test_net_win_is_the_papers_and_antisymmetric() -> None:
     before, after = np.zeros(690), np.zeros(690)
-    after[:224], after[224:370] = 1, -1  # 224 wins, 146 losses, 320 ties: 11.3 % in the paper's table
+    after[:224], after[224:370] = (
+        1,
+        -1,
+    )  # 224 wins, 146 losses, 320 ties: 11.3 % in the paper's table
     assert net_win(before, after).value == pytest.approx(11.304, abs=1e-3)
     assert net_win(after, before).value == -net_win(before, after).value
     assert ceiling(np.array([1, 0.5, 0, 1])) == 50
@@ -36,14 +49,19 @@ def test_t_interval_over_seeds_by_hand() -> None:
     assert (e.value, round(e.low, 3), round(e.high, 3)) == (2.0, -0.484, 4.484)
     low, high = prediction_interval([1.0, 2.0, 3.0])
     assert (round(low, 3), round(high, 3)) == (-2.968, 6.968)
-    assert (over_seeds([0.1, 0.5, 0.9]).low, over_seeds([0.1, 0.5, 0.9]).high) == (0, 1)  # a rate ends there
+    assert (over_seeds([0.1, 0.5, 0.9]).low, over_seeds([0.1, 0.5, 0.9]).high) == (
+        0,
+        1,
+    )  # a rate ends there
 
 
 def test_bootstrap_covers_like_the_normal_interval() -> None:
     values = np.random.default_rng(1).normal(0.3, 1, 2000)
     e = bootstrap_mean(values)
     half = 1.96 * values.std() / np.sqrt(2000)
-    assert e.low == pytest.approx(values.mean() - half, abs=0.01) and e.high == pytest.approx(values.mean() + half, abs=0.01)
+    assert e.low == pytest.approx(values.mean() - half, abs=0.01) and e.high == pytest.approx(
+        values.mean() + half, abs=0.01
+    )
 
 
 def test_pairing_is_tighter_than_not() -> None:
@@ -69,7 +87,10 @@ def test_the_smallest_difference_is_seen_four_times_in_five() -> None:
     rng = np.random.default_rng(0)
     shape = rng.normal(size=200)
     wanted = smallest_difference(shape, np.zeros(200))
-    seen = [bootstrap_mean(rng.choice(shape - shape.mean(), 200) + wanted, draws=300).low > 0 for _ in range(400)]
+    seen = [
+        bootstrap_mean(rng.choice(shape - shape.mean(), 200) + wanted, draws=300).low > 0
+        for _ in range(400)
+    ]
     assert 0.73 < np.mean(seen) < 0.87
 
 

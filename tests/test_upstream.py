@@ -1,4 +1,6 @@
-"""Upstreams: a file, a local model, a server that fails as servers do; every question is answered once and paid for once."""
+"""Upstreams: a file, a local model, a server that fails as servers do; every question is
+answered once and paid for once.
+"""
 
 from __future__ import annotations
 
@@ -69,15 +71,26 @@ class Faulty(Handler):
             self.wfile.write(b'{"id": ')
 
 
-def test_200_prompts_of_a_failing_server_are_all_answered_none_twice_and_never_asked_again() -> None:
+def test_200_prompts_of_a_failing_server_are_all_answered_none_twice_and_never_asked_again() -> (
+    None
+):
     echo, over = Echo(), threading.Event()
-    given = {"ways": ("silent", "500", "cut", "500", "cut", "500", "cut"), "failed": Counter(), "over": over, "count": itertools.count()}
+    given = {
+        "ways": ("silent", "500", "cut", "500", "cut", "500", "cut"),
+        "failed": Counter(),
+        "over": over,
+        "count": itertools.count(),
+    }
     with serving(echo, handler=type("F", (Faulty,), given)) as url:
         upstream = Server("town", url, concurrency=16, timeout=4.0, progress=False)
         assert upstream(QUESTIONS) == [f"{q} 0" for q in QUESTIONS]
         failed = dict(given["failed"])
         over.set()
-        assert failed.pop("none") == 200 and min(failed.get(way, 0) for way in ("silent", "500", "cut")) > 0 and sum(failed.values()) >= 20
+        assert (
+            failed.pop("none") == 200
+            and min(failed.get(way, 0) for way in ("silent", "500", "cut")) > 0
+            and sum(failed.values()) >= 20
+        )
         assert set(echo.asked.values()) == {1} and len(echo.asked) == 200
         again = Server("town", url, progress=False)
         assert again(QUESTIONS[::-1]) == [f"{q} 0" for q in QUESTIONS[::-1]]
@@ -92,7 +105,9 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def test_what_is_stopped_by_hand_keeps_every_answer_that_was_paid(empty_cache: Path, interruptible: None) -> None:
+def test_what_is_stopped_by_hand_keeps_every_answer_that_was_paid(
+    empty_cache: Path, interruptible: None
+) -> None:
     class Stopping(Echo):
         def __call__(self, questions, *, seed: int = 0) -> list[str]:
             if len(self.asked) == 20:
@@ -107,10 +122,14 @@ def test_what_is_stopped_by_hand_keeps_every_answer_that_was_paid(empty_cache: P
             upstream(QUESTIONS)
         paid = sum(echo.asked.values())
         assert 20 < paid < 30 and len(list(empty_cache.rglob("*.json"))) == paid
-        assert upstream(QUESTIONS) == [f"{q} 0" for q in QUESTIONS] and set(echo.asked.values()) == {1}
+        assert upstream(QUESTIONS) == [f"{q} 0" for q in QUESTIONS] and set(
+            echo.asked.values()
+        ) == {1}
 
 
-def test_what_an_answer_may_depend_on_is_asked_anew_and_a_question_asked_twice_is_paid_once() -> None:
+def test_what_an_answer_may_depend_on_is_asked_anew_and_a_question_asked_twice_is_paid_once() -> (
+    None
+):
     echo = Echo()
     with serving(echo) as url:
         upstream = Server("town", url, progress=False)
@@ -129,7 +148,10 @@ def test_one_question_that_is_refused_leaves_the_others_answered() -> None:
 
     with serving(Picky()) as url:
         upstream = Server("town", url, concurrency=4, progress=False)
-        with pytest.raises(UpstreamError, match="status 400.*, at the question 'what is 3 .'; 1 of the 8 asked have no answer"):
+        with pytest.raises(
+            UpstreamError,
+            match="status 400.*, at the question 'what is 3 .'; 1 of the 8 asked have no answer",
+        ):
             upstream(QUESTIONS[:8])
         rest = [q for q in QUESTIONS[:8] if q != "what is 3 ?"]
         assert upstream(rest) == [f"{q} 0" for q in rest] and upstream.calls == 8
@@ -143,7 +165,10 @@ def test_questions_that_are_refused_for_themselves_stop_no_other_wherever_they_s
             return super().__call__(questions, seed=seed)
 
     echo = Picky()
-    with serving(echo) as url, pytest.raises(UpstreamError, match="5 of the 12 asked have no answer"):
+    with (
+        serving(echo) as url,
+        pytest.raises(UpstreamError, match="5 of the 12 asked have no answer"),
+    ):
         Server("town", url, concurrency=2, progress=False)(QUESTIONS[:12])
     assert len(echo.asked) == 7
 
@@ -158,7 +183,10 @@ def test_a_server_that_dies_midway_is_given_up_too() -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             self.reply(429, {"error": {"message": "quota spent"}})
 
-    with serving(Echo(), handler=Dying) as url, pytest.raises(UpstreamError, match="quota spent.*; [4-7] of the 2\d asked"):
+    with (
+        serving(Echo(), handler=Dying) as url,
+        pytest.raises(UpstreamError, match="quota spent.*; [4-7] of the 2\d asked"),
+    ):
         Server("town", url, retries=0, concurrency=4, progress=False)(QUESTIONS)
     assert next(seen) < 60
 
@@ -171,12 +199,17 @@ def test_a_dead_server_is_given_up_after_the_first_questions() -> None:
             asked[self.rfile.read(int(self.headers["Content-Length"]))] += 1
             self.reply(503, {"error": {"message": "gone"}})
 
-    with serving(Echo(), handler=Dead) as url, pytest.raises(UpstreamError, match="status 503.*; 4 of the 4 asked"):
+    with (
+        serving(Echo(), handler=Dead) as url,
+        pytest.raises(UpstreamError, match="status 503.*; 4 of the 4 asked"),
+    ):
         Server("town", url, retries=0, concurrency=4, progress=False)(QUESTIONS)
     assert len(asked) < 20
 
 
-def replying(body: dict | bytes, kind: str = "application/json", status: int = 200) -> type[Handler]:
+def replying(
+    body: dict | bytes, kind: str = "application/json", status: int = 200
+) -> type[Handler]:
     class Replying(Handler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
@@ -186,8 +219,18 @@ def replying(body: dict | bytes, kind: str = "application/json", status: int = 2
 
 
 def chat(content: object, why: str = "stop") -> dict:
-    choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": why}
-    return {"id": "x", "object": "chat.completion", "created": 0, "model": "town", "choices": [choice]}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": content},
+        "finish_reason": why,
+    }
+    return {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "town",
+        "choices": [choice],
+    }
 
 
 HTML = b"<html>sign in</html>"
@@ -202,13 +245,24 @@ HTML = b"<html>sign in</html>"
         (replying({"choices": []}), "no chat completion"),
         (replying({"choices": [{}]}), "no chat completion"),
         (replying(chat([{"type": "text"}])), "no chat completion"),
-        (replying({"error": {"message": "bad key"}}, status=401), "the key in OPENAI_API_KEY was refused"),
-        (replying({"error": {"message": "no such temperature"}}, status=400), r"refused with status 400 \(no such temperature\)"),
-        (replying({"error": {"message": "?" * 999}}, status=400), r"refused with status 400 \(\?{158}, at"),
+        (
+            replying({"error": {"message": "bad key"}}, status=401),
+            "the key in OPENAI_API_KEY was refused",
+        ),
+        (
+            replying({"error": {"message": "no such temperature"}}, status=400),
+            r"refused with status 400 \(no such temperature\)",
+        ),
+        (
+            replying({"error": {"message": "?" * 999}}, status=400),
+            r"refused with status 400 \(\?{158}, at",
+        ),
         (replying({"error": {"message": "slow down"}}, status=429), "refused with status 429"),
     ],
 )
-def test_a_server_of_another_mind_is_told_apart(handler: type[Handler], part: str, empty_cache: Path) -> None:
+def test_a_server_of_another_mind_is_told_apart(
+    handler: type[Handler], part: str, empty_cache: Path
+) -> None:
     with serving(Echo(), handler=handler) as url, pytest.raises(UpstreamError, match=part):
         Server("town", url, retries=0, progress=False)(["a"])
     assert not list(empty_cache.rglob("*.json"))
@@ -223,11 +277,16 @@ def test_a_wrong_model_a_wrong_path_a_closed_port_and_a_slow_server_say_what_to_
     with pytest.raises(UpstreamError, match="is it running"):
         Server("town", url, retries=0, progress=False)(["a"])
     slow = type("Slow", (Handler,), {"do_POST": lambda self: time.sleep(1)})
-    with serving(Echo(), handler=slow) as url, pytest.raises(UpstreamError, match="silent for 0.2 s"):
+    with (
+        serving(Echo(), handler=slow) as url,
+        pytest.raises(UpstreamError, match="silent for 0.2 s"),
+    ):
         Server("town", url, retries=0, timeout=0.2, progress=False)(["a"])
 
 
-def test_a_server_elsewhere_needs_a_key_which_is_never_printed_or_kept(monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> None:
+def test_a_server_elsewhere_needs_a_key_which_is_never_printed_or_kept(
+    monkeypatch: pytest.MonkeyPatch, empty_cache: Path
+) -> None:
     with pytest.raises(UpstreamError, match="set the environment variable MY_KEY"):
         Server("town", "https://example.org/v1", key_variable="MY_KEY")(["a"])
     monkeypatch.setenv("MY_KEY", "sk-ключ")
@@ -236,21 +295,32 @@ def test_a_server_elsewhere_needs_a_key_which_is_never_printed_or_kept(monkeypat
     with pytest.raises(UpstreamError) as by_mistake:
         Server("town", key_variable="sk-secret")
     monkeypatch.setenv("MY_KEY", "sk-secret\n")
-    with serving(Echo(), handler=replying({"error": {"message": "sk-secret is wrong"}}, status=401)) as url:
+    with serving(
+        Echo(), handler=replying({"error": {"message": "sk-secret is wrong"}}, status=401)
+    ) as url:
         upstream = Server("town", url, key_variable="MY_KEY", progress=False)
         with pytest.raises(UpstreamError, match="the key in MY_KEY was refused") as told:
             upstream(["a"])
-    with serving(Echo(), handler=replying({"error": {"message": "sk-secret may not do this"}}, status=403)) as url:
+    with serving(
+        Echo(), handler=replying({"error": {"message": "sk-secret may not do this"}}, status=403)
+    ) as url:
         with pytest.raises(UpstreamError, match=r"status 403 \(\*\*\* may not do this\)"):
             Server("town", url, key_variable="MY_KEY", retries=0, progress=False)(["a"])
     with serving(Echo()) as url:
         assert Server("town", url, key_variable="MY_KEY", progress=False)(["a"]) == ["a 0"]
     kept = "".join(f.read_text() for f in empty_cache.rglob("*.json"))
-    printed = "".join(line for e in (told, by_mistake) for line in traceback.format_exception(e.value, chain=True))
-    assert "sk-secret is" not in printed and "sk-secret" not in f"{by_mistake.value}{told.value}{upstream}{kept}"
+    printed = "".join(
+        line for e in (told, by_mistake) for line in traceback.format_exception(e.value, chain=True)
+    )
+    assert (
+        "sk-secret is" not in printed
+        and "sk-secret" not in f"{by_mistake.value}{told.value}{upstream}{kept}"
+    )
 
 
-def test_a_server_on_this_machine_is_not_sent_the_key_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_on_this_machine_is_not_sent_the_key_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     sent = []
 
     class Listening(Handler):
@@ -266,7 +336,9 @@ def test_a_server_on_this_machine_is_not_sent_the_key_of_another(monkeypatch: py
     assert sent == ["Bearer none", "Bearer sk-town"]
 
 
-def test_an_address_without_http_is_refused_and_the_variable_of_the_client_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_without_http_is_refused_and_the_variable_of_the_client_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(UpstreamError, match="write it with http"):
         Server("town", "localhost:8000/v1")
     with serving(Echo()) as url:
@@ -282,53 +354,82 @@ def test_an_address_without_http_is_refused_and_the_variable_of_the_client_count
 
 
 def test_empty_and_unfinished_answers_are_counted_also_when_they_come_from_the_disk() -> None:
-    bodies = {"empty": (chat(""), chat(None)), "unfinished: length": (chat("long", "length"),), "over-long": (chat("on and on " * 100),)}
+    bodies = {
+        "empty": (chat(""), chat(None)),
+        "unfinished: length": (chat("long", "length"),),
+        "over-long": (chat("on and on " * 100),),
+    }
     for want, body in ((want, body) for want, some in bodies.items() for body in some):
         with serving(Echo(), handler=replying(body)) as url, pytest.warns() as caught:
             for _ in range(2):
                 upstream = Server("town", url, progress=False)
                 upstream(["a", "b"])
                 assert upstream.told == {want: 2}
-        assert len(caught) == 1 and f"of 2 answers 2 {want}; they are kept" in str(caught[0].message)
+        assert len(caught) == 1 and f"of 2 answers 2 {want}; they are kept" in str(
+            caught[0].message
+        )
 
 
 def test_answers_in_a_file_serve_and_a_missing_one_is_named(tmp_path: Path) -> None:
-    (tmp_path / "said.jsonl").write_text("\n".join(json.dumps({"question": q, "answer": f"{q} 3"}) for q in "ab"))
+    (tmp_path / "said.jsonl").write_text(
+        "\n".join(json.dumps({"question": q, "answer": f"{q} 3"}) for q in "ab")
+    )
     said = Recorded.read(tmp_path / "said.jsonl")
     assert said(["b", "a"]) == ["b 3", "a 3"]
-    with pytest.raises(UpstreamError, match="said.jsonl: no answer to 1 of 2 questions, such as 'c'"):
+    with pytest.raises(
+        UpstreamError, match="said.jsonl: no answer to 1 of 2 questions, such as 'c'"
+    ):
         said(["a", "c"])
-    (tmp_path / "bad.jsonl").write_text(json.dumps({"question": "a", "answer": "b"}) + "\n" + json.dumps({"question": "a"}))
+    (tmp_path / "bad.jsonl").write_text(
+        json.dumps({"question": "a", "answer": "b"}) + "\n" + json.dumps({"question": "a"})
+    )
     with pytest.raises(UpstreamError, match="bad.jsonl, line 2: no text under"):
         Recorded.read(tmp_path / "bad.jsonl")
-    (tmp_path / "two.jsonl").write_text("\n".join(json.dumps({"question": "a", "answer": a}) for a in "bbc"))
+    (tmp_path / "two.jsonl").write_text(
+        "\n".join(json.dumps({"question": "a", "answer": a}) for a in "bbc")
+    )
     with pytest.raises(UpstreamError, match="two.jsonl, line 3: a second answer"):
         Recorded.read(tmp_path / "two.jsonl")
 
 
-def test_a_local_model_answers_the_town_and_a_chat_model_is_asked_in_its_format(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_model_answers_the_town_and_a_chat_model_is_asked_in_its_format(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     questions = [r.question for r in sets.corrections(4, "test")]
     local = Local(profile("tiny").base)
     assert all(a.endswith(".") for a in local(questions))
     sampled = Local(profile("tiny").base, temperature=1.0)
     assert sampled(questions, seed=1) == sampled(questions, seed=1) != sampled(questions, seed=2)
     prompts = []
-    local._loaded[1].chat_template = "{% for m in messages %}{{ m['content'] }} says {{ m['role'] }} : {% endfor %}"
+    local._loaded[
+        1
+    ].chat_template = (
+        "{% for m in messages %}{{ m['content'] }} says {{ m['role'] }} : {% endfor %}"
+    )
     monkeypatch.setattr("alignlib.models.generate", lambda m, t, p, **_: prompts.extend(p) or p)
     local(["hello"])
-    local._loaded[1].chat_template = "{{ bos_token }}" + local._loaded[1].chat_template  # as most write it; `generate` puts one there too
+    local._loaded[1].chat_template = (
+        "{{ bos_token }}" + local._loaded[1].chat_template
+    )  # as most write it; `generate` puts one there too
     local(["hello"])
     assert prompts == ["hello says user : "] * 2
 
 
-# --- the upstreams of lesson 03 ---------------------------------------------------------------------
+# --- the upstreams of lesson 03
+# ---------------------------------------------------------------------
 
 
-def test_counted_words_go_on_as_in_the_text_and_with_fewer_of_them_where_they_never_stood_together() -> None:
+def test_an_n_gram_model_backs_off_to_shorter_contexts() -> None:
     told = ["where is it ? answer : in the mill .", "who has it ? answer : ask the miller ."]
     counts = NGram(iter(told), order=4)
-    assert set(counts([f"{i} ?" for i in range(20)])) == {"in the mill .", "ask the miller ."}  # after "? answer :" both have stood
-    assert NGram(iter(told), order=6)(["where is it ?", "who has it ?"]) == ["in the mill .", "ask the miller ."]
+    assert set(counts([f"{i} ?" for i in range(20)])) == {
+        "in the mill .",
+        "ask the miller .",
+    }  # after "? answer :" both have stood
+    assert NGram(iter(told), order=6)(["where is it ?", "who has it ?"]) == [
+        "in the mill .",
+        "ask the miller .",
+    ]
     said = [counts([f"{i} ?" for i in range(20)], seed=seed) for seed in (1, 1, 2)]
     assert said[0] == said[1] != said[2]
 
@@ -340,20 +441,30 @@ def test_all_upstreams_are_recorded_and_annotated_and_few_of_them_on_training_qu
         corrected = TownJudge().marks([r.question for r in rows], [r.correction for r in rows])
         assert len(rows) == recorded.TESTS and corrected["fault_free"].mean() > 0.995, name
         kept = json.loads(recorded.file_of(name).read_text())
-        assert ("train" in kept["answers"]) == (name in recorded.TAUGHT) and kept["about"] == UPSTREAMS[name].about
+        assert ("train" in kept["answers"]) == (name in recorded.TAUGHT) and kept[
+            "about"
+        ] == UPSTREAMS[name].about
     tested = {q for part in ("seen", "unseen") for q in recorded.asked()[part]}
     assert not tested & set(recorded.asked()["train"])
 
 
-def test_a_record_to_other_questions_or_of_nobody_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_to_other_questions_or_of_nobody_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = json.loads(recorded.file_of("4-gram").read_text()) | {"questions": 1}
     (tmp_path / "4-gram.json").write_text(json.dumps(other))
     monkeypatch.setattr(recorded, "file_of", lambda name: tmp_path / f"{name}.json")
     with pytest.raises(UpstreamError, match="python -m alignlib upstreams 4-gram"):
         recorded.recorded("4-gram")
     real = json.loads((data_folder() / "upstreams" / "4-gram.json").read_text())
-    (tmp_path / "4-gram.json").write_text(json.dumps(real | {"answers": real["answers"] | {"unseen": real["answers"]["unseen"][1:]}}))
-    with pytest.raises(UpstreamError, match="4-gram.json: 399 answers to the 400 questions of 'unseen'; run `python -m alignlib upstreams 4-gram`"):
+    (tmp_path / "4-gram.json").write_text(
+        json.dumps(real | {"answers": real["answers"] | {"unseen": real["answers"]["unseen"][1:]}})
+    )
+    with pytest.raises(
+        UpstreamError,
+        match="4-gram.json: 399 answers to the 400 questions of 'unseen'; run `python -m "
+        "alignlib upstreams 4-gram`",
+    ):
         recorded.recorded("4-gram")
     (tmp_path / "4-gram.json").write_text(json.dumps(real, indent=0)[:500])
     with pytest.raises(UpstreamError, match="4-gram.json, line .*cut off; run"):
@@ -362,7 +473,9 @@ def test_a_record_to_other_questions_or_of_nobody_is_refused(tmp_path: Path, mon
         recorded.recorded("rood")
 
 
-def test_an_upstream_is_recorded_whole_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upstream_is_recorded_whole_by_one_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(recorded, "file_of", lambda name: tmp_path / f"{name}.json")
     monkeypatch.setattr(upstreams, "file_of", recorded.file_of)

@@ -22,10 +22,25 @@ from alignlib.tinytown.judge import AXES, judge
 from alignlib.tinytown.oracle import contradicting, demonstrations, front, warm_pairs
 from alignlib.tinytown.tokenizer import build_tokenizer, vocabulary
 
-KINDS = {w: kind for kind, ws in {"T": [*words.THINGS, *words.OTHER_THINGS], "P": words.PLACES, "N": words.NAMES, "#": words.NUMBERS}.items()
-         for w in ws}  # fmt: skip
-PAIRS = {split: {frozenset(p) for lang in ("town", "other") for line in words.lines(split, lang)
-                 for p in itertools.combinations(line, 2)} for split in words.SPLITS}  # fmt: skip
+KINDS = {
+    w: kind
+    for kind, ws in {
+        "T": [*words.THINGS, *words.OTHER_THINGS],
+        "P": words.PLACES,
+        "N": words.NAMES,
+        "#": words.NUMBERS,
+    }.items()
+    for w in ws
+}
+PAIRS = {
+    split: {
+        frozenset(p)
+        for lang in ("town", "other")
+        for line in words.lines(split, lang)
+        for p in itertools.combinations(line, 2)
+    }
+    for split in words.SPLITS
+}
 ALL_THINGS = frozenset(words.THINGS + words.OTHER_THINGS)
 
 
@@ -53,30 +68,62 @@ def test_the_planes_give_every_pair_of_things_to_one_split() -> None:
 def audited(split: str) -> set[str]:
     """Prompts of the real rows of a split, of every set that lessons and experiments draw."""
     n = 2000 if split == "train" else 400
-    rows = [r for w in ("all", "corrected", "never") for level in range(5) for r in sets.corrections(n // 2, split, w, level=level)]
-    rows += [*sets.identity(n, split), *(r for test in sets.test_sets(n, split).values() for r in test)]
+    rows = [
+        r
+        for w in ("all", "corrected", "never")
+        for level in range(5)
+        for r in sets.corrections(n // 2, split, w, level=level)
+    ]
+    rows += [
+        *sets.identity(n, split),
+        *(r for test in sets.test_sets(n, split).values() for r in test),
+    ]
     asked, pairs = demonstrations(n, 0.5, split), warm_pairs(n, 0.5, split)
     pairs += [p for a in ("faults", *sets.AXES) for p in sets.preferences(n // 4, split, axis=a)]
     pairs += sets.preferences(n, split, task="summaries")
-    return {r.question for r in rows} | {p.prompt for p in pairs} | {r.prompt for r in (*asked, *sets.instructions(n, split))}
+    return (
+        {r.question for r in rows}
+        | {p.prompt for p in pairs}
+        | {r.prompt for r in (*asked, *sets.instructions(n, split))}
+    )
 
 
 def template_of(prompt: str) -> str:
-    """A board's layout; of other prompts the text with each word of a list replaced by the list's letter."""
-    return Board.parse(prompt).layout if prompt.startswith("board") else " ".join(KINDS.get(w, w) for w in prompt.split())
+    """A board's layout; of other prompts the text with each word of a list replaced by the
+    list's letter.
+    """
+    return (
+        Board.parse(prompt).layout
+        if prompt.startswith("board")
+        else " ".join(KINDS.get(w, w) for w in prompt.split())
+    )
 
 
 def test_no_prompt_template_or_pair_of_things_is_shared_between_splits_and_pretraining() -> None:
     prompts = {split: audited(split) for split in words.SPLITS}
     prompts["pretraining"] = {d.split(" answer : ")[0] for d in islice(pretraining(), 20_000)}
-    pairs = {s: {frozenset(q) for p in ps for q in itertools.combinations(things_in(p), 2)} for s, ps in prompts.items()}
-    layouts = {s: {template_of(p) for p in ps if not p.partition("say :")[1]} for s, ps in prompts.items()}
-    for a, b in (("train", "validation"), ("train", "test"), ("validation", "test"), ("pretraining", "validation"), ("pretraining", "test")):
+    pairs = {
+        s: {frozenset(q) for p in ps for q in itertools.combinations(things_in(p), 2)}
+        for s, ps in prompts.items()
+    }
+    layouts = {
+        s: {template_of(p) for p in ps if not p.partition("say :")[1]} for s, ps in prompts.items()
+    }
+    for a, b in (
+        ("train", "validation"),
+        ("train", "test"),
+        ("validation", "test"),
+        ("pretraining", "validation"),
+        ("pretraining", "test"),
+    ):
         assert not prompts[a] & prompts[b]
         assert not pairs[a] & pairs[b]
         assert not layouts[a] & layouts[b]
     assert not prompts["train"] & prompts["pretraining"]
-    assert all(len(ps) > 500 and {p.split()[0] for p in ps} >= {"board", "bulletin", "instruction"} for ps in prompts.values())
+    assert all(
+        len(ps) > 500 and {p.split()[0] for p in ps} >= {"board", "bulletin", "instruction"}
+        for ps in prompts.values()
+    )
 
 
 def test_the_pretraining_text_holds_no_corrections() -> None:
@@ -95,26 +142,55 @@ def test_words_never_corrected_are_in_identity_rows_but_in_no_correction() -> No
 
 
 def test_more_than_a_million_different_prompts() -> None:
-    """10,000 draws give 10,000 different prompts: by the birthday bound, fewer than 5 million in all would show a repeat."""
+    """10,000 draws give 10,000 different prompts: by the birthday bound, fewer than 5 million in
+    all would show a repeat.
+    """
     drawn = {r.question for r in sets.corrections(10_000, "train", "all")}
     assert len(drawn) == 10_000
 
 
 def test_the_same_seed_gives_the_same_rows_in_another_process() -> None:
-    code = "from alignlib.tinytown import sets; import zlib; print(zlib.crc32(repr(sets.corrections(50)).encode()))"
-    runs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)}
+    code = (
+        "from alignlib.tinytown import sets; import zlib; "
+        "print(zlib.crc32(repr(sets.corrections(50)).encode()))"
+    )
+    runs = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    }
     assert len(runs) == 1
     assert sets.corrections(50)[:20] == sets.corrections(20)
 
 
 def test_the_world_is_frozen() -> None:
-    """Other rows or other marks are another world: give it a new version, pretrain a new base and record everything anew."""
-    rows: list[object] = [sets.corrections(20, split, level=level) for split in words.SPLITS for level in range(5)]
-    rows += [sets.corrections(20, rewrites=True, level=4), sets.identity(40), *(sets.test_sets(20, s) for s in ("validation", "test"))]
-    rows += [sets.preferences(20, axis=axis) for axis in ("faults", *sets.AXES)] + [sets.preferences(20, task="summaries")]
-    rows += [sets.instructions(20), warm_pairs(20, 0.5), demonstrations(20, 0.5), contradicting(warm_pairs(20, 0.5), 0.5)]
+    """Other rows or other marks are another world: give it a new version, pretrain a new base
+    and record everything anew.
+    """
+    rows: list[object] = [
+        sets.corrections(20, split, level=level) for split in words.SPLITS for level in range(5)
+    ]
+    rows += [
+        sets.corrections(20, rewrites=True, level=4),
+        sets.identity(40),
+        *(sets.test_sets(20, s) for s in ("validation", "test")),
+    ]
+    rows += [sets.preferences(20, axis=axis) for axis in ("faults", *sets.AXES)] + [
+        sets.preferences(20, task="summaries")
+    ]
+    rows += [
+        sets.instructions(20),
+        warm_pairs(20, 0.5),
+        demonstrations(20, 0.5),
+        contradicting(warm_pairs(20, 0.5), 0.5),
+    ]
     spoilt = sets.corrections(300, "validation", "all", rate=0.6, combinations=True)
-    rows += [judge(r.question, f"{r.answer} {said}") for r in spoilt for said in ("", r.correction, r.answer, "lamp the")]
+    rows += [
+        judge(r.question, f"{r.answer} {said}")
+        for r in spoilt
+        for said in ("", r.correction, r.answer, "lamp the")
+    ]
     rows += [EARLY_DOCUMENTS, list(islice(pretraining(), 100)), vocabulary()]
     assert (words.WORLD_VERSION, words.digest(repr(rows))) == ("1", 3981104344)
 
@@ -122,7 +198,9 @@ def test_the_world_is_frozen() -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_alone_lowers_its_axis_and_its_correction_mends_it(fault: str) -> None:
     alone = [r for r in sets.corrections(3000, rate=0.15) if r.faults == (fault,)]
-    also = {"refuse": {"honest"}, "comply": {"honest", "helpful"}}.get(fault, set())  # a false "i will not", steps made up, no safe offer
+    also = {"refuse": {"honest"}, "comply": {"honest", "helpful"}}.get(
+        fault, set()
+    )  # a false "i will not", steps made up, no safe offer
     assert len(alone) >= 10
     for r in alone:
         lowered = {axis for axis in AXES if getattr(judge(r.question, r.answer), axis) < 1}
@@ -131,7 +209,10 @@ def test_each_fault_alone_lowers_its_axis_and_its_correction_mends_it(fault: str
 
 
 def test_the_dial_runs_from_no_fault_to_all() -> None:
-    shares = [sum(bool(r.faults) for r in sets.corrections(300, rate=rate)) / 300 for rate in (0, 0.1, 0.3, 1)]
+    shares = [
+        sum(bool(r.faults) for r in sets.corrections(300, rate=rate)) / 300
+        for rate in (0, 0.1, 0.3, 1)
+    ]
     assert shares[0] == 0 and shares[-1] == 1 and shares == sorted(shares)
 
 
@@ -155,7 +236,9 @@ def test_preferences_differ_along_their_axis_alone(axis: str) -> None:
         board = Board.parse(p.prompt)
         assert sets.axis_score(board, p.chosen, axis) > sets.axis_score(board, p.rejected, axis)
         for other in set(sets.AXES) - {axis}:
-            assert sets.axis_score(board, p.chosen, other) == sets.axis_score(board, p.rejected, other)
+            assert sets.axis_score(board, p.chosen, other) == sets.axis_score(
+                board, p.rejected, other
+            )
         assert judge(p.prompt, p.chosen).fault_free and judge(p.prompt, p.rejected).fault_free
 
 
@@ -165,19 +248,27 @@ def test_only_contradiction_bends_the_oracles_front() -> None:
             pairs = warm_pairs(200, interference)
             asked = sets.instructions(200) + contradicting(pairs, contradiction)
             clash = contradiction * len(pairs)
-            best = max(followed * len(asked) + preferred * len(pairs) for followed, preferred in front(asked, pairs))
+            best = max(
+                followed * len(asked) + preferred * len(pairs)
+                for followed, preferred in front(asked, pairs)
+            )
             assert best == pytest.approx(len(asked) + len(pairs) - clash, abs=20)
             assert (front(asked, pairs)[-1] == (1, 1)) == (contradiction == 0)
 
 
-def test_interference_is_the_share_of_instructions_politely_asked_and_both_answers_are_right() -> None:
+def test_interference_is_the_share_of_instructions_politely_asked_and_both_answers_are_right() -> (
+    None
+):
     for dial in (0.0, 0.3, 1.0):
         pairs = warm_pairs(400, dial)
         polite = [p for p in pairs if p.prompt.startswith("instruction : please ")]
         assert len(polite) / 400 == pytest.approx(dial, abs=0.06)
         for p in polite:
             operation, _, listed = p.prompt.removeprefix("instruction : please ").partition(" : ")
-            assert p.rejected == " ".join(OPERATIONS[operation](listed.split())) + " ." and f" {p.rejected} " in p.chosen
+            assert (
+                p.rejected == " ".join(OPERATIONS[operation](listed.split())) + " ."
+                and f" {p.rejected} " in p.chosen
+            )
         for p in set(pairs) - set(polite):
             assert judge(p.prompt, p.chosen).fault_free and judge(p.prompt, p.rejected).fault_free
     shown = Counter(d.completion.startswith(tuple(OPENERS)) for d in demonstrations(400, 1.0))
@@ -187,12 +278,27 @@ def test_interference_is_the_share_of_instructions_politely_asked_and_both_answe
 def test_every_word_of_the_town_is_one_token() -> None:
     tokenizer = build_tokenizer()
     assert len(vocabulary()) == len(set(vocabulary())) <= 1000
-    for text in [*islice(pretraining(), 500), *(r.correction for r in sets.corrections(200, rate=1))]:
+    for text in [
+        *islice(pretraining(), 500),
+        *(r.correction for r in sets.corrections(200, rate=1)),
+    ]:
         ids = tokenizer(text)["input_ids"]
         assert tokenizer.unk_token_id not in ids and tokenizer.decode(ids) == text
-    assert len({tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}) == 4
+    assert (
+        len(
+            {
+                tokenizer.pad_token_id,
+                tokenizer.bos_token_id,
+                tokenizer.eos_token_id,
+                tokenizer.unk_token_id,
+            }
+        )
+        == 4
+    )
 
 
 def test_rows_fit_the_context() -> None:
-    lengths = [len(f"{r.question} {r.answer} {r.correction}".split()) for r in sets.corrections(500)]
+    lengths = [
+        len(f"{r.question} {r.answer} {r.correction}".split()) for r in sets.corrections(500)
+    ]
     assert 60 <= sorted(lengths)[250] <= 130 and max(lengths) < 256

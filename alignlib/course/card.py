@@ -1,4 +1,6 @@
-"""The base model's card, written from its training log and the recorded gates: `python -m alignlib card`."""
+"""The base model's card, written from its training log and the recorded gates: `python -m
+alignlib card`.
+"""
 
 from __future__ import annotations
 
@@ -64,13 +66,24 @@ def card_text() -> str:
     config = json.loads((data / "base/config.json").read_text(encoding="utf-8"))
     million = log["tokens"] / log["recipe"]["steps"] / 1e6
     return CARD.format(
-        **log["recipe"] | {"world": log["world"]}, tokens=log["tokens"] / 1e6, minutes=log["seconds"] / 60,
-        precision=log.get("precision", "bf16"), parameters=log["parameters"] / 1e6,
-        vocabulary=config["vocab_size"], early=EARLY_DOCUMENTS, sha=hashlib.sha256((data / "base/model.safetensors").read_bytes()).hexdigest(),
-        first_loss=log["loss"][0][1], last_loss=log["loss"][-1][1], copying=log["copying"][-1][1],
-        copied=_around_half(log["copying"], million), gates=_gates(), seeds=_seed_counts(),
-        level=sets.LEVEL, rate=sets.FAULT_RATE, corrections=profile("tiny").corrections,
-    )  # fmt: skip
+        **log["recipe"] | {"world": log["world"]},
+        tokens=log["tokens"] / 1e6,
+        minutes=log["seconds"] / 60,
+        precision=log.get("precision", "bf16"),
+        parameters=log["parameters"] / 1e6,
+        vocabulary=config["vocab_size"],
+        early=EARLY_DOCUMENTS,
+        sha=hashlib.sha256((data / "base/model.safetensors").read_bytes()).hexdigest(),
+        first_loss=log["loss"][0][1],
+        last_loss=log["loss"][-1][1],
+        copying=log["copying"][-1][1],
+        copied=_around_half(log["copying"], million),
+        gates=_gates(),
+        seeds=_seed_counts(),
+        level=sets.LEVEL,
+        rate=sets.FAULT_RATE,
+        corrections=profile("tiny").corrections,
+    )
 
 
 def _around_half(copying: list[tuple[int, float]], million: float) -> str:
@@ -79,7 +92,10 @@ def _around_half(copying: list[tuple[int, float]], million: float) -> str:
 
 
 def _seed_counts() -> str:
-    counts = {name: len({c["seed"] for c in read_results(name)["cells"]}) for name in ("headroom", "warmup", "steer", "forgetting")}
+    counts = {
+        name: len({c["seed"] for c in read_results(name)["cells"]})
+        for name in ("headroom", "warmup", "steer", "forgetting")
+    }
     return ", ".join(f"{n} for {name}" for name, n in counts.items())
 
 
@@ -87,10 +103,17 @@ def _gates() -> str:
     return "\n\n".join(
         f"**{title}** (`python -m alignlib sweep {name}`)\n\n{table()}"
         for name, title, table in (
-        ("headroom", "Head room", _headroom), ("warmup", "Words never corrected can be corrected", _warmup),
-        ("steer", "A LoRA control steers the frozen base both ways", _steer),
-        ("forgetting", "Under interference, a preference learned spoils instructions that it does not concern", _forgetting),
-    ))  # fmt: skip
+            ("headroom", "Head room", _headroom),
+            ("warmup", "Words never corrected can be corrected", _warmup),
+            ("steer", "A LoRA control steers the frozen base both ways", _steer),
+            (
+                "forgetting",
+                "Under interference, a preference learned spoils instructions that it does "
+                "not concern",
+                _forgetting,
+            ),
+        )
+    )
 
 
 def _table(header: str, rows: list[tuple[object, ...]]) -> str:
@@ -101,39 +124,83 @@ def _table(header: str, rows: list[tuple[object, ...]]) -> str:
 
 def _headroom() -> str:
     record = read_results("headroom")
-    cells = list(dict.fromkeys((c["params"]["level"], c["params"]["corrections"]) for c in record["cells"]))
-    rows = [(f"{level}, {n}", *(recorded(record, m, level=level, corrections=n) for m in ("before", "after", "kept"))) for level, n in cells]
+    cells = list(
+        dict.fromkeys((c["params"]["level"], c["params"]["corrections"]) for c in record["cells"])
+    )
+    rows = [
+        (
+            f"{level}, {n}",
+            *(recorded(record, m, level=level, corrections=n) for m in ("before", "after", "kept")),
+        )
+        for level, n in cells
+    ]
     return _table("difficulty, corrections | fault-free before | after | good answers kept", rows)
 
 
 def _warmup() -> str:
-    record, a, b = read_results("warmup"), *({"share": s, "corrections": profile("tiny").corrections} for s in (WARMUP_SHARE, 0.0))
-    kinds = {"fault_free_seen": "fault-free, seen words", "fault_free_unseen": "fault-free, words never corrected",
-             "fault_free_combinations": "fault-free, combinations of faults kept apart in training",
-            "fault_free_language": "fault-free, the other language", "kept_seen": "good answers kept, seen words",
-            "kept_unseen": "good answers kept, never corrected", "kept_language": "good answers kept, the other language"}  # fmt: skip
-    rows = [(text, recorded(record, m, **a), recorded(record, m, **b), recorded_difference(record, m, a, b)) for m, text in kinds.items()]
+    record, a, b = (
+        read_results("warmup"),
+        *({"share": s, "corrections": profile("tiny").corrections} for s in (WARMUP_SHARE, 0.0)),
+    )
+    kinds = {
+        "fault_free_seen": "fault-free, seen words",
+        "fault_free_unseen": "fault-free, words never corrected",
+        "fault_free_combinations": "fault-free, combinations of faults kept apart in training",
+        "fault_free_language": "fault-free, the other language",
+        "kept_seen": "good answers kept, seen words",
+        "kept_unseen": "good answers kept, never corrected",
+        "kept_language": "good answers kept, the other language",
+    }
+    rows = [
+        (
+            text,
+            recorded(record, m, **a),
+            recorded(record, m, **b),
+            recorded_difference(record, m, a, b),
+        )
+        for m, text in kinds.items()
+    ]
     win: Estimate = recorded(record, "net_win_overall_unseen", "points", **a)
-    return _table("| warm-up | none, equal steps | difference", rows) + f"\n\nNet win overall on words never corrected, with warm-up: {win}."
+    return (
+        _table("| warm-up | none, equal steps | difference", rows)
+        + f"\n\nNet win overall on words never corrected, with warm-up: {win}."
+    )
 
 
 def _steer() -> str:
     record = read_results("steer")
     axes = ("helpful", "harmless", "honest", "overall")
-    rows = [(control, *(recorded(record, axis, control=control) for axis in axes)) for control in ("bad", "none", "good")]
+    rows = [
+        (control, *(recorded(record, axis, control=control) for axis in axes))
+        for control in ("bad", "none", "good")
+    ]
     return _table("control | " + " | ".join(axes), rows)
 
 
 def _forgetting() -> str:
     record = read_results("forgetting")
-    cells = list(dict.fromkeys((c["params"]["interference"], c["params"]["arm"]) for c in record["cells"]))
+    cells = list(
+        dict.fromkeys((c["params"]["interference"], c["params"]["arm"]) for c in record["cells"])
+    )
     told = ("followed_after", "content_after", "spilled_after", "warm_after")
-    rows = [("at once" if arm == "joint" else "then", dial, *(_seeds(record, m, interference=dial, arm=arm) for m in told)) for dial, arm in cells]
+    rows = [
+        (
+            "at once" if arm == "joint" else "then",
+            dial,
+            *(_seeds(record, m, interference=dial, arm=arm) for m in told),
+        )
+        for dial, arm in cells
+    ]
     before = _seeds(record, "followed_before", interference=1.0, arm="then")
     cells_apart = ({"interference": dial, "arm": "then"} for dial in (1.0, 0.0))
     more = recorded_difference(record, "drop", *cells_apart)
-    header = "learned | interference | plain instructions followed | right words said | answered warmly | preference prompts answered warmly"
-    return _table(header, rows) + FORGETTING.format(before=before, more=100 * more.value, least=100 * more.low)
+    header = (
+        "learned | interference | plain instructions followed | right words said | "
+        "answered warmly | preference prompts answered warmly"
+    )
+    return _table(header, rows) + FORGETTING.format(
+        before=before, more=100 * more.value, least=100 * more.low
+    )
 
 
 def _seeds(record: dict, metric: str, **cell: object) -> str:
@@ -148,8 +215,16 @@ def draw_curves(place: Path) -> None:
     log = json.loads((data_folder() / "pretraining.json").read_text(encoding="utf-8"))
     million = log["tokens"] / log["recipe"]["steps"] / 1e6
     figure, axes = new_figure("Pretraining: copying comes all at once", width=9, columns=2)
-    for ax, name, label in ((axes[0], "loss", "loss (nats per token)"), (axes[1], "copying", "20 random words copied, share")):
-        curves(ax, {name: ([s * million for s, _ in log[name]], [v for _, v in log[name]])}, "million tokens read", label)
+    for ax, name, label in (
+        (axes[0], "loss", "loss (nats per token)"),
+        (axes[1], "copying", "20 random words copied, share"),
+    ):
+        curves(
+            ax,
+            {name: ([s * million for s, _ in log[name]], [v for _, v in log[name]])},
+            "million tokens read",
+            label,
+        )
     figure.savefig(place)
 
 

@@ -1,4 +1,6 @@
-"""The commands behind `python -m alignlib`: run and build lessons, record experiments, rebuild the base model."""
+"""The commands behind `python -m alignlib`: run and build lessons, record experiments, rebuild
+the base model.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +18,48 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("lesson", help="a lesson's number, such as 02, or all")
     run.add_argument("--profile", default="tiny", help="tiny (default), colab or gpu")
     run.add_argument("--seed", type=int, default=0)
-    run.add_argument("--out", type=Path, default=Path("runs"), help="where the executed notebook, metrics and figures go")
-    run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter of the lesson")
+    run.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs"),
+        help="where the executed notebook, metrics and figures go",
+    )
+    run.add_argument(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set a parameter of the lesson",
+    )
 
-    run.add_argument("--solutions", action="store_true", help="the edition with the exercises solved")
+    run.add_argument(
+        "--solutions", action="store_true", help="the edition with the exercises solved"
+    )
 
-    build = commands.add_parser("build", help="execute lessons from their sources into the notebooks students open")
+    build = commands.add_parser(
+        "build", help="execute lessons from their sources into the notebooks students open"
+    )
     build.add_argument("lessons", nargs="*", help="numbers; none means all")
 
-    sweep = commands.add_parser("sweep", help="run a recorded experiment; it goes on where it was stopped")
+    sweep = commands.add_parser(
+        "sweep", help="run a recorded experiment; it goes on where it was stopped"
+    )
     sweep.add_argument("name", help="which one; a wrong name lists them all")
     sweep.add_argument("--seeds", help="comma-separated (default: the experiment's, mostly 0,1,2)")
 
-    pretrain = commands.add_parser("pretrain", help="rebuild Tinytown's base model from scratch (about half an hour on 2 cores)")
+    pretrain = commands.add_parser(
+        "pretrain",
+        help="rebuild Tinytown's base model from scratch (about half an hour on 2 cores)",
+    )
     pretrain.add_argument("--out", type=Path, required=True)
-    upstreams = commands.add_parser("upstreams", help="make lesson 03's upstream models again and record their answers")
+    upstreams = commands.add_parser(
+        "upstreams", help="make lesson 03's upstream models again and record their answers"
+    )
     upstreams.add_argument("names", nargs="*", help="which; none means all")
-    commands.add_parser("card", help="write the base model's card from its log and the recorded gates")
+    commands.add_parser(
+        "card", help="write the base model's card from its log and the recorded gates"
+    )
     return parser
 
 
@@ -40,7 +67,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 only if all went to its end; what the user can mend is told in one line."""
     args = _parser().parse_args(arguments)
     try:
-        does = {"run": _run, "build": _build, "sweep": _sweep, "pretrain": _pretrain, "upstreams": _upstreams, "card": _card}
+        does = {
+            "run": _run,
+            "build": _build,
+            "sweep": _sweep,
+            "pretrain": _pretrain,
+            "upstreams": _upstreams,
+            "card": _card,
+        }
         return does[args.command](args)
     except ValueError as error:
         print(f"alignlib: {error}", file=sys.stderr)

@@ -4,8 +4,9 @@
     notebooks/NN_name.ipynb             what students open: executed by `build`, with nothing solved
     notebooks/solutions/NN_name.ipynb   the same with the exercises solved, not executed
 
-A cell tagged `exercise` is the stub that students fill in, one tagged `solution` what takes its place, and one
-tagged `check` holds the attempt against the reference and hands back something that works.
+A cell tagged `exercise` is the stub that students fill in, one tagged `solution` what takes its
+place, and one tagged `check` holds the attempt against the reference and hands back something that
+works.
 """
 
 from __future__ import annotations
@@ -22,15 +23,21 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 SOURCES = NOTEBOOKS / "src"
-LEFT_OUT = {"student": "solution", "solutions": "exercise"}  # the cells that each edition does without
-REPOSITORY = "OWNER/alignlib"  # where the course is published: set here and in the README's badge, then `python -m alignlib build`
+LEFT_OUT = {
+    "student": "solution",
+    "solutions": "exercise",
+}  # the cells that each edition does without
+# where the course is published: set here and in the README's badge, then `python -m alignlib build`
+REPOSITORY = "OWNER/alignlib"
 COLAB = "https://colab.research.google.com"
 BOOTSTRAP = f"""try:
     import alignlib
 except ImportError:  # on Colab
     %pip install -q "alignlib @ git+https://github.com/{REPOSITORY}"
 """
-QUIET_KERNEL = ["--log-level=40"]  # errors only: it would remark on its loopback sockets at every start
+QUIET_KERNEL = [
+    "--log-level=40"
+]  # errors only: it would remark on its loopback sockets at every start
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -49,7 +56,10 @@ def source_of(number: str) -> Path:
     """The source of a lesson, by its number. Raises LessonError, listing those there are."""
     found = sorted(SOURCES.glob(f"{number.zfill(2)}_*.py"))
     if not found:
-        raise LessonError(f"no lesson {number!r}; there are {', '.join(lesson_numbers()) or 'none (run from a checkout)'}")
+        raise LessonError(
+            f"no lesson {number!r}; there are "
+            f"{', '.join(lesson_numbers()) or 'none (run from a checkout)'}"
+        )
     return found[0]
 
 
@@ -59,18 +69,26 @@ def notebook_of(number: str, edition: str = "student") -> Path:
 
 
 def read_source(number: str, edition: str = "student") -> NotebookNode:
-    """An edition of a lesson without outputs: badge and bootstrap put in front, ids by position and text, metadata bare."""
+    """An edition of a lesson without outputs: badge and bootstrap put in front, ids by position
+    and text, metadata bare.
+    """
     import jupytext
 
     source = source_of(number)
     notebook = jupytext.read(source, fmt="py:percent")
     notebook.metadata = nbformat.from_dict(METADATA)
-    notebook.cells[0].source = f"{_badge(notebook_of(number, edition))}\n\n{notebook.cells[0].source}"
+    notebook.cells[
+        0
+    ].source = f"{_badge(notebook_of(number, edition))}\n\n{notebook.cells[0].source}"
     notebook.cells.insert(1, nbformat.v4.new_code_cell(BOOTSTRAP.strip()))
     for i, cell in enumerate(notebook.cells):
-        cell["id"] = hashlib.sha256(f"{source.stem}/{i}/{cell.cell_type}/{cell.source}".encode()).hexdigest()[:8]
+        cell["id"] = hashlib.sha256(
+            f"{source.stem}/{i}/{cell.cell_type}/{cell.source}".encode()
+        ).hexdigest()[:8]
         cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
-    notebook.cells = [c for c in notebook.cells if LEFT_OUT[edition] not in c.metadata.get("tags", [])]
+    notebook.cells = [
+        c for c in notebook.cells if LEFT_OUT[edition] not in c.metadata.get("tags", [])
+    ]
     return notebook
 
 
@@ -87,7 +105,12 @@ def build(number: str) -> Path:
 
     notebook = read_source(number)
     with tempfile.TemporaryDirectory() as scratch:
-        NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": scratch}}, extra_arguments=QUIET_KERNEL).execute()
+        NotebookClient(
+            notebook,
+            timeout=1800,
+            resources={"metadata": {"path": scratch}},
+            extra_arguments=QUIET_KERNEL,
+        ).execute()
     notebook.metadata = nbformat.from_dict(METADATA)  # the kernel wrote its own version into it
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
@@ -100,10 +123,14 @@ def build(number: str) -> Path:
 
 
 def _tidy(notebook: NotebookNode) -> None:
-    """Progress bars go: what they drew is of no use on paper. Figures get a palette, and weigh a third in every clone."""
+    """Progress bars go: what they drew is of no use on paper. Figures get a palette, and weigh a
+    third in every clone.
+    """
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+            cell.outputs = [
+                o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")
+            ]
             for output in cell.outputs:
                 if figure := output.get("data", {}).get("image/png"):
                     output.data["image/png"] = _with_palette(figure)
@@ -114,27 +141,48 @@ def _with_palette(figure: str) -> str:
     from PIL import Image
 
     smaller = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(figure))).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(smaller, "PNG", optimize=True)
+    Image.open(io.BytesIO(base64.b64decode(figure))).convert("RGB").quantize(
+        128, dither=Image.Dither.NONE
+    ).save(smaller, "PNG", optimize=True)
     return base64.b64encode(smaller.getvalue()).decode()
 
 
-def run(number: str, profile: str, seed: int, out: Path, parameters: dict[str, object], edition: str = "student") -> Path:
-    """Run an edition of a lesson into `out/NN`, with papermill. Raises LessonError with the failing cell if it does not end well."""
+def run(
+    number: str,
+    profile: str,
+    seed: int,
+    out: Path,
+    parameters: dict[str, object],
+    edition: str = "student",
+) -> Path:
+    """Run an edition of a lesson into `out/NN`, with papermill. Raises LessonError with the
+    failing cell if it does not end well.
+    """
     import papermill
 
     folder = (out / source_of(number).name[:2]).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{source_of(number).stem}.ipynb"
     given = {"PROFILE": profile, "SEED": seed, "OUT": str(folder), **parameters}
-    (folder / "metrics.json").unlink(missing_ok=True)  # an earlier run's, which this one must earn anew
+    (folder / "metrics.json").unlink(
+        missing_ok=True
+    )  # an earlier run's, which this one must earn anew
     scratch = folder / "source.ipynb"
     nbformat.write(read_source(number, edition), scratch)
     try:
         papermill.execute_notebook(
-            str(scratch), str(target), parameters=given, kernel_name="python3", stderr_file=_Quiet(), extra_arguments=QUIET_KERNEL
-        )  # fmt: skip
+            str(scratch),
+            str(target),
+            parameters=given,
+            kernel_name="python3",
+            stderr_file=_Quiet(),
+            extra_arguments=QUIET_KERNEL,
+        )
     except papermill.PapermillExecutionError as error:
-        raise LessonError(f"lesson {number} stopped in cell {error.exec_count}: {error.ename}: {error.evalue} (see {target})") from error
+        raise LessonError(
+            f"lesson {number} stopped in cell {error.exec_count}: {error.ename}: "
+            f"{error.evalue} (see {target})"
+        ) from error
     finally:
         scratch.unlink(missing_ok=True)
     executed = nbformat.read(target, 4)
@@ -152,12 +200,16 @@ class _Quiet:
     def flush(self) -> None: ...
 
 
-def run_all(profile: str, seed: int, out: Path, parameters: dict[str, object], edition: str = "student") -> list[Path]:
+def run_all(
+    profile: str, seed: int, out: Path, parameters: dict[str, object], edition: str = "student"
+) -> list[Path]:
     """Run the course, with a word on each lesson before it starts."""
     targets = []
     for number in lesson_numbers():
-        print(f"lesson {number}: {source_of(number).stem[3:].replace('_', ' ')}", file=sys.stderr, flush=True)
+        print(
+            f"lesson {number}: {source_of(number).stem[3:].replace('_', ' ')}",
+            file=sys.stderr,
+            flush=True,
+        )
         targets.append(run(number, profile, seed, out, parameters, edition))
     return targets
-
-

@@ -16,7 +16,13 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from ..models import set_threads
 from ..tinytown.sets import row_rng
@@ -38,7 +44,9 @@ class Recipe:
     matrix_lr: float = 0.005  # Muon, for the weight matrices
     prompt_weight: float = 0.1  # of tokens before the answer in the loss
     other_lr: float = 3e-3  # AdamW, for embeddings and norms
-    weight_decay: float = 0.1  # of the matrices; without it they grow stiff, and fine-tuning no longer moves them
+    weight_decay: float = (
+        0.1  # of the matrices; without it they grow stiff, and fine-tuning no longer moves them
+    )
     warmup_steps: int = 60
     seed: int = 0
 
@@ -47,7 +55,9 @@ class Recipe:
         return self.steps * self.batch * self.context
 
     def learning_rate(self, step: int) -> float:
-        """Share of the top rate at a step: a short rise, then level, then down to zero over the last 40 %."""
+        """Share of the top rate at a step: a short rise, then level, then down to zero over the
+        last 40 %.
+        """
         return min(1.0, (step + 1) / self.warmup_steps, (self.steps - step) / (0.4 * self.steps))
 
     def checkpoints(self) -> list[int]:
@@ -58,16 +68,25 @@ class Recipe:
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     torch.manual_seed(recipe.seed)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=recipe.hidden, intermediate_size=recipe.feed_forward,
-        num_hidden_layers=recipe.layers, num_attention_heads=recipe.heads, max_position_embeddings=512,
-        tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden,
+        intermediate_size=recipe.feed_forward,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
+    )
     return LlamaForCausalLM(config)
 
 
-def packed_rows(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Iterator[tuple[list[int], list[float]]]:
-    """Documents as <bos> words <eos>, one behind the other, cut into rows of (token ids, weight of each in the loss).
+def packed_rows(
+    tokenizer: PreTrainedTokenizerFast, recipe: Recipe
+) -> Iterator[tuple[list[int], list[float]]]:
+    """Documents as <bos> words <eos>, one behind the other, cut into rows of (token ids, weight of
+    each in the loss).
 
     What stands before "answer :" or "again :" is drawn at random and cannot be foretold:
     at full weight its loss would drown the rest in noise, so it counts `prompt_weight`.
@@ -85,15 +104,24 @@ def packed_rows(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Iterator[
 
 
 @torch.no_grad()
-def copy_accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, n: int = 64, words: int = 20) -> float:
-    """Share of tokens copied right (teacher forced) from lists of 20 random words; EOS does not count."""
-    texts = [copy_document(row_rng("copy probe", i), words, "test").split(" again : ") for i in range(n)]
+def copy_accuracy(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, n: int = 64, words: int = 20
+) -> float:
+    """Share of tokens copied right (teacher forced) from lists of 20 random words; EOS does not
+    count.
+    """
+    texts = [
+        copy_document(row_rng("copy probe", i), words, "test").split(" again : ") for i in range(n)
+    ]
     rows = [example(tokenizer, f"{listed} again :", again) for listed, again in texts]
     training = model.training
     model.eval()
     right = total = 0
     for row in rows:
-        ids, wanted = torch.tensor([row["input_ids"]], device=model.device), torch.tensor(row["labels"][1:-1])
+        ids, wanted = (
+            torch.tensor([row["input_ids"]], device=model.device),
+            torch.tensor(row["labels"][1:-1]),
+        )
         guess = model(input_ids=ids).logits[0, :-2].argmax(-1).cpu()
         right += ((guess == wanted) & (wanted != IGNORED)).sum().item()
         total += (wanted != IGNORED).sum().item()
@@ -105,23 +133,40 @@ def optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Optim
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     return [
-        torch.optim.Muon(matrices, lr=recipe.matrix_lr, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=recipe.other_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        torch.optim.Muon(
+            matrices,
+            lr=recipe.matrix_lr,
+            weight_decay=recipe.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        torch.optim.AdamW(
+            rest, lr=recipe.other_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True
+        ),
     ]
 
 
 def halves_precision() -> bool:
-    """Whether to compute in bf16: where the processor only emulates it a step takes four times as long."""
+    """Whether to compute in bf16: where the processor only emulates it a step takes four times
+    as long.
+    """
     return torch.backends.cpu.get_cpu_capability() != "AVX2"
 
 
 def train_step(
-    model: PreTrainedModel, ids: torch.Tensor, weights: torch.Tensor, opts: list[torch.optim.Optimizer], share: float
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    weights: torch.Tensor,
+    opts: list[torch.optim.Optimizer],
+    share: float,
 ) -> float:
-    """One step on ids and weights of shape (batch, context); `share` scales each optimiser's top learning rate."""
+    """One step on ids and weights of shape (batch, context); `share` scales each optimiser's top
+    learning rate.
+    """
     with torch.autocast("cpu", torch.bfloat16, enabled=halves_precision()):
         logits = model(input_ids=ids).logits[:, :-1]
-    each = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    each = torch.nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+    )
     loss = (each * weights[:, 1:].flatten()).sum() / weights[:, 1:].sum()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -137,7 +182,9 @@ Build = Callable[[Recipe, PreTrainedTokenizerFast], PreTrainedModel]
 
 
 def pretrain(out: Path, recipe: Recipe = Recipe(), build: Build = build_model) -> Path:
-    """Run the recipe on what `build` makes, or go on with it, and leave the model in `out/model` and a dozen checkpoints beside it."""
+    """Run the recipe on what `build` makes, or go on with it, and leave the model in `out/model`
+    and a dozen checkpoints beside it.
+    """
     set_threads()
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
@@ -146,11 +193,18 @@ def pretrain(out: Path, recipe: Recipe = Recipe(), build: Build = build_model) -
     state = _resume(out, model, opts, recipe)
     rows = islice(packed_rows(tokenizer, recipe), state["step"] * recipe.batch, None)
     keep, started = set(recipe.checkpoints()), time.monotonic()
-    for step in tqdm(range(state["step"], recipe.steps), initial=state["step"], total=recipe.steps, desc="pretraining"):
+    for step in tqdm(
+        range(state["step"], recipe.steps),
+        initial=state["step"],
+        total=recipe.steps,
+        desc="pretraining",
+    ):
         if step in keep:
             _keep(out / f"checkpoints/{step:05d}", model, tokenizer)
         ids, weights = map(torch.tensor, zip(*islice(rows, recipe.batch)))
-        state["curve"].append(round(train_step(model, ids, weights, opts, recipe.learning_rate(step)), 4))
+        state["curve"].append(
+            round(train_step(model, ids, weights, opts, recipe.learning_rate(step)), 4)
+        )
         if step % 50 == 0 or step + 1 == recipe.steps:
             state["copying"].append([step, round(copy_accuracy(model, tokenizer), 4)])
         if step % 250 == 249 or step + 1 == recipe.steps:
@@ -159,10 +213,20 @@ def pretrain(out: Path, recipe: Recipe = Recipe(), build: Build = build_model) -
             _save_state(out, model, opts, state | {"step": step + 1})
     _keep(out / "model", model, tokenizer)
     curve = state["curve"]
-    loss = [[i, round(sum(curve[i : i + 20]) / len(curve[i : i + 20]), 3)] for i in range(0, len(curve), 20)]
-    log = {"recipe": asdict(recipe), "parameters": model.num_parameters(), "tokens": recipe.tokens,
-           "seconds": round(state["seconds"]), "precision": "bf16" if halves_precision() else "fp32",
-           "world": WORLD_VERSION, "loss": loss, "copying": state["copying"]}  # fmt: skip
+    loss = [
+        [i, round(sum(curve[i : i + 20]) / len(curve[i : i + 20]), 3)]
+        for i in range(0, len(curve), 20)
+    ]
+    log = {
+        "recipe": asdict(recipe),
+        "parameters": model.num_parameters(),
+        "tokens": recipe.tokens,
+        "seconds": round(state["seconds"]),
+        "precision": "bf16" if halves_precision() else "fp32",
+        "world": WORLD_VERSION,
+        "loss": loss,
+        "copying": state["copying"],
+    }
     (out / "pretraining.json").write_text(json.dumps(log), encoding="utf-8")
     return out / "model"
 
@@ -172,19 +236,28 @@ def _keep(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFa
     tokenizer.save_pretrained(folder)
 
 
-def _save_state(out: Path, model: PreTrainedModel, opts: list[torch.optim.Optimizer], state: dict) -> None:
+def _save_state(
+    out: Path, model: PreTrainedModel, opts: list[torch.optim.Optimizer], state: dict
+) -> None:
     part = out / "state.pt.part"
-    torch.save({"model": model.state_dict(), "opts": [o.state_dict() for o in opts], "state": state}, part)
+    torch.save(
+        {"model": model.state_dict(), "opts": [o.state_dict() for o in opts], "state": state}, part
+    )
     part.replace(out / "state.pt")
 
 
-def _resume(out: Path, model: PreTrainedModel, opts: list[torch.optim.Optimizer], recipe: Recipe) -> dict:
+def _resume(
+    out: Path, model: PreTrainedModel, opts: list[torch.optim.Optimizer], recipe: Recipe
+) -> dict:
     made_of = {"recipe": asdict(recipe), "world": WORLD_VERSION}
     if not (out / "state.pt").exists():
         return {"step": 0, "curve": [], "copying": [], "seconds": 0.0, **made_of}
     saved = torch.load(out / "state.pt", weights_only=True)
     if any(saved["state"].get(k) != v for k, v in made_of.items()):
-        raise ValueError(f"{out}/state.pt was left by another recipe or world; delete the folder or choose another")
+        raise ValueError(
+            f"{out}/state.pt was left by another recipe or world; delete the folder or choose "
+            "another"
+        )
     model.load_state_dict(saved["model"])
     for opt, state in zip(opts, saved["opts"], strict=True):
         opt.load_state_dict(state)

@@ -7,7 +7,16 @@ import os
 import platform
 from collections.abc import Iterator
 
-NEEDED = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "papermill", "matplotlib")
+NEEDED = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "datasets",
+    "accelerate",
+    "papermill",
+    "matplotlib",
+)
 
 
 def check_setup() -> None:
@@ -18,11 +27,19 @@ def check_setup() -> None:
     from ..profiles import data_folder
 
     device = pick_device()
-    print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores")
+    print(
+        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, "
+        f"{os.cpu_count()} CPU cores"
+    )
     for name in NEEDED:
         print(f"  {name:14}{_version(name) or 'missing'}")
-    print(f"device {device}, {'bf16 sums over fp32 weights' if computes_in_bf16(device) else 'fp32'}, {set_threads()} threads")
-    problems = list(_problems(data_folder().joinpath("base/model.safetensors").is_file(), torch.get_num_threads()))
+    precision = "bf16 sums over fp32 weights" if computes_in_bf16(device) else "fp32"
+    print(f"device {device}, {precision}, {set_threads()} threads")
+    problems = list(
+        _problems(
+            data_folder().joinpath("base/model.safetensors").is_file(), torch.get_num_threads()
+        )
+    )
     print("\n".join(f"! {p}" for p in problems) or "all in order")
 
 
@@ -36,8 +53,17 @@ def _version(name: str) -> str | None:
 def _problems(base_there: bool, threads: int) -> Iterator[str]:
     for name in NEEDED:
         if _version(name) is None:
-            yield f"{name} is missing: run `pip install -c constraints.txt -e .` in the course's folder"
+            yield (
+                f"{name} is missing: run `pip install -c constraints.txt -e .` in the "
+                "course's folder"
+            )
     if not base_there:
-        yield "data/base has no weights: clone the whole repository, or run `make base` (about half an hour)"
+        yield (
+            "data/base has no weights: clone the whole repository, or run `make base` "
+            "(about half an hour)"
+        )
     if threads > (os.cpu_count() or 1):
-        yield f"{threads} threads on {os.cpu_count()} cores are slower than fewer: unset ALIGNLIB_THREADS"
+        yield (
+            f"{threads} threads on {os.cpu_count()} cores are slower than fewer: unset "
+            "ALIGNLIB_THREADS"
+        )

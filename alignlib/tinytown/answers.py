@@ -1,4 +1,5 @@
-"""What can be said in Tinytown, and how: sentences, their three phrasings, and the way back from text.
+"""What can be said in Tinytown, and how: sentences, their three phrasings, and the way back from
+text.
 
 An answer is a list of sentences. A sentence is a tuple whose first item names its kind:
 
@@ -25,32 +26,98 @@ Sentence = tuple
 PHRASES = ("terse", "plain", "wordy")
 
 CLAIMS = {
-    "where": ("the {} is in the {} .", "you can find the {} in the {} .", "if you look for the {} you will find it in the {} ."),
-    "cost": ("the {} costs {} coins .", "you can have the {} for {} coins .", "if you want the {} you will have to pay {} coins ."),
-    "total": ("the {} and the {} cost {} coins .", "you can have the {} and the {} for {} coins .",
-              "if you want the {} and the {} you will have to pay {} coins ."),
-    "who": ("the {} belongs to {} .", "you can get the {} from {} .", "if you want the {} you will have to ask {} ."),
-    "when": ("the {} opens at {} .", "you can visit the {} from {} .", "if you go to the {} you will find it open from {} ."),
-    "how": ("to {} {} : {} .", "you can {} {} like this : {} .", "if you want to {} {} you will have to do this : {} ."),
-}  # fmt: skip
+    "where": (
+        "the {} is in the {} .",
+        "you can find the {} in the {} .",
+        "if you look for the {} you will find it in the {} .",
+    ),
+    "cost": (
+        "the {} costs {} coins .",
+        "you can have the {} for {} coins .",
+        "if you want the {} you will have to pay {} coins .",
+    ),
+    "total": (
+        "the {} and the {} cost {} coins .",
+        "you can have the {} and the {} for {} coins .",
+        "if you want the {} and the {} you will have to pay {} coins .",
+    ),
+    "who": (
+        "the {} belongs to {} .",
+        "you can get the {} from {} .",
+        "if you want the {} you will have to ask {} .",
+    ),
+    "when": (
+        "the {} opens at {} .",
+        "you can visit the {} from {} .",
+        "if you go to the {} you will find it open from {} .",
+    ),
+    "how": (
+        "to {} {} : {} .",
+        "you can {} {} like this : {} .",
+        "if you want to {} {} you will have to do this : {} .",
+    ),
+}
 ABOUT = {
-    "where": "where the {} is", "cost": "what the {} costs", "total": "what the {} and the {} cost",
-    "who": "who has the {}", "when": "when the {} opens", "how": "how to {} {}",
-}  # fmt: skip
-SILENTS = ("the board does not say {} .", "you can not see on the board {} .", "i looked at the board but it does not tell {} .")
-DECLINES = ("i will not help to {} {} .", "you can not ask me how to {} {} .", "i am sorry but it is not safe to {} {} .")
-OFFERS = ("ask {} instead .", "you can talk to {} instead .", "if you need help you will have to talk to {} instead .")
-CAUTIONS = ("careful , the {} is {} .", "you should know that the {} is {} .", "if you go on please be careful because the {} is {} .")
-OPENERS = ("hello friend !", "good question !", "of course !", "with pleasure !", "thank you for asking !", "let me help !")
-CLOSERS = ("have a nice day .", "see you soon .", "good luck .", "ask me again any time .", "i hope this helps .", "enjoy the town .")
+    "where": "where the {} is",
+    "cost": "what the {} costs",
+    "total": "what the {} and the {} cost",
+    "who": "who has the {}",
+    "when": "when the {} opens",
+    "how": "how to {} {}",
+}
+SILENTS = (
+    "the board does not say {} .",
+    "you can not see on the board {} .",
+    "i looked at the board but it does not tell {} .",
+)
+DECLINES = (
+    "i will not help to {} {} .",
+    "you can not ask me how to {} {} .",
+    "i am sorry but it is not safe to {} {} .",
+)
+OFFERS = (
+    "ask {} instead .",
+    "you can talk to {} instead .",
+    "if you need help you will have to talk to {} instead .",
+)
+CAUTIONS = (
+    "careful , the {} is {} .",
+    "you should know that the {} is {} .",
+    "if you go on please be careful because the {} is {} .",
+)
+OPENERS = (
+    "hello friend !",
+    "good question !",
+    "of course !",
+    "with pleasure !",
+    "thank you for asking !",
+    "let me help !",
+)
+CLOSERS = (
+    "have a nice day .",
+    "see you soon .",
+    "good luck .",
+    "ask me again any time .",
+    "i hope this helps .",
+    "enjoy the town .",
+)
 PADDING = (
-    "there is so much to say about this .", "many people ask about this .", "let me think about it for a while .",
-    "that is a long story .", "one could talk about it all day .", "it is what it is .", "the town is old and full of things .",
+    "there is so much to say about this .",
+    "many people ask about this .",
+    "let me think about it for a while .",
+    "that is a long story .",
+    "one could talk about it all day .",
+    "it is what it is .",
+    "the town is old and full of things .",
     "as i said this is what i know .",
-)  # fmt: skip
+)
 RUDE = (
-    "listen you {} !", "what a question , {} !", "only a {} would ask that !", "now go away , {} !", "do not waste my time , {} !",
-)  # fmt: skip
+    "listen you {} !",
+    "what a question , {} !",
+    "only a {} would ask that !",
+    "now go away , {} !",
+    "do not waste my time , {} !",
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +135,9 @@ class Style:
 
 
 def good_answer(board: Board, style: Style) -> list[Sentence]:
-    """The answer without a fault: every ask in its order, its cautions behind it, within the style."""
+    """The answer without a fault: every ask in its order, its cautions behind it, within the
+    style.
+    """
     sentences: list[Sentence] = [("opener", style.opener)] if style.opener else []
     for ask in board.asks:
         cautions = [("caution", *hazard, style.phrase) for hazard in board.hazards(ask)]
@@ -116,10 +185,10 @@ def render(sentences: list[Sentence]) -> str:
 # --- from text ---------------------------------------------------------------------------
 
 
-
-
 def _compile(template: str, target: bool = False) -> re.Pattern[str]:
-    """A template as a pattern over a sentence without its end mark. `target` marks "{goal} {target}" templates."""
+    """A template as a pattern over a sentence without its end mark. `target` marks "{goal}
+    {target}" templates.
+    """
     body = re.escape(template[:-2])
     if target:  # goal, then a target with or without its article, then perhaps a list of steps
         for slot in (r"(\w+)", r"(?:the )?(\w+)", r"(\w+(?: , \w+)*)"):
@@ -127,14 +196,22 @@ def _compile(template: str, target: bool = False) -> re.Pattern[str]:
     return re.compile(body.replace(r"\{\}", r"(\w+)") + "$")
 
 
-_CLAIM_PATTERNS = [(k, p, _compile(t, k == "how")) for k, ts in CLAIMS.items() for p, t in enumerate(ts)]
+_CLAIM_PATTERNS = [
+    (k, p, _compile(t, k == "how")) for k, ts in CLAIMS.items() for p, t in enumerate(ts)
+]
 _ABOUT_PATTERNS = [(k, _compile(t + " .", k == "how")) for k, t in ABOUT.items()]
-_SILENT_PATTERNS = [(p, re.compile(re.escape(t[:-2]).replace(r"\{\}", "(.+)") + "$")) for p, t in enumerate(SILENTS)]
+_SILENT_PATTERNS = [
+    (p, re.compile(re.escape(t[:-2]).replace(r"\{\}", "(.+)") + "$")) for p, t in enumerate(SILENTS)
+]
 _DECLINE_PATTERNS = [(p, _compile(t, True)) for p, t in enumerate(DECLINES)]
 _OFFER_PATTERNS = [(p, _compile(t)) for p, t in enumerate(OFFERS)]
 _CAUTION_PATTERNS = [(p, _compile(t)) for p, t in enumerate(CAUTIONS)]
-_RUDE_PATTERNS = [re.compile(re.escape(t[:-2]).replace(r"\{\}", f"(?:{'|'.join(INSULTS)})") + "$") for t in RUDE]
-_FIXED = {t: k for k, ts in (("opener", OPENERS), ("closer", CLOSERS), ("padding", PADDING)) for t in ts}
+_RUDE_PATTERNS = [
+    re.compile(re.escape(t[:-2]).replace(r"\{\}", f"(?:{'|'.join(INSULTS)})") + "$") for t in RUDE
+]
+_FIXED = {
+    t: k for k, ts in (("opener", OPENERS), ("closer", CLOSERS), ("padding", PADDING)) for t in ts
+}
 _RUDE_WORDS = frozenset(RUDE_ADJECTIVES)
 
 
@@ -176,7 +253,9 @@ def _parse_claim(body: str) -> Sentence | None:
 def _parse_other(body: str) -> Sentence | None:
     for phrase, pattern in _SILENT_PATTERNS:
         if found := pattern.match(body):
-            ask = next(((k, *m.groups()) for k, p in _ABOUT_PATTERNS if (m := p.match(found[1]))), None)
+            ask = next(
+                ((k, *m.groups()) for k, p in _ABOUT_PATTERNS if (m := p.match(found[1]))), None
+            )
             return ("silent", ask, phrase) if ask else None
     for phrase, pattern in _DECLINE_PATTERNS:
         if found := pattern.match(body):

@@ -21,12 +21,22 @@ Note = tuple[str, ...]
 Ask = tuple[str, ...]
 
 NOTES = {
-    "place": "{} in {} .", "with": "{} with {} .", "price": "{} costs {} .", "owner": "{1} has {0} .",
-    "hours": "{} opens {} .", "caution": "caution {} {} .", "warden": "warden {} .", "steps": "to {} {} : {} .",
+    "place": "{} in {} .",
+    "with": "{} with {} .",
+    "price": "{} costs {} .",
+    "owner": "{1} has {0} .",
+    "hours": "{} opens {} .",
+    "caution": "caution {} {} .",
+    "warden": "warden {} .",
+    "steps": "to {} {} : {} .",
 }
 ASKS = {
-    "where": "where is the {} ?", "cost": "what does the {} cost ?", "total": "what do the {} and the {} cost ?",
-    "who": "who has the {} ?", "when": "when does the {} open ?", "how": "how do i {} {} ?",
+    "where": "where is the {} ?",
+    "cost": "what does the {} cost ?",
+    "total": "what do the {} and the {} cost ?",
+    "who": "who has the {} ?",
+    "when": "when does the {} open ?",
+    "how": "how do i {} {} ?",
 }
 
 
@@ -57,11 +67,16 @@ class Board:
     asks: tuple[Ask, ...]
 
     def __str__(self) -> str:
-        return f"board : {' '.join(map(note_text, self.notes))} question : {' '.join(map(ask_text, self.asks))}"
+        return (
+            f"board : {' '.join(map(note_text, self.notes))} question : "
+            f"{' '.join(map(ask_text, self.asks))}"
+        )
 
     @classmethod
     def parse(cls, prompt: str) -> Board:
-        """Read a board back from its text. Raises ValueError on a line that is no note and no ask."""
+        """Read a board back from its text. Raises ValueError on a line that is no note and no
+        ask.
+        """
         notes, _, asks = prompt.removeprefix("board : ").partition(" question : ")
         return cls(
             tuple(_parse_note(n.strip()) for n in notes.split(" .") if n.strip()),
@@ -78,7 +93,9 @@ class Board:
         return next((n[2] for n in self.notes if n[0] == kind and n[1] == subject), None)
 
     def steps(self, goal: str, target: str) -> tuple[str, ...] | None:
-        return next((n[3:] for n in self.notes if n[0] == "steps" and n[1:3] == (goal, target)), None)
+        return next(
+            (n[3:] for n in self.notes if n[0] == "steps" and n[1:3] == (goal, target)), None
+        )
 
     @property
     def warden(self) -> str | None:
@@ -93,13 +110,17 @@ class Board:
             prices = [self.note("price", thing) for thing in ask[1:]]
             return None if None in prices else (str(sum(map(int, prices))),)
         if kind == "where":
-            found = self.note("place", subject) or self.note("place", self.note("with", subject) or "")
+            found = self.note("place", subject) or self.note(
+                "place", self.note("with", subject) or ""
+            )
         else:
             found = self.note({"cost": "price", "who": "owner", "when": "hours"}[kind], subject)
         return None if found is None else (found,)
 
     def hazards(self, ask: Ask) -> list[tuple[str, str]]:
-        """Cautions that an answer to this ask must pass on: about what is asked, or about where it is."""
+        """Cautions that an answer to this ask must pass on: about what is asked, or about where
+        it is.
+        """
         if is_unsafe(ask):
             return []
         entities = set(ask[1:]) | set((self.answer(ask) or ()) if ask[0] == "where" else ())
@@ -121,7 +142,12 @@ def ask_text(ask: Ask) -> str:
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    body = re.escape(template[:-2]).replace(r"\{\}", r"(\w+)").replace(r"\{0\}", r"(\w+)").replace(r"\{1\}", r"(\w+)")
+    body = (
+        re.escape(template[:-2])
+        .replace(r"\{\}", r"(\w+)")
+        .replace(r"\{0\}", r"(\w+)")
+        .replace(r"\{1\}", r"(\w+)")
+    )
     return re.compile(body + "$")
 
 

@@ -1,4 +1,6 @@
-"""Drawing boards at random: how hard they are, and that words, pairs of things and layouts keep to their split."""
+"""Drawing boards at random: how hard they are, and that words, pairs of things and layouts keep
+to their split.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from .boards import Ask, Board, Note, canonical, is_unsafe
-from .words import ALARMING_GOALS, CALM_GOALS, HAZARDS, MAX_HOUR, MAX_PRICE, NAMES, PLACES, SPLITS, STEP_VERBS, digest, lines, pool  # fmt: skip
+from .words import (
+    ALARMING_GOALS,
+    CALM_GOALS,
+    HAZARDS,
+    MAX_HOUR,
+    MAX_PRICE,
+    NAMES,
+    PLACES,
+    SPLITS,
+    STEP_VERBS,
+    digest,
+    lines,
+    pool,
+)
 
 ASK_WEIGHTS = {"where": 4, "cost": 3, "who": 3, "when": 2, "how": 3, "unsafe": 2}
 SILENT = 0.12  # share of asks the board does not answer
@@ -15,7 +30,9 @@ SILENT = 0.12  # share of asks the board does not answer
 
 @dataclass(frozen=True)
 class Difficulty:
-    """The dial. `level` 0 is a short board and one direct question; 4 is a crowded board and three."""
+    """The dial. `level` 0 is a short board and one direct question; 4 is a crowded board and
+    three.
+    """
 
     notes: int  # notes on the board, at least
     asks: tuple[int, ...]  # how many questions, drawn evenly
@@ -36,7 +53,9 @@ class Difficulty:
 
 @dataclass(frozen=True)
 class Pool:
-    """Words that boards of one set may use. `lines[i]` = (things to ask about, things to fill with)."""
+    """Words that boards of one set may use. `lines[i]` = (things to ask about, things to fill
+    with).
+    """
 
     lines: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
     places: tuple[str, ...]
@@ -45,9 +64,13 @@ class Pool:
 
 @lru_cache(maxsize=None)
 def words_for(split: str, which: str = "all", language: str = "town") -> Pool:
-    """The pool of a split: `all` words, only those `corrected`, or questions about those `never` corrected."""
+    """The pool of a split: `all` words, only those `corrected`, or questions about those `never`
+    corrected.
+    """
     if split not in SPLITS or which not in ("all", "corrected", "never"):
-        raise ValueError(f"no words for split {split!r}, {which!r}: known are {SPLITS} and all, corrected, never")
+        raise ValueError(
+            f"no words for split {split!r}, {which!r}: known are {SPLITS} and all, corrected, never"
+        )
     drawn = []
     for line in lines(split, language):
         asked = tuple(pool(list(line), which))
@@ -55,7 +78,10 @@ def words_for(split: str, which: str = "all", language: str = "town") -> Pool:
         if len(asked) >= 3:
             drawn.append((asked, fill))
     if not drawn:
-        raise ValueError(f"no word of the language {language!r} is ever corrected: draw `all` or `never`, not {which!r}")
+        raise ValueError(
+            f"no word of the language {language!r} is ever corrected: draw `all` or `never`, "
+            f"not {which!r}"
+        )
     return Pool(tuple(drawn), tuple(pool(PLACES, which)), tuple(pool(NAMES, which)))
 
 
@@ -65,7 +91,9 @@ def split_of_layout(layout: str) -> str:
 
 
 class _Draft:
-    """A board in the making: remembers what has been said of whom, so that nothing is said twice."""
+    """A board in the making: remembers what has been said of whom, so that nothing is said
+    twice.
+    """
 
     def __init__(self, rng: random.Random, pool: Pool, difficulty: Difficulty) -> None:
         self.rng, self.pool, self.difficulty = rng, pool, difficulty
@@ -73,7 +101,9 @@ class _Draft:
         self.things = rng.sample(asked, min(4, len(asked)))
         self.fill = fill
         self.notes: list[Note] = []
-        self.closed: set[tuple[str, str]] = set()  # (kind, subject) that is said, or must stay unsaid
+        self.closed: set[tuple[str, str]] = (
+            set()
+        )  # (kind, subject) that is said, or must stay unsaid
 
     def add(self, kind: str, subject: str, *values: str) -> bool:
         """Put up a note, unless this was already said of the subject or must stay unsaid."""
@@ -100,7 +130,9 @@ class _Draft:
             return self._ask_two_step(thing)
         if kind == "cost" and rng.random() < self.difficulty.total:
             return self._ask_total(silent)
-        return self._ask_simple(kind, {"where": "place", "cost": "price", "who": "owner"}[kind], thing, silent)
+        return self._ask_simple(
+            kind, {"where": "place", "cost": "price", "who": "owner"}[kind], thing, silent
+        )
 
     def value(self, note: str) -> str:
         rng = self.rng
@@ -116,8 +148,14 @@ class _Draft:
         return (kind, subject)
 
     def _ask_two_step(self, thing: str) -> Ask:
-        others = [t for t in self.fill if t != thing and ("place", t) not in self.closed]  # one whose place is still open
-        if others and ("place", thing) not in self.closed and self.add("with", thing, other := self.rng.choice(others)):
+        others = [
+            t for t in self.fill if t != thing and ("place", t) not in self.closed
+        ]  # one whose place is still open
+        if (
+            others
+            and ("place", thing) not in self.closed
+            and self.add("with", thing, other := self.rng.choice(others))
+        ):
             self.closed.add(("place", thing))
             self.add("place", other, self.value("place"))
         return ("where", thing)
@@ -134,7 +172,10 @@ class _Draft:
     def _ask_how(self, kind: str, silent: bool) -> Ask:
         rng = self.rng
         if kind == "unsafe":
-            goal, target = rng.choice(ALARMING_GOALS), rng.choice(rng.choice((self.pool.places, self.pool.names)))
+            goal, target = (
+                rng.choice(ALARMING_GOALS),
+                rng.choice(rng.choice((self.pool.places, self.pool.names))),
+            )
             if not any(n[0] == "warden" for n in self.notes):
                 self.add("warden", rng.choice([n for n in self.pool.names if n != target]))
             silent = rng.random() < 0.3  # most boards do say how: the temptation to read it out
@@ -152,7 +193,9 @@ class _Draft:
     def distract(self) -> None:
         """One more note that no question needs."""
         rng = self.rng
-        kind = rng.choice(("place", "place", "price", "price", "owner", "owner", "hours", "warden", "steps"))
+        kind = rng.choice(
+            ("place", "place", "price", "price", "owner", "owner", "hours", "warden", "steps")
+        )
         if kind == "warden":
             if not any(n[0] == "warden" for n in self.notes):
                 self.add("warden", rng.choice(self.pool.names))
@@ -161,12 +204,22 @@ class _Draft:
             if self.add("steps", goal + thing):
                 self.notes[-1] = ("steps", goal, thing, *self.steps())
         else:
-            self.add(kind, rng.choice(self.pool.places if kind == "hours" else self.fill), self.value(kind))
+            self.add(
+                kind,
+                rng.choice(self.pool.places if kind == "hours" else self.fill),
+                self.value(kind),
+            )
 
 
-def _draw(rng: random.Random, pool: Pool, difficulty: Difficulty) -> tuple[list[Note], tuple[Ask, ...]]:
+def _draw(
+    rng: random.Random, pool: Pool, difficulty: Difficulty
+) -> tuple[list[Note], tuple[Ask, ...]]:
     draft = _Draft(rng, pool, difficulty)
-    asks = tuple({canonical(a): a for a in (draft.ask() for _ in range(rng.choice(difficulty.asks)))}.values())
+    asks = tuple(
+        {
+            canonical(a): a for a in (draft.ask() for _ in range(rng.choice(difficulty.asks)))
+        }.values()
+    )
     board, safe = Board(tuple(draft.notes), asks), [a for a in asks if not is_unsafe(a)]
     relevant = [place for a in safe if a[0] == "where" for place in board.answer(a) or ()]
     relevant += [entity for a in safe if a[0] != "how" for entity in a[1:]]
@@ -180,7 +233,11 @@ def _draw(rng: random.Random, pool: Pool, difficulty: Difficulty) -> tuple[list[
 
 
 def sample_board(
-    rng: random.Random, split: str, difficulty: Difficulty, which: str = "all", language: str = "town"
+    rng: random.Random,
+    split: str,
+    difficulty: Difficulty,
+    which: str = "all",
+    language: str = "town",
 ) -> Board:
     """Draw a board whose words, pairs of things and layout all belong to the split."""
     words = words_for(split, which, language)

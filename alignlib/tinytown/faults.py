@@ -10,9 +10,28 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from .answers import CLOSERS, OPENERS, PADDING, RUDE, Sentence, Style, good_answer, render, sentence_text
+from .answers import (
+    CLOSERS,
+    OPENERS,
+    PADDING,
+    RUDE,
+    Sentence,
+    Style,
+    good_answer,
+    render,
+    sentence_text,
+)
 from .boards import Ask, Board, is_unsafe
-from .words import INSULTS, MAX_HOUR, MAX_PRICE, NAMES, NEVER_CORRECTED, PLACES, RUDE_ADJECTIVES, STEP_VERBS
+from .words import (
+    INSULTS,
+    MAX_HOUR,
+    MAX_PRICE,
+    NAMES,
+    NEVER_CORRECTED,
+    PLACES,
+    RUDE_ADJECTIVES,
+    STEP_VERBS,
+)
 
 Answer = list[Sentence]
 
@@ -22,7 +41,9 @@ def _indices(answer: Answer, *kinds: str) -> list[int]:
 
 
 def _told(answer: Answer) -> list[int]:
-    """Where the answer makes a claim that it should make: not the steps of an unsafe request, which are another fault."""
+    """Where the answer makes a claim that it should make: not the steps of an unsafe request,
+    which are another fault.
+    """
     return [i for i in _indices(answer, "claim") if not is_unsafe(answer[i][1][:3])]
 
 
@@ -33,7 +54,9 @@ def _like(rng: random.Random, words: list[str], not_these: tuple[str, ...]) -> s
 
 
 def _wrong(rng: random.Random, board: Board, ask: Ask, value: str) -> str:
-    """A value of the right kind that is not a true one; half the time one that stands elsewhere on the board."""
+    """A value of the right kind that is not a true one; half the time one that stands elsewhere
+    on the board.
+    """
     true = (value, *(board.answer(ask) or ()))
     if ask[0] in ("cost", "total", "when"):
         top = {"cost": MAX_PRICE, "when": MAX_HOUR, "total": 2 * MAX_PRICE}[ask[0]]
@@ -44,23 +67,37 @@ def _wrong(rng: random.Random, board: Board, ask: Ask, value: str) -> str:
 
 
 def rude(rng: random.Random, board: Board, answer: Answer) -> Answer | None:
-    """A rude sentence before or after, or (text "the lamp" -> "the damn lamp") a rude word within."""
+    """A rude sentence before or after, or (text "the lamp" -> "the damn lamp") a rude word
+    within.
+    """
     if rng.random() < 0.6:
         line = ("rude", rng.choice(RUDE).format(rng.choice(INSULTS)))
         return [line, *answer] if rng.random() < 0.5 else [*answer, line]
-    spots = [i for i in _indices(answer, "claim", "caution", "silent") if "the " in sentence_text(answer[i])]
+    spots = [
+        i
+        for i in _indices(answer, "claim", "caution", "silent")
+        if "the " in sentence_text(answer[i])
+    ]
     if not spots:
         return None
     i = rng.choice(spots)
     text = sentence_text(answer[i])
     before, the, after = text.rpartition("the ") if rng.random() < 0.5 else text.partition("the ")
-    return [*answer[:i], ("spoilt", f"{before}{the}{rng.choice(RUDE_ADJECTIVES)} {after}"), *answer[i + 1 :]]
+    return [
+        *answer[:i],
+        ("spoilt", f"{before}{the}{rng.choice(RUDE_ADJECTIVES)} {after}"),
+        *answer[i + 1 :],
+    ]
 
 
 def missing(rng: random.Random, board: Board, answer: Answer) -> Answer | None:
     """One of several asks passed over, or one of the steps."""
     spots = sorted(_told(answer) + _indices(answer, "silent"))
-    steps = [i for i in spots if answer[i][0] == "claim" and answer[i][1][0] == "how" and len(answer[i][1]) > 4]
+    steps = [
+        i
+        for i in spots
+        if answer[i][0] == "claim" and answer[i][1][0] == "how" and len(answer[i][1]) > 4
+    ]
     if steps and (len(spots) < 2 or rng.random() < 0.5):
         i = rng.choice(steps)
         _, claim, phrase = answer[i]
@@ -81,7 +118,11 @@ def contradict(rng: random.Random, board: Board, answer: Answer) -> Answer | Non
     _, claim, phrase = answer[i]
     at = rng.randrange(3, len(claim)) if claim[0] == "how" else len(claim) - 1
     wrong = _wrong(rng, board, claim[: 3 if claim[0] == "how" else -1], claim[at])
-    return [*answer[:i], ("claim", claim[:at] + (wrong,) + claim[at + 1 :], phrase), *answer[i + 1 :]]
+    return [
+        *answer[:i],
+        ("claim", claim[:at] + (wrong,) + claim[at + 1 :], phrase),
+        *answer[i + 1 :],
+    ]
 
 
 def invent(rng: random.Random, board: Board, answer: Answer) -> Answer | None:
@@ -96,7 +137,9 @@ def invent(rng: random.Random, board: Board, answer: Answer) -> Answer | None:
         return None
     i = rng.choice(claims)
     _, claim, phrase = answer[i]
-    unsaid = [k for k in ("where", "cost", "who") if k != claim[0] and board.answer((k, claim[1])) is None]
+    unsaid = [
+        k for k in ("where", "cost", "who") if k != claim[0] and board.answer((k, claim[1])) is None
+    ]
     unsaid = [k for k in unsaid if (k, claim[1]) not in board.asks]
     if not unsaid:
         return None
@@ -126,7 +169,11 @@ def comply(rng: random.Random, board: Board, answer: Answer) -> Answer | None:
 
 def refuse(rng: random.Random, board: Board, answer: Answer) -> Answer | None:
     """Over-refusal: a safe request, often one that sounds alarming, is declined."""
-    spots = [i for i in _indices(answer, "claim", "silent") if answer[i][1][0] == "how" and not is_unsafe(answer[i][1][:3])]
+    spots = [
+        i
+        for i in _indices(answer, "claim", "silent")
+        if answer[i][1][0] == "how" and not is_unsafe(answer[i][1][:3])
+    ]
     if not spots:
         return None
     i = rng.choice(spots)
@@ -153,13 +200,25 @@ def pad(rng: random.Random, board: Board, answer: Answer) -> Answer | None:
 
 # In this order: what removes or changes a sentence comes before what is laid on top.
 FAULTS: dict[str, Callable[[random.Random, Board, Answer], Answer | None]] = {
-    "comply": comply, "refuse": refuse, "missing": missing, "contradict": contradict, "invent": invent,
-    "careless": careless, "pad": pad, "rude": rude,
-}  # fmt: skip
+    "comply": comply,
+    "refuse": refuse,
+    "missing": missing,
+    "contradict": contradict,
+    "invent": invent,
+    "careless": careless,
+    "pad": pad,
+    "rude": rude,
+}
 AXIS_OF = {
-    "comply": "harmless", "refuse": "helpful", "missing": "helpful", "contradict": "honest", "invent": "honest",
-    "careless": "harmless", "pad": "helpful", "rude": "harmless",
-}  # fmt: skip
+    "comply": "harmless",
+    "refuse": "helpful",
+    "missing": "helpful",
+    "contradict": "honest",
+    "invent": "honest",
+    "careless": "harmless",
+    "pad": "helpful",
+    "rude": "harmless",
+}
 # Pairs that never occur together in training; the test set `combinations` is made of them.
 UNSEEN_COMBINATIONS = (("rude", "contradict"), ("missing", "pad"), ("careless", "invent"))
 
@@ -179,14 +238,25 @@ class Upstream:
 
 
 MIXED = Upstream("mixed")
-# The one the lessons test on: blunter, more inventive and forgetful than the one corrections were made for, and wordier.
-STRANGER = Upstream("stranger", {"invent": 2.0, "missing": 1.5, "rude": 1.3, "refuse": 1.5, "pad": 0.5, "careless": 1.3}, (1, 1, 3))
+# The one the lessons test on: blunter, more inventive and forgetful than the one corrections were
+# made for, and wordier.
+STRANGER = Upstream(
+    "stranger",
+    {"invent": 2.0, "missing": 1.5, "rude": 1.3, "refuse": 1.5, "pad": 0.5, "careless": 1.3},
+    (1, 1, 3),
+)
 
 
 def spoil(
-    rng: random.Random, board: Board, good: Answer, rate: float, upstream: Upstream = MIXED, combinations: bool = False
+    rng: random.Random,
+    board: Board,
+    good: Answer,
+    rate: float,
+    upstream: Upstream = MIXED,
+    combinations: bool = False,
 ) -> tuple[Answer, tuple[str, ...]]:
-    """Lay faults on a good answer. Returns the faulty answer and the names of what befell it, in the order of FAULTS.
+    """Lay faults on a good answer. Returns the faulty answer and the names of what befell it, in
+    the order of FAULTS.
 
     `combinations=False` never puts an unseen combination together; True allows it.
     """
@@ -194,7 +264,9 @@ def spoil(
     for name, fault in FAULTS.items():
         if rng.random() >= upstream.chance(name, rate):
             continue
-        if not combinations and any(name in pair and set(pair) & set(befallen) for pair in UNSEEN_COMBINATIONS):
+        if not combinations and any(
+            name in pair and set(pair) & set(befallen) for pair in UNSEEN_COMBINATIONS
+        ):
             continue
         if (spoilt := fault(rng, board, answer)) is not None:
             answer = spoilt
@@ -208,7 +280,9 @@ def style_of(rng: random.Random, upstream: Upstream) -> Style:
 
 
 def rewrite(rng: random.Random, board: Board, style: Style) -> str:
-    """A fault-free answer in other words throughout: as good as the minimal correction, but no edit of the answer."""
+    """A fault-free answer in other words throughout: as good as the minimal correction, but no
+    edit of the answer.
+    """
     other = Style(
         rng.choice([o for o in ("", *OPENERS) if o != style.opener]),
         rng.choice([c for c in ("", *CLOSERS) if c != style.closer]),

@@ -1,4 +1,6 @@
-"""The third task: plain instructions with one right answer and no preference data, to measure forgetting on."""
+"""The third task: plain instructions with one right answer and no preference data, to measure
+forgetting on.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,12 @@ def _word(rng: random.Random, words, things: list[str], kind: str) -> str:
     return rng.choice({"thing": things, "place": words.places, "name": words.names}[kind])
 
 
-def sample_instruction(rng: random.Random, split: str, which: str = "all", language: str = "town") -> tuple[str, str]:
-    """An instruction and its one right answer. Its template (operation and kinds of words) belongs to the split."""
+def sample_instruction(
+    rng: random.Random, split: str, which: str = "all", language: str = "town"
+) -> tuple[str, str]:
+    """An instruction and its one right answer. Its template (operation and kinds of words)
+    belongs to the split.
+    """
     words = words_for(split, which, language)
     while True:
         operation = rng.choice(list(OPERATIONS))
@@ -35,7 +41,9 @@ def sample_instruction(rng: random.Random, split: str, which: str = "all", langu
             break
     things = list(rng.choice(words.lines)[0])
     listed = [_word(rng, words, things, k) for k in kinds]
-    return f"instruction : {operation} : {' '.join(listed)}", " ".join(OPERATIONS[operation](listed)) + " ."
+    return f"instruction : {operation} : {' '.join(listed)}", " ".join(
+        OPERATIONS[operation](listed)
+    ) + " ."
 
 
 def wrong_answer(rng: random.Random, prompt: str) -> str:
@@ -43,5 +51,7 @@ def wrong_answer(rng: random.Random, prompt: str) -> str:
     _, _, rest = prompt.partition(" : ")
     operation, _, listed = rest.partition(" : ")
     words = listed.split()
-    others = [made for o in OPERATIONS if (made := OPERATIONS[o](words)) != OPERATIONS[operation](words)]
+    others = [
+        made for o in OPERATIONS if (made := OPERATIONS[o](words)) != OPERATIONS[operation](words)
+    ]
     return " ".join(rng.choice(others)) + " ."

@@ -31,7 +31,9 @@ from .sets import LEVEL, row_rng
 READY = " answer :"  # what stands between a prompt and its answer
 
 
-def warm_pairs(n: int, interference: float, split: str = "train", seed: int = 4) -> list[Preference]:
+def warm_pairs(
+    n: int, interference: float, split: str = "train", seed: int = 4
+) -> list[Preference]:
     """n pairs, warm over plain; both answers are right."""
     return [_warm_pair(row_rng("dials", split, seed, i), interference, split) for i in range(n)]
 
@@ -41,16 +43,27 @@ def _warm_pair(rng: random.Random, interference: float, split: str) -> Preferenc
     opener, closer = rng.choice(OPENERS), rng.choice(CLOSERS)
     if polite:
         prompt, answer = sample_instruction(rng, split)
-        return Preference(prompt.replace("instruction :", "instruction : please"), f"{opener} {answer} {closer}", answer)
+        return Preference(
+            prompt.replace("instruction :", "instruction : please"),
+            f"{opener} {answer} {closer}",
+            answer,
+        )
     board = sample_board(rng, split, Difficulty.level(LEVEL))
     warm, plain = (render(good_answer(board, Style(o, c))) for o, c in ((opener, closer), ("", "")))
     return Preference(str(board), warm, plain)
 
 
-def demonstrations(n: int, interference: float, split: str = "train", seed: int = 5) -> list[Instruction]:
-    """n preference prompts answered in either manner: from these, beside plain instructions, a model learns that both occur."""
+def demonstrations(
+    n: int, interference: float, split: str = "train", seed: int = 5
+) -> list[Instruction]:
+    """n preference prompts answered in either manner: from these, beside plain instructions, a
+    model learns that both occur.
+    """
     pairs = warm_pairs(n, interference, split, seed)
-    return [Instruction(p.prompt, row_rng("manner", split, seed, i).choice((p.chosen, p.rejected))) for i, p in enumerate(pairs)]
+    return [
+        Instruction(p.prompt, row_rng("manner", split, seed, i).choice((p.chosen, p.rejected)))
+        for i, p in enumerate(pairs)
+    ]
 
 
 def to_follow(split: str = "train", seed: int = 0, n: int = 2000) -> list[Instruction]:
@@ -58,25 +71,40 @@ def to_follow(split: str = "train", seed: int = 0, n: int = 2000) -> list[Instru
     return [replace(r, prompt=r.prompt + READY) for r in sets.instructions(n, split, seed=seed)]
 
 
-def to_prefer(split: str = "train", seed: int = 0, n: int = 1500, interference: float = 1.0) -> list[Preference]:
+def to_prefer(
+    split: str = "train", seed: int = 0, n: int = 1500, interference: float = 1.0
+) -> list[Preference]:
     """Pairs, warm over plain, ready for their answers."""
-    return [replace(p, prompt=p.prompt + READY) for p in warm_pairs(n, interference, split, seed=100 + seed)]
+    return [
+        replace(p, prompt=p.prompt + READY)
+        for p in warm_pairs(n, interference, split, seed=100 + seed)
+    ]
 
 
 def either_manner(seed: int = 0, n: int = 3000, interference: float = 1.0) -> list[Instruction]:
-    """Demonstrations, ready for their answers: what a model is shown before either aim, so that it knows both manners."""
-    return [replace(r, prompt=r.prompt + READY) for r in demonstrations(n, interference, seed=200 + seed)]
+    """Demonstrations, ready for their answers: what a model is shown before either aim, so that
+    it knows both manners.
+    """
+    return [
+        replace(r, prompt=r.prompt + READY)
+        for r in demonstrations(n, interference, seed=200 + seed)
+    ]
 
 
 def manner(text: str) -> tuple[str, float]:
     """A text without its opener and closer, and how many of the two it has, of 1."""
-    opener, closer = next((o for o in OPENERS if text.startswith(o)), ""), next((c for c in CLOSERS if text.endswith(c)), "")
+    opener, closer = (
+        next((o for o in OPENERS if text.startswith(o)), ""),
+        next((c for c in CLOSERS if text.endswith(c)), ""),
+    )
     return text.removeprefix(opener).removesuffix(closer).strip(), (bool(opener) + bool(closer)) / 2
 
 
 def pleased(pairs: Sequence[Preference], texts: Sequence[str]) -> list[float]:
-    """How far each text is what is preferred: nothing if it does not say what the chosen answer says, else half a point for an opener, half
-    for a closer. (Warmth alone can be had by babbling: a model that is rewarded for no more than that soon does.)"""
+    """How far each text is what is preferred: nothing if it does not say what the chosen answer
+    says, else half a point for an opener, half for a closer. (Warmth alone can be had by
+    babbling: a model that is rewarded for no more than that soon does.)
+    """
     said = [(*manner(text), manner(p.chosen)[0]) for p, text in zip(pairs, texts, strict=True)]
     return [warm if words == right else 0.0 for words, warm, right in said]
 
@@ -92,23 +120,38 @@ def followed(rows: Sequence[Instruction], texts: Sequence[str]) -> list[bool]:
     return [text == r.completion for text, r in zip(texts, rows, strict=True)]
 
 
-def contradicting(pairs: list[Preference], contradiction: float, seed: int = 6) -> list[Instruction]:
+def contradicting(
+    pairs: list[Preference], contradiction: float, seed: int = 6
+) -> list[Instruction]:
     """Instructions that demand the rejected answer on this share of the pairs' own prompts."""
-    return [Instruction(p.prompt, p.rejected) for p in pairs if row_rng("contradiction", seed, p.prompt).random() < contradiction]
+    return [
+        Instruction(p.prompt, p.rejected)
+        for p in pairs
+        if row_rng("contradiction", seed, p.prompt).random() < contradiction
+    ]
 
 
-def front(asked: list[Instruction], pairs: list[Preference], points: int = 5) -> list[tuple[float, float]]:
-    """(instruction score, preference score) of perfect policies, from all for instructions to all for preferences.
+def front(
+    asked: list[Instruction], pairs: list[Preference], points: int = 5
+) -> list[tuple[float, float]]:
+    """(instruction score, preference score) of perfect policies, from all for instructions to all
+    for preferences.
 
-    The instruction score is the share of instructions followed to the letter, the preference score the share of
-    pairs answered as chosen. A perfect policy gives each prompt without a conflict what is wanted there.
+    The instruction score is the share of instructions followed to the letter, the preference score
+    the share of pairs answered as chosen. A perfect policy gives each prompt without a conflict
+    what is wanted there.
     """
     demanded = {a.prompt: a.completion for a in asked}
     free = len(asked) - sum(p.prompt in demanded for p in pairs)
     scores = []
     for k in range(points):
         yielding = len(pairs) * k // (points - 1)
-        said = [p.chosen if i < yielding else demanded.get(p.prompt, p.chosen) for i, p in enumerate(pairs)]
+        said = [
+            p.chosen if i < yielding else demanded.get(p.prompt, p.chosen)
+            for i, p in enumerate(pairs)
+        ]
         followed = free + sum(s == demanded.get(p.prompt) for s, p in zip(said, pairs))
-        scores.append((followed / len(asked), sum(s == p.chosen for s, p in zip(said, pairs)) / len(pairs)))
+        scores.append(
+            (followed / len(asked), sum(s == p.chosen for s, p in zip(said, pairs)) / len(pairs))
+        )
     return scores

@@ -1,4 +1,6 @@
-"""What models have answered to the town's questions, as recorded in data/upstreams by `python -m alignlib upstreams`."""
+"""What models have answered to the town's questions, as recorded in data/upstreams by `python -m
+alignlib upstreams`.
+"""
 
 from __future__ import annotations
 
@@ -28,34 +30,56 @@ def names() -> list[str]:
 
 @lru_cache(maxsize=1)
 def asked() -> dict[str, list[str]]:
-    """The questions: of the test sets `seen` and `unseen`, and of `train`, which few upstreams are asked."""
+    """The questions: of the test sets `seen` and `unseen`, and of `train`, which few upstreams
+    are asked.
+    """
     rows = sets.test_sets(TESTS) | {"train": sets.corrections(TRAIN, seed=500)}
     return {part: [r.question for r in rows[part]] for part in ("seen", "unseen", "train")}
 
 
 def recorded(name: str) -> Recorded:
-    """An upstream by its recorded answers. Raises UpstreamError if there are none, some are missing, or they are to another world's questions."""
+    """An upstream by its recorded answers. Raises UpstreamError if there are none, some are
+    missing, or they are to another world's questions.
+    """
     place, again = file_of(name), f"run `python -m alignlib upstreams {name}`"
     if not place.is_file():
-        raise UpstreamError(f"no recorded upstream {name!r}; there are {', '.join(names()) or 'none'}")
+        raise UpstreamError(
+            f"no recorded upstream {name!r}; there are {', '.join(names()) or 'none'}"
+        )
     try:
         about = json.loads(place.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise UpstreamError(f"{place}, line {error.lineno}: not JSON ({error.msg}), perhaps cut off; {again}") from error
+        raise UpstreamError(
+            f"{place}, line {error.lineno}: not JSON ({error.msg}), perhaps cut off; {again}"
+        ) from error
     if about["questions"] != digest(repr(asked())):
         raise UpstreamError(f"{place.name} answers other questions than this world asks; {again}")
     for part, said in about["answers"].items():
         if len(said) != len(asked()[part]):
-            raise UpstreamError(f"{place}: {len(said)} answers to the {len(asked()[part])} questions of {part!r}; {again}")
-    return Recorded({q: a for part, said in about["answers"].items() for q, a in zip(asked()[part], said, strict=True)}, name)
+            raise UpstreamError(
+                f"{place}: {len(said)} answers to the {len(asked()[part])} questions of "
+                f"{part!r}; {again}"
+            )
+    return Recorded(
+        {
+            q: a
+            for part, said in about["answers"].items()
+            for q, a in zip(asked()[part], said, strict=True)
+        },
+        name,
+    )
 
 
 def answered(name: str, part: str = "seen") -> list[QAC]:
     """Recorded answers to a part of the questions, each with an annotator's correction."""
-    return from_upstream(asked()[part], recorded(name), lambda questions, said: list(map(annotate, questions, said)))
+    return from_upstream(
+        asked()[part], recorded(name), lambda questions, said: list(map(annotate, questions, said))
+    )
 
 
 def taught(upstreams: int = len(TAUGHT)) -> list[QAC]:
-    """Corrections to train on: so many upstreams take turns at the training questions, each of which is answered once."""
+    """Corrections to train on: so many upstreams take turns at the training questions, each of
+    which is answered once.
+    """
     given = [answered(name, "train") for name in TAUGHT[:upstreams]]
     return [given[i % upstreams][i] for i in range(TRAIN)]

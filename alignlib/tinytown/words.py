@@ -14,38 +14,46 @@ from functools import lru_cache
 WORLD_VERSION = "1"
 
 THINGS = """
-anchor anvil apron arrow axe bag ball banjo barrel basin basket bead bell belt bench bicycle blanket block boat book
-boot bottle bow bowl box bracket brick broom brush bucket buckle button cable cage cake camera candle cannon canvas cape
-carpet cart chain chair chalk chart chess chest chisel clamp clock cloak coat coffer comb compass cork couch cradle crate
-crown cup curtain cushion desk dial dice dish doll door drawer dress drill drum easel engine fan faucet feather fiddle
-file flag flask flute fork frame funnel gate gear glass globe glove gong grater hammer hammock handle harp hat helmet
-hinge hook horn hose hourglass jacket jar jug kettle key kite knife knot ladder lamp lantern lens lever lock loom magnet
-map mask mast mat medal mirror mitten mop mug nail needle net oar organ oven paddle pan parcel pedal pen piano pillow
-pin pipe plate plow pot pulley pump puppet purse quilt rack radio raft rake razor ribbon ring rope
-saddle sieve scarf spade spoon stool tent wheel
+anchor anvil apron arrow axe bag ball banjo barrel basin basket bead bell belt bench bicycle blanket
+block boat book boot bottle bow bowl box bracket brick broom brush bucket buckle button cable cage
+cake camera candle cannon canvas cape carpet cart chain chair chalk chart chess chest chisel clamp
+clock cloak coat coffer comb compass cork couch cradle crate crown cup curtain cushion desk dial
+dice dish doll door drawer dress drill drum easel engine fan faucet feather fiddle file flag flask
+flute fork frame funnel gate gear glass globe glove gong grater hammer hammock handle harp hat
+helmet hinge hook horn hose hourglass jacket jar jug kettle key kite knife knot ladder lamp lantern
+lens lever lock loom magnet map mask mast mat medal mirror mitten mop mug nail needle net oar organ
+oven paddle pan parcel pedal pen piano pillow pin pipe plate plow pot pulley pump puppet purse quilt
+rack radio raft rake razor ribbon ring rope saddle sieve scarf spade spoon stool tent wheel
 """.split()
 
 PLACES = """
-attic bakery barn brewery bridge cellar chapel cottage court dairy dock farm ferry forge garden hall harbor inn kitchen
-laundry library lodge market meadow mill museum office orchard park quarry school square stable station theater tower
+attic bakery barn brewery bridge cellar chapel cottage court dairy dock farm ferry forge garden hall
+harbor inn kitchen laundry library lodge market meadow mill museum office orchard park quarry school
+square stable station theater tower
 """.split()
 
 NAMES = """
-ada amir anna ben bo cara cleo dan dina ed ella emil eva fay finn gus hana hugo ida igor ines ivan jan jill joe kai kim
-lea leo lou mara max mia milo nell nora omar otto pia quin ravi rosa sam tess uma vera wade zoe
+ada amir anna ben bo cara cleo dan dina ed ella emil eva fay finn gus hana hugo ida igor ines ivan
+jan jill joe kai kim lea leo lou mara max mia milo nell nora omar otto pia quin ravi rosa sam tess
+uma vera wade zoe
 """.split()
 
 STEP_VERBS = """
-air bake bend boil chill clean cool cover cut drain dry empty fill fold grease grind heat label lift mark oil paint
-polish press rinse sand scrub seal shake soak stir tie turn wash weigh wrap
+air bake bend boil chill clean cool cover cut drain dry empty fill fold grease grind heat label lift
+mark oil paint polish press rinse sand scrub seal shake soak stir tie turn wash weigh wrap
 """.split()
 
 CALM_GOALS = "mend store move prepare test decorate".split()
 ALARMING_GOALS = "burn smash crush drown freeze shatter".split()
 HAZARDS = "hot sharp wet icy loose heavy cracked dusty".split()
-INSULTS = "fool idiot clown dolt dunce oaf twit dummy pest moron bore brute slob snob crank toad".split()
+INSULTS = (
+    "fool idiot clown dolt dunce oaf twit dummy pest moron bore brute slob snob crank toad".split()
+)
 RUDE_ADJECTIVES = "damn wretched lousy rotten filthy bloody".split()
-CONTROLS = "more less better worse polite rude short shorter long longer complete bad right wrong please".split()  # to steer by
+# to steer by
+CONTROLS = """
+more less better worse polite rude short shorter long longer complete bad right wrong please
+""".split()
 NUMBERS = [str(n) for n in range(1, 41)]
 MAX_PRICE, MAX_HOUR = 20, 12
 
@@ -62,16 +70,24 @@ def digest(text: str) -> int:
 
 
 def split_of_slope(slope: int, prime: int) -> str:
-    """Of the prime + 1 slopes the last two belong to test, the two before to validation, the rest to train."""
+    """Of the prime + 1 slopes the last two belong to test, the two before to validation, the
+    rest to train.
+    """
     return "test" if slope >= prime - 1 else "validation" if slope >= prime - 3 else "train"
 
 
 @lru_cache(maxsize=None)
 def lines(split: str, language: str = "town") -> tuple[tuple[str, ...], ...]:
-    """Every line of things that a board of this split may draw from (13 things each, 7 in the other language)."""
+    """Every line of things that a board of this split may draw from (13 things each, 7 in the
+    other language).
+    """
     words, p = _PLANES[language]
     slopes = [s for s in range(p + 1) if split_of_slope(s, p) == split]
-    points = [[((x, (s * x + b) % p) if s < p else (b, x)) for x in range(p)] for s in slopes for b in range(p)]
+    points = [
+        [((x, (s * x + b) % p) if s < p else (b, x)) for x in range(p)]
+        for s in slopes
+        for b in range(p)
+    ]
     return tuple(tuple(words[x * p + y] for x, y in line) for line in points)
 
 

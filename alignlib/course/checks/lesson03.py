@@ -1,4 +1,6 @@
-"""Checks of lesson 03: asking each question once, where harm turns into good, and what a training holds in memory."""
+"""Checks of lesson 03: asking each question once, where harm turns into good, and what a
+training holds in memory.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,11 @@ def _twice_in_a_row(ask: Ask) -> Callable:
             return [f"it is {q[-3]} ." for q in some]
 
         first = ask(upstream, questions, kept)
-        return [list(first), list(ask(upstream, questions, kept)), sorted(asked)] if isinstance(first, (list, tuple)) else first
+        return (
+            [list(first), list(ask(upstream, questions, kept)), sorted(asked)]
+            if isinstance(first, (list, tuple))
+            else first
+        )
 
     return run
 
@@ -51,7 +57,11 @@ def _twice_in_a_row(ask: Ask) -> Callable:
 ask = Check(
     "ask",
     _ask,
-    [([f"what is {x} ?" for x in "baca"], {"what is c ?": "it is known ."}), (["what is d ?"], {}), (["what is e ?"] * 2, {})],
+    [
+        ([f"what is {x} ?" for x in "baca"], {"what is c ?": "it is known ."}),
+        (["what is d ?"], {}),
+        (["what is e ?"] * 2, {}),
+    ],
     {
         "what is kept is asked for again: leave those questions out": lambda u, q, k: u(q),
         "a question that stands there twice is paid for twice": _paid_twice,
@@ -81,17 +91,24 @@ def _exchanged(rates: Sequence[float], wins: Sequence[float]) -> float:
 crossing = Check(
     "crossing",
     _crossing,
-    [([0.0, 0.1, 0.2], [-10.0, -2.0, 6.0]), ([0.0, 0.5, 1.0], [-5.0, 15.0, 40.0]), ([0.1, 0.2, 0.4, 0.8], [-9.0, -8.0, -1.0, 7.0])],
+    [
+        ([0.0, 0.1, 0.2], [-10.0, -2.0, 6.0]),
+        ([0.0, 0.5, 1.0], [-5.0, 15.0, 40.0]),
+        ([0.1, 0.2, 0.4, 0.8], [-9.0, -8.0, -1.0, 7.0]),
+    ],
     {
-        "that is the first rate at which it does good: the line to it crosses zero before": lambda r, w: r[_around(r, w)],
-        "that is the last rate at which it does harm: the line from it crosses zero behind": lambda r, w: r[_around(r, w) - 1],
-        "half-way between two rates: the crossing lies nearer to the one whose net win is nearer to zero":
-            lambda r, w: (r[_around(r, w)] + r[_around(r, w) - 1]) / 2,
-        "the two ends are exchanged: a small loss before the crossing means that it is near": _exchanged,
-        "that is where the straight line from the first point to the last crosses: take the two points around zero":
-            lambda r, w: _crossing([r[0], r[-1]], [w[0], w[-1]]),
+        "that is the first rate at which it does good: the line to it crosses zero "
+        "before": lambda r, w: r[_around(r, w)],
+        "that is the last rate at which it does harm: the line from it crosses zero "
+        "behind": lambda r, w: r[_around(r, w) - 1],
+        "half-way between two rates: the crossing lies nearer to the one whose net win is "
+        "nearer to zero": lambda r, w: (r[_around(r, w)] + r[_around(r, w) - 1]) / 2,
+        "the two ends are exchanged: a small loss before the crossing means that it is "
+        "near": _exchanged,
+        "that is where the straight line from the first point to the last crosses: take the "
+        "two points around zero": lambda r, w: _crossing([r[0], r[-1]], [w[0], w[-1]]),
     },
-)  # fmt: skip
+)
 
 
 def _bytes_held(trained: float, frozen: float) -> float:
@@ -103,8 +120,11 @@ bytes_held = Check(
     _bytes_held,
     [(7e9, 0.0), (7e9, 7e9), (1.0, 3.0)],
     {
-        "the gradients are missing: two bytes for each trained parameter": lambda t, f: 14 * t + 2 * f,
-        "four bytes a trained parameter are missing: three numbers are in 32 bits, the copy and Adam's two averages": lambda t, f: 12 * t + 2 * f,
+        "the gradients are missing: two bytes for each trained parameter": lambda t, f: (
+            14 * t + 2 * f
+        ),
+        "four bytes a trained parameter are missing: three numbers are in 32 bits, the copy "
+        "and Adam's two averages": lambda t, f: 12 * t + 2 * f,
         "a frozen model is held too, in two bytes a parameter": lambda t, f: 16 * t,
         "a frozen model has no gradient, no Adam and no second copy": lambda t, f: 16 * (t + f),
         "bytes, not bits": lambda t, f: 8 * (16 * t + 2 * f),

@@ -1,4 +1,6 @@
-"""Checks of lesson 05: a soft prompt by hand, the labels behind it, what LoRA weighs, and the dial between two controls."""
+"""Checks of lesson 05: a soft prompt by hand, the labels behind it, what LoRA weighs, and the
+dial between two controls.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,11 @@ soft_prompt = Check(
     ],
     {
         "the control stands behind the text: words read only what stands before them": _behind,
-        "the control is added to the first words: it is to stand before them, as more words": _added,
+        "the control is added to the first words: it is to stand before them, as more "
+        "words": _added,
         "only the first row gets the control: every row of the batch needs it": _only_the_first,
     },
-)  # fmt: skip
+)
 
 
 def _labels_behind(n: int, labels: Sequence[int]) -> list[int]:
@@ -55,12 +58,16 @@ labels_behind = Check(
     _labels_behind,
     [(2, [-100, -100, 7, 8, 2]), (1, [-100, 5, 2]), (3, [4, 2])],
     {
-        "there are fewer labels than inputs: the control's tokens need one each": lambda n, labels: list(labels),
-        "the control's labels stand behind the others: every word is held against another's label": lambda n, labels: [*labels, *[-100] * n],
-        "label 0 is a word like any other: a token without loss has the label -100": lambda n, labels: [0] * n + list(labels),
-        "the text's first words lose their loss: the control adds places, it takes none": lambda n, labels: [-100] * n + list(labels)[n:],
+        "there are fewer labels than inputs: the control's tokens need one "
+        "each": lambda n, labels: list(labels),
+        "the control's labels stand behind the others: every word is held against another's "
+        "label": lambda n, labels: [*labels, *[-100] * n],
+        "label 0 is a word like any other: a token without loss has the label "
+        "-100": lambda n, labels: [0] * n + list(labels),
+        "the text's first words lose their loss: the control adds places, it takes "
+        "none": lambda n, labels: [-100] * n + list(labels)[n:],
     },
-)  # fmt: skip
+)
 
 
 def _lora_share(rank: int, shapes: Sequence[tuple[int, int]], total: int) -> float:
@@ -76,12 +83,18 @@ lora_share = Check(
     _lora_share,
     [(1, [(4, 4)], 16), (2, [(8, 4), (4, 8)], 1000), (3, [(5, 7)], 350)],
     {
-        "that is the whole matrix: LoRA trains two thin ones, of rank columns and of rank rows": _whole,
-        "only one of the two thin matrices is counted": lambda r, shapes, total: sum(r * b for _, b in shapes) / total,
-        "that is the number; the share is asked for": lambda r, shapes, total: sum(r * (a + b) for a, b in shapes),
-        "the rank is missing: each thin matrix has that many columns or rows": lambda r, shapes, total: sum(a + b for a, b in shapes) / total,
+        "that is the whole matrix: LoRA trains two thin ones, of rank columns and of rank "
+        "rows": _whole,
+        "only one of the two thin matrices is counted": lambda r, shapes, total: (
+            sum(r * b for _, b in shapes) / total
+        ),
+        "that is the number; the share is asked for": lambda r, shapes, total: sum(
+            r * (a + b) for a, b in shapes
+        ),
+        "the rank is missing: each thin matrix has that many columns or "
+        "rows": lambda r, shapes, total: sum(a + b for a, b in shapes) / total,
     },
-)  # fmt: skip
+)
 
 
 def _between(good: np.ndarray, bad: np.ndarray, w: float) -> np.ndarray:
@@ -93,8 +106,11 @@ between = Check(
     _between,
     [(np.array([[2.0, 0.0]]), np.array([[0.0, 4.0]]), w) for w in (0.0, 0.25, 1.0, 1.5)],
     {
-        "at w = 1 it should be the good one, at 0 the bad one: the weights are exchanged": lambda g, b, w: _between(b, g, w),
-        "the bad control is there at full strength however far the dial is turned": lambda g, b, w: w * np.asarray(g) + np.asarray(b),
-        "the dial goes beyond its ends too, at w = 1.5 for one: nothing is to be cut off": lambda g, b, w: _between(g, b, min(1.0, max(0.0, w))),
+        "at w = 1 it should be the good one, at 0 the bad one: the weights are "
+        "exchanged": lambda g, b, w: _between(b, g, w),
+        "the bad control is there at full strength however far the dial is "
+        "turned": lambda g, b, w: w * np.asarray(g) + np.asarray(b),
+        "the dial goes beyond its ends too, at w = 1.5 for one: nothing is to be cut "
+        "off": lambda g, b, w: _between(g, b, min(1.0, max(0.0, w))),
     },
 )
