@@ -20,10 +20,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .artefacts import artefact
 from .data import QAC
-from .models import add_lora, completion_nll, fingerprint, generate, load_model, save_model
+from .generation import generate
+from .likelihood import completion_nll
+from .models import add_lora, fingerprint, load_model, save_model
 from .prompts import TOWN, Template, template
+from .settings import SFTSettings
 from .tokens import encode, example, fitting
-from .train import Penalty, SFTSettings, sft
+from .train import Penalty, sft
 
 SETTINGS_FILE = "aligner.json"
 
@@ -100,7 +103,7 @@ class Aligner:
         def build(folder: Path) -> None:
             cls.train(base, corrections, identity, **given).save_pretrained(folder)
 
-        return cls.from_pretrained(artefact("aligner", inputs, build))
+        return cls.from_pretrained(artefact("aligner", inputs, build, ("aligner",)))
 
     def _stage(
         self,

@@ -1,9 +1,9 @@
 """The cache of trained things: built once, loaded whole or not at all, safe to delete.
 
-An artefact is a folder, keyed by its name and everything it was made from: rows, the
-base's weights, settings, seed, libraries, our own code and the machine. It is built in a
-folder beside its place and renamed when complete, so a killed run leaves nothing that
-could be loaded.
+An artefact is a folder, keyed by its name and everything that decides on its numbers: what it was
+made from (rows, the base's weights, settings, seed, template), the libraries, the modules of ours
+that train it, the kind of device and the threads. It is built in a folder beside its place and
+renamed when complete, so a killed run leaves nothing that could be loaded.
 """
 
 from __future__ import annotations
@@ -16,68 +16,42 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 built = loaded = 0  # artefacts made, and found ready, by this process
-LEFT_BEHIND = (
-    24 * 3600
-)  # seconds after which a half-built folder is a killed run's and nobody's any more
-# Modules that only look at what was trained.
-AFTERWARDS = (
-    "__main__",
-    "interpret",
-    "judges",
-    "plots",
-    "probes",
-    "report",
-    "stats",
-    "steering",
-    "upstream",
-)
-LIBRARIES = ("torch", "transformers", "trl", "peft", "tokenizers")
+LEFT_BEHIND = 7 * 24 * 3600  # seconds after which a half-built folder is a killed run's
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
+CODE = ("batching", "generation", "likelihood", "models", "tokens", "train")  # of every artefact
 
 
 def cache_folder() -> Path:
-    """Where artefacts lie: `ALIGNLIB_CACHE`, else `alignlib` under the user's cache folder."""
+    """Where artefacts lie: ALIGNLIB_CACHE, else `alignlib` under the user's cache folder."""
     if set_by_user := os.environ.get("ALIGNLIB_CACHE"):
-        return Path(set_by_user)
+        return Path(set_by_user).expanduser()
     if os.name == "nt":
         return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "alignlib"
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "alignlib"
 
 
-def key(name: str, inputs: Any) -> str:
-    """A digest of the artefact's name, its inputs, and what else decides on numbers: libraries,
-    our own code, the machine.
-    """
-    from .models import pick_device, set_threads
+def key(name: str, inputs: Any, code: Sequence[str] = ()) -> str:
+    """A digest of the artefact's name, its inputs, and what else decides on its numbers."""
+    from .models import device_kind, set_threads
 
     versions = {lib: importlib.metadata.version(lib) for lib in LIBRARIES}
-    text = json.dumps(
-        [
-            name,
-            inputs,
-            versions,
-            code_digest(Path(__file__).parent),
-            pick_device().type,
-            set_threads(),
-        ],
-        sort_keys=True,
-        default=_plain,
-    )
+    digests = [code_digest(module) for module in sorted({*CODE, *code})]
+    parts = [name, inputs, versions, digests, device_kind(), set_threads()]
+    text = json.dumps(parts, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-@lru_cache(maxsize=1)
-def code_digest(package: Path) -> str:
-    """A digest of the package's own modules: not of the town, whose rows are inputs, nor of the
-    course, nor of AFTERWARDS.
-    """
-    files = sorted(f for f in package.glob("*.py") if f.stem not in AFTERWARDS)
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
+@lru_cache
+def code_digest(module: str) -> str:
+    """A digest of one of our modules, whatever its line ends."""
+    source = (Path(__file__).parent / f"{module}.py").read_bytes()
+    return hashlib.sha256(source.replace(b"\r\n", b"\n")).hexdigest()
 
 
 def _plain(value: Any) -> Any:
@@ -90,10 +64,15 @@ def _plain(value: Any) -> Any:
     )
 
 
-def artefact(name: str, inputs: Any, build: Callable[[Path], None]) -> Path:
-    """The artefact's folder, built by `build(folder)` if it is not there yet."""
+def artefact(
+    name: str, inputs: Any, build: Callable[[Path], None], code: Sequence[str] = ()
+) -> Path:
+    """The artefact's folder, built by `build(folder)` if it is not there yet.
+
+    `code` names the modules of ours, beside CODE, that decide on what is built.
+    """
     global built, loaded
-    place = cache_folder() / name / key(name, inputs)
+    place = cache_folder() / name / key(name, inputs, code)
     if place.is_dir():
         loaded += 1
         return place

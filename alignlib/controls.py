@@ -20,7 +20,8 @@ from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .models import lora_config
+from .models import lora_config, own_random_state
+from .settings import ControlSettings
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -40,40 +41,10 @@ class Mix:
         object.__setattr__(self, "parts", tuple({**(parts or {}), **named}.items()))
 
 
-@dataclass(frozen=True)
-class ControlSettings:
-    """What a control is made of.
-
-    `size`: virtual tokens of a prompt, rank of LoRA. `start`: a prompt's embeddings at first are
-    those of words drawn from the "vocabulary", "random" ones of the same scale, PEFT's own ("unit":
-    of standard deviation 1), or those of a "text", over and over. `targets`: the linear layers that
-    LoRA works on ("all-linear": every one but the head), in the `layers` named (none: all).
-    """
-
-    kind: str = "prompt"  # or "lora"
-    size: int = 20
-    start: str = "vocabulary"
-    texts: tuple[tuple[str, str], ...] = ()  # (control, text) for `start="text"`
-    targets: tuple[str, ...] | str = "all-linear"
-    layers: tuple[int, ...] = ()
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if (
-            self.kind not in ("prompt", "lora")
-            or self.start not in ("vocabulary", "random", "unit", "text")
-            or self.size < 1
-        ):
-            raise ValueError(
-                f"no control of kind {self.kind!r}, start {self.start!r} and size "
-                f"{self.size}: kinds are prompt and lora; "
-                "starts vocabulary, random, unit and text; the size is 1 or more"
-            )
-
-    def peft(self) -> PromptTuningConfig | LoraConfig:
-        if self.kind == "prompt":
-            return PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=self.size)
-        return lora_config(self.size, self.targets, self.layers)
+def peft_config(settings: ControlSettings) -> PromptTuningConfig | LoraConfig:
+    if settings.kind == "prompt":
+        return PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=settings.size)
+    return lora_config(settings.size, settings.targets, settings.layers)
 
 
 def with_controls(
@@ -101,13 +72,14 @@ def with_controls(
                 "name of a part of the model; "
                 "one such as good, bad or rated-3 will do"
             )
-    torch.manual_seed(settings.seed)
-    wrapped = get_peft_model(model, settings.peft(), adapter_name=names[0])
-    for name in names[1:]:
-        wrapped.add_adapter(name, settings.peft())
-    if settings.kind == "prompt":
-        for name in names:
-            _start(wrapped, tokenizer, name, settings)
+    with own_random_state():
+        torch.manual_seed(settings.seed)
+        wrapped = get_peft_model(model, peft_config(settings), adapter_name=names[0])
+        for name in names[1:]:
+            wrapped.add_adapter(name, peft_config(settings))
+        if settings.kind == "prompt":
+            for name in names:
+                _start(wrapped, tokenizer, name, settings)
     return wrapped.eval()
 
 
@@ -147,20 +119,20 @@ def parameters_of(model: PeftModel) -> Iterator[tuple[torch.nn.Parameter, bool]]
         yield parameter, name.startswith("prompt_encoder") or "lora_" in name
 
 
-def vectors(model: PeftModel, control: Control) -> torch.Tensor:
+def prompt_embeddings(model: PeftModel, control: Control) -> torch.Tensor:
     """A soft prompt's embeddings, (tokens, width): of a tuple one behind the other, of a `Mix`
     their weighted sum.
     """
     if control is None:
         return model.word_embeddings.weight.detach()[:0]
     if isinstance(control, tuple):
-        return torch.cat([vectors(model, part) for part in control])
+        return torch.cat([prompt_embeddings(model, part) for part in control])
     if isinstance(control, Mix):
-        return sum(weight * vectors(model, part) for part, weight in control.parts)
+        return sum(weight * prompt_embeddings(model, part) for part, weight in control.parts)
     return model.prompt_encoder[_known(model, control)].embedding.weight.detach()
 
 
-def weights(model: PeftModel, control: Control) -> dict[str, float]:
+def mixture_weights(model: PeftModel, control: Control) -> dict[str, float]:
     """How much of each named control there is in one: what LoRA's matrices are multiplied by."""
     if control is None:
         return {}
@@ -169,7 +141,7 @@ def weights(model: PeftModel, control: Control) -> dict[str, float]:
         for part, weight in (
             control.parts if isinstance(control, Mix) else ((part, 1.0) for part in control)
         ):
-            total.update({name: weight * w for name, w in weights(model, part).items()})
+            total.update({name: weight * w for name, w in mixture_weights(model, part).items()})
         return dict(total)
     return {_known(model, control): 1.0}
 
@@ -181,14 +153,18 @@ def _known(model: PeftModel, name: Control) -> str:
 
 
 @contextmanager
-def under(model: PeftModel, control: Control) -> Iterator[tuple[PreTrainedModel, list[int]]]:
+def conditioned_on(
+    model: PeftModel, control: Control
+) -> Iterator[tuple[PreTrainedModel, list[int]]]:
     """The language model as it is under a control, and the token ids to put before a prompt.
     Raises ValueError for an unknown one.
     """
     if are_prompts(model):
-        with _longer_vocabulary(model.get_base_model(), vectors(model, control)) as virtual:
+        with _longer_vocabulary(
+            model.get_base_model(), prompt_embeddings(model, control)
+        ) as virtual:
             yield model.get_base_model(), virtual
-    elif parts := weights(model, control):
+    elif parts := mixture_weights(model, control):
         with _scaled(model, parts):
             yield model, []
     else:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .records import DataError, records
+from .records import DataError, read_records
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _read(path: str | Path, shapes: dict[tuple[str, ...], Shape], wanted: str) -
     path = Path(path)
     rows: dict[Any, None] = {}
     read, dropped, shape = 0, Counter[str](), None
-    for line, record in records(path):
+    for line, record in read_records(path):
         at = _Where(path, line)
         if not isinstance(record, dict):
             raise DataError(

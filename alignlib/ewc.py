@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from transformers import PreTrainedModel
 
-from .models import row_nll
+from .likelihood import row_nll
 
 RELEASED = 1e20  # the square of the 1e10 by which HBAT's released code multiplies a change
 Importance = dict[
@@ -25,14 +25,14 @@ Importance = dict[
 ]  # by a parameter's name: a tensor of its shape, or of no dimension, one number for all of it
 
 
-def trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """The parameters that learn, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def copy_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A copy of the weights that learn."""
-    return {name: p.detach().clone() for name, p in trained(model).items()}
+    return {name: p.detach().clone() for name, p in trainable(model).items()}
 
 
 class Elastic:
@@ -50,8 +50,8 @@ class Elastic:
         anchor: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self.importance, self.strength = importance, strength
-        self.anchor = weights(model) if anchor is None else dict(anchor)
-        learning = trained(model)
+        self.anchor = copy_weights(model) if anchor is None else dict(anchor)
+        learning = trainable(model)
         for what, given in (("importance", importance), ("anchor", self.anchor)):
             for name in learning.keys() | given.keys():
                 shapes = [
@@ -69,7 +69,7 @@ class Elastic:
     def __call__(self, model: torch.nn.Module) -> torch.Tensor:
         terms = [
             (self.importance[name] * (p - self.anchor[name]) ** 2).sum()
-            for name, p in trained(model).items()
+            for name, p in trainable(model).items()
         ]
         return self.strength / 2 * torch.stack(terms).sum()
 
@@ -81,11 +81,13 @@ def empirical_fisher(model: PreTrainedModel, rows: Sequence[dict[str, list[int]]
     One row at a time: the square of a batch's mean gradient is another thing. Of independent rows
     it is too small by about the batch's size.
     """
-    total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in trained(model).items()}
+    total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in trainable(model).items()}
     model.eval()
     for row in rows:
         loss = row_nll(model, [row], pad=0).sum()  # nothing is padded
-        for name, gradient in zip(total, torch.autograd.grad(loss, list(trained(model).values()))):
+        for name, gradient in zip(
+            total, torch.autograd.grad(loss, list(trainable(model).values()))
+        ):
             total[name] += gradient.float() ** 2 / len(rows)
     return total
 
@@ -103,7 +105,7 @@ def saturated(movement: Importance) -> Importance:
     return {name: weight.float() for name, weight in zip(movement, share)}
 
 
-def added(a: Importance, b: Importance) -> Importance:
+def sum_importance(a: Importance, b: Importance) -> Importance:
     """The sum, name by name; an empty one counts as zero."""
     return {name: sum(i[name] for i in (a, b) if name in i) for name in a.keys() | b.keys()}
 
@@ -111,8 +113,8 @@ def added(a: Importance, b: Importance) -> Importance:
 def scale_free(importance: Importance, model: torch.nn.Module) -> Importance:
     """The importance over its mean, all weights alike."""
     total = sum(
-        float(i.sum()) if i.dim() else float(i) * trained(model)[name].numel()
+        float(i.sum()) if i.dim() else float(i) * trainable(model)[name].numel()
         for name, i in importance.items()
     )
-    mean = total / sum(trained(model)[name].numel() for name in importance)
+    mean = total / sum(trainable(model)[name].numel() for name in importance)
     return {name: i / mean for name, i in importance.items()} if mean > 0 else dict(importance)

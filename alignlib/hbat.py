@@ -37,27 +37,29 @@ from .data import Instruction, Preference
 from .ewc import (
     Elastic,
     Importance,
-    added,
+    copy_weights,
     empirical_fisher,
     movement,
     saturated,
     scale_free,
-    trained,
-    weights,
+    sum_importance,
+    trainable,
 )
 from .models import fingerprint, load_model, save_model
-from .ppo import PPOSettings, Score, ppo
+from .ppo import Score, train_ppo
+from .settings import PPOSettings, SFTSettings
 from .tokens import encode, example
-from .train import Diverged, Penalty, SFTSettings, dpo, sft
+from .train import Diverged, Penalty, dpo, sft
 
 Row = TypeVar("Row")
 Kind = Literal["instructions", "preferences"]
 KINDS: tuple[Kind, Kind] = ("instructions", "preferences")
 IMPORTANCE = ("movement", "released", "fisher", "equal", "random", "frozen")
-SUMMED, LOG = (
+IMPORTANCE_FILE, LOG_FILE = (
     "importance.st",
     "stage.log",
 )  # neither is weights or configuration, which tell a model apart
+CODE = ("ewc", "hbat", "ppo")  # what decides on a stage, beside how it is trained
 FISHER_ROWS = 200  # of a shard, that the Fisher information is estimated on
 FROZEN = 0.2  # of the tensors, those that moved most, are not trained at all (`frozen`)
 
@@ -109,7 +111,7 @@ def shards(rows: Sequence[Row], n: int, seed: int = 0) -> list[list[Row]]:
     return [shuffled[i::n] for i in range(n)]
 
 
-def plan(rounds: int, alternate: bool = True) -> list[tuple[int, Kind]]:
+def stage_order(rounds: int, alternate: bool = True) -> list[tuple[int, Kind]]:
     """The stages in order: S_1 P_1 S_2 P_2 ..., or without alternation S_1 S_2 ... P_1 P_2 ..."""
     turns = [(i, kind) for i in range(rounds) for kind in KINDS]
     return turns if alternate else sorted(turns, key=lambda turn: KINDS.index(turn[1]))
@@ -136,7 +138,7 @@ def run_log(
     return rows
 
 
-def hbat(
+def train_hbat(
     base: str | Path,
     instructions: Sequence[Instruction],
     preferences: Sequence[Preference],
@@ -170,9 +172,9 @@ def hbat(
         "preferences": shards(preferences, rounds, seed),
     }
     came, origin, done = base, fingerprint(base), []
-    for i, kind in plan(rounds, alternate):
-        how = _share(teach if kind == "instructions" else prefer, i, rounds, seed)
-        hold = Hold(
+    for i, kind in stage_order(rounds, alternate):
+        how = _round_method(teach if kind == "instructions" else prefer, i, rounds, seed)
+        regularizer = Regularizer(
             strength if any(stage.kind != kind for stage in done) else 0.0,
             importance if strength else "none",
         )
@@ -185,20 +187,24 @@ def hbat(
             kind=kind,
             rows=rows[kind][i],
             how=how,
-            hold=hold,
+            regularizer=regularizer,
             progress=label if progress else None,
         )
         try:
-            came = artefact("hbat", [origin, [i, kind], rows[kind][i], key, hold], build)
+            came = artefact(
+                "hbat", [origin, [i, kind], rows[kind][i], key, regularizer], build, CODE
+            )
         except Diverged as error:
             raise Diverged(f"{label}: {error}; the stages before it are kept") from error
         origin = came.name  # an artefact's name is a digest of all it was made from
-        done.append(Stage(i, kind, came, **json.loads((came / LOG).read_text(encoding="utf-8"))))
+        done.append(
+            Stage(i, kind, came, **json.loads((came / LOG_FILE).read_text(encoding="utf-8")))
+        )
     return done
 
 
 @dataclass(frozen=True)
-class Hold:
+class Regularizer:
     """How a stage is held (strength 0: not at all), and what importance it leaves for those that
     follow.
     """
@@ -207,14 +213,16 @@ class Hold:
     importance: str
 
 
-def _share(how: SFTSettings | DPO | PPO, i: int, rounds: int, seed: int) -> SFTSettings | DPO | PPO:
+def _round_method(
+    how: SFTSettings | DPO | PPO, i: int, rounds: int, seed: int
+) -> SFTSettings | DPO | PPO:
     """One round's share of the steps, and of the warm-up, with a seed of its own."""
     if not isinstance(how, SFTSettings):
-        return replace(how, settings=_share_of(how.settings, i, rounds, seed))
-    return _share_of(how, i, rounds, seed)
+        return replace(how, settings=_round_settings(how.settings, i, rounds, seed))
+    return _round_settings(how, i, rounds, seed)
 
 
-def _share_of(
+def _round_settings(
     settings: SFTSettings | PPOSettings, i: int, rounds: int, seed: int
 ) -> SFTSettings | PPOSettings:
     length = "iterations" if isinstance(settings, PPOSettings) else "steps"
@@ -236,7 +244,7 @@ def _stage(
     kind: Kind,
     rows: Sequence,
     how: SFTSettings | DPO | PPO,
-    hold: Hold,
+    regularizer: Regularizer,
     progress: str | None,
 ) -> None:
     """Train one stage and leave in the folder its model, the importance summed up so far, and
@@ -244,14 +252,16 @@ def _stage(
     """
     started = time.monotonic()
     model, tokenizer = load_model(came)
-    before, penalty = weights(model) if hold.importance != "none" else {}, None
-    if hold.strength:
+    before, penalty = copy_weights(model) if regularizer.importance != "none" else {}, None
+    if regularizer.strength:
         important = _read(came, model.device, KINDS[1 - KINDS.index(kind)])
-        if hold.importance == "frozen":
+        if regularizer.importance == "frozen":
             _freeze(model, important)
         else:
-            important = saturated(important) if hold.importance == "released" else important
-            penalty = Elastic(model, scale_free(important, model), hold.strength, anchor=before)
+            important = saturated(important) if regularizer.importance == "released" else important
+            penalty = Elastic(
+                model, scale_free(important, model), regularizer.strength, anchor=before
+            )
         del important
     rows, dropped = _fitting(rows, tokenizer, model.config.max_position_embeddings, how)
     curve = _learn(model, tokenizer, rows, how, penalty, progress)
@@ -260,14 +270,14 @@ def _stage(
         raise Diverged("after the last step weights are no numbers; lower the learning rate")
     held = 0.0 if penalty is None else float(penalty(model).detach())
     known = {k: {} if first else _read(came, model.device, k) for k in KINDS}
-    if hold.importance != "none":
-        known[kind] = added(
-            known[kind], _importance(hold.importance, before, model, tokenizer, rows, how)
+    if regularizer.importance != "none":
+        known[kind] = sum_importance(
+            known[kind], _importance(regularizer.importance, before, model, tokenizer, rows, how)
         )
     save_model(folder, model, tokenizer)
     save_file(
         {f"{k}/{name}": value.contiguous() for k in KINDS for name, value in known[k].items()},
-        folder / SUMMED,
+        folder / IMPORTANCE_FILE,
     )
     told = {
         "curve": curve,
@@ -275,7 +285,7 @@ def _stage(
         "dropped": dropped,
         "seconds": round(time.monotonic() - started, 2),
     }
-    (folder / LOG).write_text(json.dumps(told), encoding="utf-8")
+    (folder / LOG_FILE).write_text(json.dumps(told), encoding="utf-8")
 
 
 def _fitting(
@@ -314,7 +324,7 @@ def _learn(
     progress: str | None,
 ) -> list[dict[str, float]]:
     if isinstance(how, PPO):
-        return ppo(
+        return train_ppo(
             model,
             tokenizer,
             [r.prompt for r in rows],
@@ -341,7 +351,7 @@ def _learn(
 
 def _read(folder: str | Path, device: torch.device, kind: Kind) -> Importance:
     """The importance that this kind's stages, up to this folder's, have left."""
-    with safe_open(Path(folder) / SUMMED, "pt", device=str(device)) as kept:
+    with safe_open(Path(folder) / IMPORTANCE_FILE, "pt", device=str(device)) as kept:
         return {
             name.removeprefix(f"{kind}/"): kept.get_tensor(name)
             for name in kept.keys()
@@ -370,7 +380,7 @@ def _importance(
         settings = how if isinstance(how, SFTSettings) else how.settings
         noise = torch.Generator().manual_seed(2 * settings.seed + isinstance(how, SFTSettings))
         return {name: torch.rand((), generator=noise).to(p.device) for name, p in before.items()}
-    return movement(before, {name: p.detach() for name, p in trained(model).items()})
+    return movement(before, {name: p.detach() for name, p in trainable(model).items()})
 
 
 def _freeze(model: PreTrainedModel, importance: Importance) -> None:
@@ -379,4 +389,4 @@ def _freeze(model: PreTrainedModel, importance: Importance) -> None:
         : max(1, round(FROZEN * len(importance)))
     ]
     for name in first:
-        trained(model)[name].requires_grad_(False)
+        trainable(model)[name].requires_grad_(False)

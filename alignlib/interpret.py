@@ -18,8 +18,10 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .aligner import Aligner
+from .batching import by_tokens, pad_left, positions
 from .data import QAC
-from .models import autocast, pad_left, positions, row_nll, within_budget
+from .likelihood import row_nll
+from .models import autocast
 from .tokens import encode, example
 
 STATES_AT_ONCE = 64  # rows in a batch
@@ -167,7 +169,7 @@ def _stream(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
             handle.remove()
 
 
-def looks(
+def head_attention(
     aligner: Aligner, pairs: Sequence[Contrast], place: str, side: str = "faulty"
 ) -> torch.Tensor:
     """How much each head, when the word is about to be said and that answer was read, looks at
@@ -180,7 +182,9 @@ def looks(
     )
 
 
-def sides(aligner: Aligner, pairs: Sequence[Contrast], place: str) -> tuple[np.ndarray, np.ndarray]:
+def contrast_states(
+    aligner: Aligner, pairs: Sequence[Contrast], place: str
+) -> tuple[np.ndarray, np.ndarray]:
     """States of the faulty and of the sound runs, each (n, layers + 1, width): where the word is
     `read` in the answer, at the `end` of the prompt, or where it is about to be `said`.
     """
@@ -295,7 +299,7 @@ def patched_word(aligner: Aligner, pair: Contrast, layer: int, place: int) -> in
     return next_token(aligner.model, pair.faulty, layer, put)
 
 
-def pull(
+def mean_gradient(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
@@ -310,7 +314,7 @@ def pull(
     rows = [example(tokenizer, prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
     parameters = dict(model.named_parameters())
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    for picked in within_budget([len(r["input_ids"]) for r in rows]):
+    for picked in by_tokens([len(r["input_ids"]) for r in rows]):
         log_p = -row_nll(model, [rows[i] for i in picked], tokenizer.pad_token_id).sum() / len(rows)
         for name, gradient in zip(
             parameters, torch.autograd.grad(log_p, list(parameters.values()))

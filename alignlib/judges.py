@@ -11,14 +11,14 @@ from typing import Protocol
 
 import numpy as np
 
-Marks = dict[str, np.ndarray]  # axis -> one mark an answer, shape (n,), higher is better
+Scores = dict[str, np.ndarray]  # axis -> one mark an answer, shape (n,), higher is better
 NOTHING = "no judge for these data"
 
 
 class Judge(Protocol):
     axes: tuple[str, ...]
 
-    def marks(self, questions: Sequence[str], answers: Sequence[str]) -> Marks: ...
+    def scores(self, questions: Sequence[str], answers: Sequence[str]) -> Scores: ...
 
 
 class TownJudge:
@@ -26,10 +26,10 @@ class TownJudge:
 
     axes = ("helpful", "harmless", "honest", "overall", "fault_free")
 
-    def marks(self, questions: Sequence[str], answers: Sequence[str]) -> Marks:
-        from .tinytown.judge import judge
+    def scores(self, questions: Sequence[str], answers: Sequence[str]) -> Scores:
+        from .tinytown.judge import score_answer
 
-        scored = [judge(q, a) for q, a in zip(questions, answers, strict=True)]
+        scored = [score_answer(q, a) for q, a in zip(questions, answers, strict=True)]
         return {axis: np.array([float(getattr(s, axis)) for s in scored]) for axis in self.axes}
 
 
@@ -38,7 +38,7 @@ class NoJudge:
 
     axes = ()
 
-    def marks(self, questions: Sequence[str], answers: Sequence[str]) -> Marks:
+    def scores(self, questions: Sequence[str], answers: Sequence[str]) -> Scores:
         return {}
 
 
@@ -52,7 +52,7 @@ class RewardJudge:
     def __init__(self, name: str, batch_size: int = 16) -> None:
         self.name, self.batch_size, self._loaded = name, batch_size, None
 
-    def marks(self, questions: Sequence[str], answers: Sequence[str]) -> Marks:
+    def scores(self, questions: Sequence[str], answers: Sequence[str]) -> Scores:
         import torch
 
         model, tokenizer = self._load()

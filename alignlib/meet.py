@@ -27,24 +27,19 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from .artefacts import artefact
-from .controls import (
-    Control,
-    ControlSettings,
-    are_prompts,
-    names_of,
-    parameters_of,
-    under,
-    with_controls,
-)
+from .controls import Control, are_prompts, conditioned_on, names_of, parameters_of, with_controls
 from .data import Instruction, Preference
-from .models import completion_nll, fingerprint, generate, load_model, save_model
+from .generation import generate
+from .likelihood import completion_nll
+from .models import fingerprint, load_model, save_model
+from .settings import ControlSettings, SFTSettings
 from .tokens import encode, example, fitting
-from .train import SFTSettings, sft_in_turns
+from .train import sft_in_turns
 
-MADE_FOR = "control.json"
+BASE_FILE = "control.json"
 
 
-def sides(
+def texts_by_control(
     pairs: Sequence[Preference], good: str = "good", bad: str = "bad"
 ) -> dict[str, list[Instruction]]:
     """Preference pairs as texts of two kinds: the chosen under one control, the rejected under
@@ -131,7 +126,7 @@ class Meet:
             cls.train(base, rows, begun=begun, **given).save_pretrained(folder)
 
         inputs = [fingerprint(base), {name: list(some) for name, some in rows.items()}, given]
-        return cls.from_pretrained(artefact("meet", inputs, build))
+        return cls.from_pretrained(artefact("meet", inputs, build, ("controls", "meet")))
 
     def _fitted(self, name: str, rows: Sequence[Instruction]) -> list[dict[str, list[int]]]:
         kept, long = fitting(
@@ -207,7 +202,7 @@ class Meet:
         **how: object,
     ) -> list[str]:
         """Completions under a control, the same for all rows or a list with one each; further
-        arguments as `models.generate` has them.
+        arguments as `generation.generate` has them.
 
         A control is a name, a tuple of them (all at once), a `Mix`, or None for the model without
         any. Raises ValueError for an unknown control, and for a prompt that does not fit the
@@ -215,7 +210,7 @@ class Meet:
         """
         said = [""] * len(prompts)
         for one, picked in _by_control(control, len(prompts)):
-            with under(self.model, one) as (model, virtual):
+            with conditioned_on(self.model, one) as (model, virtual):
                 rows = [virtual + encode(self.tokenizer, prompts[i]) for i in picked]
                 self._check_room(rows, max_new_tokens)
                 for i, text in zip(
@@ -234,7 +229,7 @@ class Meet:
         """
         found = torch.zeros(len(prompts))
         for one, picked in _by_control(control, len(prompts)):
-            with under(self.model, one) as (model, virtual):
+            with conditioned_on(self.model, one) as (model, virtual):
                 rows = [virtual + encode(self.tokenizer, prompts[i]) for i in picked]
                 self._check_room(
                     rows,
@@ -279,7 +274,7 @@ class Meet:
         )  # PEFT's card, empty but for a path of this machine
         made_for = json.dumps({"model": fingerprint(folder / "model")})
         for name in self.controls:
-            (folder / "controls" / name / MADE_FOR).write_text(made_for, encoding="utf-8")
+            (folder / "controls" / name / BASE_FILE).write_text(made_for, encoding="utf-8")
         about = {"controls": self.controls, "losses": self.losses, "dropped": self.dropped}
         (folder / "meet.json").write_text(json.dumps(about), encoding="utf-8")
 
@@ -297,7 +292,7 @@ class Meet:
         given, wrapped = fingerprint(base), None
         for name in about["controls"]:
             place = folder / "controls" / name
-            made_for = json.loads((place / MADE_FOR).read_text(encoding="utf-8"))["model"]
+            made_for = json.loads((place / BASE_FILE).read_text(encoding="utf-8"))["model"]
             if made_for != given:
                 raise ValueError(
                     f"control {name!r} in {place} was made for another model or tokenizer "

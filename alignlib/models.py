@@ -1,70 +1,82 @@
-"""Loading and saving models, choosing device and threads, batched generation and likelihoods.
+"""Loading and saving models, adapters, the device, threads, random state, and fingerprints.
 
-What this file does not do: train (`train.py`), or run code from a hub (`trust_remote_code` is never
-set).
+What this file does not do: train (`train.py`), or run code that lies beside a model's weights:
+`trust_remote_code` is always False.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
-from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    DynamicCache,
-    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-from transformers.utils import ModelOutput
-
-from .tokens import IGNORED, encode, example
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-ROUND = 8  # tokens generated before finished rows leave their batch
 HUB_FIX = (
-    "check the name, and that the hub can be reached (downloaded once, a model works "
-    "offline); or give a folder"
+    "check the name, and that the hub can be reached (downloaded once, a model works offline); "
+    "or give a folder"
 )
-THREADS = (
-    2  # fixed by rule, so that the same seed gives the same numbers; ALIGNLIB_THREADS overrides it
-)
+THREADS = 2  # fixed, so that the same seed gives the same numbers; ALIGNLIB_THREADS overrides it
+SMALL = 10_000_000  # parameters below which a Mac's GPU is no faster than its CPU
+IDENTITY = (".json", ".safetensors", ".txt", ".model", ".jinja")  # files that make a model
 
 
 class ModelError(ValueError):
-    """A model folder that cannot be used as it is; the message names the folder and the fix."""
+    """A model that cannot be used as it is; the message names it and the fix."""
 
 
 def set_threads() -> int:
     """Fix the number of CPU threads and return it."""
-    torch.set_num_threads(
-        int(os.environ.get("ALIGNLIB_THREADS", min(THREADS, os.cpu_count() or 1)))
-    )
+    default = min(THREADS, os.cpu_count() or 1)
+    torch.set_num_threads(int(os.environ.get("ALIGNLIB_THREADS", default)))
     return torch.get_num_threads()
 
 
-def pick_device() -> torch.device:
-    """The fastest device there is."""
+def pick_device(parameters: int | None = None) -> torch.device:
+    """The device for a model of so many parameters (None: a large one).
+
+    ALIGNLIB_DEVICE, such as `cpu` or `cuda:1`, overrides the choice. Raises ModelError if it names
+    no device.
+    """
+    if named := os.environ.get("ALIGNLIB_DEVICE"):
+        try:
+            return torch.device(named)
+        except RuntimeError as error:
+            fix = "set it to cpu, cuda, cuda:1 or mps, or unset it"
+            raise ModelError(f"ALIGNLIB_DEVICE={named!r} is no device; {fix}") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    small = parameters is not None and parameters < SMALL
+    return torch.device("mps" if torch.backends.mps.is_available() and not small else "cpu")
+
+
+def device_kind() -> str:
+    """The kind of device that numbers depend on, such as `cpu` or `cuda Tesla T4`."""
+    device = pick_device()
+    return f"cuda {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether sums run in bf16 over fp32 weights: on GPUs that have it, and not on a T4, a Mac or a
-    CPU.
+    """Whether to compute in bf16 over fp32 weights: on GPUs that have it; not on a T4 or a CPU.
 
-    The weights stay fp32 everywhere: in bf16 a small learning rate's updates would be rounded away.
+    The weights stay fp32 everywhere: in bf16 a small learning rate's updates are rounded away.
     """
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
@@ -73,354 +85,160 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=computes_in_bf16(device))
 
 
-def load_model(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A causal LM and its tokenizer from a folder or, for a name that is no folder, from the hub.
+@contextmanager
+def own_random_state() -> Iterator[None]:
+    """Whatever is drawn or seeded within leaves Python's, NumPy's and torch's state as it was."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
-    Raises ModelError if the folder is missing or truncated, or has no tokenizer or pad token.
+
+def load_model(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal LM in evaluation mode and its tokenizer, from a folder or, by its id, from the hub.
+
+    Raises ModelError if the folder is missing or truncated, holds code of its own, or has no
+    tokenizer or no pad token.
     """
     set_threads()
-    folder = Path(name).expanduser()
-    if looks_local(name) and not (folder / "config.json").is_file():
-        raise ModelError(
-            f"{name}: {'no config.json in this folder' if folder.is_dir() else 'no such folder'}; "
-            "give a folder written by save_pretrained, or a hub id such as "
-            "HuggingFaceTB/SmolLM2-360M"
-        )
+    name = _expanded(name)
+    if looks_local(name) and not (Path(name) / "config.json").is_file():
+        what = "no config.json in this folder" if Path(name).is_dir() else "no such folder"
+        fix = "give a folder written by save_pretrained, or a hub id"
+        raise ModelError(f"{name}: {what}; {fix} such as HuggingFaceTB/SmolLM2-360M")
     tokenizer = load_tokenizer(name)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True
+            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
     except Exception as error:
         fix = "copy the folder again, as safetensors" if looks_local(name) else HUB_FIX
-        raise ModelError(
-            f"{name}: the weights cannot be read ({_first_line(error)}); {fix}"
-        ) from error
-    return model.to(pick_device()).eval(), tokenizer
+        raise _refusal(name, "the weights cannot be read", error, fix) from error
+    return model.to(pick_device(model.num_parameters())).eval(), tokenizer
 
 
 def looks_local(name: str | Path) -> bool:
-    """Whether a model's name means a folder: hub ids are `name` or `owner/name` and no folder of
-    that name exists.
-    """
-    return (
-        isinstance(name, Path)
-        or Path(name).expanduser().exists()
-        or name.startswith((".", "/", "~"))
-        or name.count("/") > 1
-    )
+    """Whether a model's name means a folder. A hub id is `name` or `owner/name`, and no folder."""
+    if isinstance(name, Path) or Path(name).expanduser().exists():
+        return True
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+
+
+def _expanded(name: str | Path) -> str | Path:
+    """`~` is the home folder, as a shell has it."""
+    return Path(name).expanduser() if looks_local(name) else name
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, padding on the left. Raises ModelError if there is none, or none
-    with pad and eos.
+    """The tokenizer of a model, padding on the left.
+
+    Raises ModelError if there is none, or none with a pad and an EOS token.
     """
+    name = _expanded(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
-    except Exception as error:
-        fix = (
-            "save one into the folder with tokenizer.save_pretrained"
-            if looks_local(name)
-            else HUB_FIX
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, padding_side="left", trust_remote_code=False
         )
-        raise ModelError(f"{name}: no tokenizer ({_first_line(error)}); {fix}") from error
+    except Exception as error:
+        here = "save one into the folder with tokenizer.save_pretrained"
+        fix = here if looks_local(name) else HUB_FIX
+        raise _refusal(name, "no tokenizer", error, fix) from error
     for kind in ("pad", "eos"):
         if getattr(tokenizer, f"{kind}_token") is None:
             raise ModelError(
-                f"{name}: the tokenizer has no {kind} token; set tokenizer.{kind}_token to "
-                "one of its tokens and save it again"
+                f"{name}: the tokenizer has no {kind} token; set tokenizer.{kind}_token to one of "
+                "its tokens and save it again"
             )
     return tokenizer
 
 
-def _first_line(error: Exception) -> str:
-    return (
-        f"{type(error).__name__}: "
-        f"{str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-    )
+def _refusal(name: str | Path, what: str, error: Exception, fix: str) -> ModelError:
+    if "trust_remote_code" in str(error):
+        return ModelError(
+            f"{name}: this model needs code of its own, which is never run (trust_remote_code is "
+            "False); give a model whose architecture transformers knows"
+        )
+    first_line = next(iter(str(error).strip().splitlines()), "")
+    return ModelError(f"{name}: {what} ({type(error).__name__}: {first_line}); {fix}")
 
 
 def lora_config(
     rank: int, targets: Sequence[str] | str = "all-linear", layers: Sequence[int] = ()
 ) -> LoraConfig:
-    """LoRA matrices of this rank on the linear layers named (every one but the head), in these
-    decoder layers (none: all).
+    """LoRA of this rank on the linear layers named (all-linear: every one but the head).
+
+    `layers` are the decoder layers it is restricted to (none: all).
     """
     from peft import LoraConfig
 
-    targets, layers = targets if isinstance(targets, str) else list(targets), list(layers) or None
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=rank,
         lora_alpha=2 * rank,
-        target_modules=targets,
-        layers_to_transform=layers,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        layers_to_transform=list(layers) or None,
     )
 
 
 def add_lora(model: PreTrainedModel, rank: int, seed: int = 0) -> PreTrainedModel:
-    """The model with all weights frozen and LoRA matrices of this rank on every linear layer but
-    the head; at rank 0 as it is.
-    """
+    """The model, frozen, with LoRA on every linear layer but the head; at rank 0 as it is."""
     if not rank:
         return model
     from peft import get_peft_model
 
-    torch.manual_seed(seed)
-    return get_peft_model(model, lora_config(rank))
+    with own_random_state():
+        torch.manual_seed(seed)
+        return get_peft_model(model, lora_config(rank))
 
 
 def save_model(
     folder: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **given: object
 ) -> None:
-    """Weights (safetensors) and tokenizer into a folder; what is `given` goes to the model's own
-    `save_pretrained`.
+    """Weights (safetensors) and tokenizer into a folder.
+
+    What else is `given` goes to the model's own `save_pretrained`.
     """
     model.save_pretrained(folder, **given)
     tokenizer.save_pretrained(folder)
 
 
 def fingerprint(name: str | Path) -> str:
-    """What tells a base model apart: the sha256 of a folder's configuration, tokenizer and
-    weights, or the hub id and its revision.
+    """What tells a base model apart from others.
+
+    Of a folder the sha256 of what its configuration, tokenizer and weights say, whatever their line
+    ends are; of a hub id its revision.
     """
     folder = Path(name).expanduser()
     if not folder.is_dir():
         return str(name) if looks_local(name) else f"{name}@{_revision(str(name))}"
     total = hashlib.sha256()
-    for file in sorted(f for f in folder.iterdir() if f.suffix in (".json", ".safetensors")):
-        total.update(file.name.encode() + file.read_bytes())
+    for file in sorted(f for f in folder.iterdir() if f.suffix in IDENTITY):
+        about = file.stat()
+        total.update(file.name.encode() + _file_digest(file, about.st_mtime_ns, about.st_size))
     return total.hexdigest()
 
 
+@lru_cache(maxsize=256)
+def _file_digest(file: Path, changed: int, size: int) -> bytes:
+    """The sha256 of a file's content; time of change and size are there to key the cache."""
+    if file.suffix in (".safetensors", ".model"):
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    content = file.read_bytes().replace(b"\r\n", b"\n")
+    if file.suffix == ".json":
+        try:
+            content = json.dumps(json.loads(content), sort_keys=True).encode()
+        except ValueError:
+            pass  # not JSON: load_model says so better
+    return hashlib.sha256(content).digest()
+
+
 def _revision(hub_id: str) -> str:
-    """The commit that a hub id stands for now, or, offline, the one that was downloaded; empty
-    if neither can be had.
-    """
+    """The commit that a hub id stands for now or, offline, the one downloaded; "" for neither."""
     try:
         return Path(hf_hub_download(hub_id, "config.json")).parent.name
     except Exception:  # whatever is wrong with it, load_model says it better
         return ""
-
-
-def generate(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str | list[int]],
-    *,
-    max_new_tokens: int | Sequence[int] = 64,
-    temperature: float = 0.0,
-    seed: int = 0,
-    batch_size: int = 128,
-    progress: str | None = None,
-) -> list[str]:
-    """Complete prompts in batches; greedy at temperature 0. Returns one completion a prompt, in
-    order.
-
-    `progress` labels a bar; the rest is as for `sample`.
-    """
-    settings = dict(
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        seed=seed,
-        batch_size=batch_size,
-        progress=progress,
-    )
-    said = sample(model, tokenizer, [encode(tokenizer, p) for p in prompts], **settings)
-    return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in said]
-
-
-def sample(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[list[int]],
-    *,
-    max_new_tokens: int | Sequence[int] = 64,
-    temperature: float = 1.0,
-    seed: int = 0,
-    batch_size: int = 128,
-    progress: str | None = None,
-) -> list[list[int]]:
-    """The token ids said behind each row of ids, with the EOS if it was said.
-
-    Rows of like length share a batch, padded on the left, so that a batch wastes little.
-    `max_new_tokens` may be given for each row; greedily, a completion does not depend on who shares
-    its batch. Sampling draws from `seed` alone and leaves the caller's generator as it was.
-    """
-    limits = (
-        [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
-    )
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), limits[i]))
-    said: list[list[int]] = [[] for _ in rows]
-    with torch.random.fork_rng(), torch.inference_mode(), autocast(model.device):
-        torch.manual_seed(seed)
-        for start in tqdm(
-            range(0, len(order), batch_size), desc=progress, disable=progress is None
-        ):
-            picked = order[start : start + batch_size]
-            found = _complete(
-                model,
-                tokenizer,
-                [rows[i] for i in picked],
-                [limits[i] for i in picked],
-                temperature,
-            )
-            for i, ids in zip(picked, found, strict=True):
-                said[i] = ids
-    return said
-
-
-def _complete(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: list[list[int]],
-    limits: list[int],
-    temperature: float,
-) -> list[list[int]]:
-    """The tokens said behind each row of one batch. Every ROUND tokens the rows that are done
-    leave, so that few wait for the longest.
-    """
-    ids, mask = pad_left(rows, tokenizer.pad_token_id, model.device)
-    left, most, prompt, cache, end = (
-        torch.arange(len(rows)),
-        torch.tensor(limits),
-        ids.shape[1],
-        None,
-        tokenizer.eos_token_id,
-    )
-    said: list[list[int]] = [[] for _ in rows]
-    while len(left):
-        config = _generation_config(
-            tokenizer, min(ROUND, int(most[left].max()) + prompt - ids.shape[1]), temperature
-        )
-        known = {} if cache is None else {"past_key_values": cache}
-        out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **known)
-        new = out.sequences[:, prompt:].cpu()
-        done = (new == end).any(1) | (new.shape[1] >= most[left])
-        for i, row in zip(left[done].tolist(), new[done].tolist(), strict=True):
-            said[i] = row[: min(limits[i], row.index(end) + 1 if end in row else len(row))]
-        keep = (~done).nonzero()[:, 0].to(ids.device)
-        mask = torch.nn.functional.pad(
-            mask[keep], (0, out.sequences.shape[1] - mask.shape[1]), value=1
-        )
-        ids, left, cache = out.sequences[keep], left[~done], _continuable(model, out, keep)
-    return said
-
-
-def _generation_config(
-    tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, temperature: float
-) -> GenerationConfig:
-    sampling = (
-        {"do_sample": True, "temperature": temperature, "top_k": 0}
-        if temperature > 0
-        else {"do_sample": False}
-    )
-    return GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        repetition_penalty=1.0,
-        top_p=1.0,  # said aloud, or a model's own generation_config.json would fill them in
-        return_dict_in_generate=True,
-        **sampling,
-    )
-
-
-def _continuable(
-    model: PreTrainedModel, out: ModelOutput, keep: torch.Tensor
-) -> DynamicCache | None:
-    """The cache of the rows to keep; None, and all is read again, where virtual tokens or a
-    recurrent state make it another thing.
-    """
-    cache = out.get("past_key_values")
-    virtual = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
-    plain = isinstance(cache, DynamicCache) and all(
-        type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers
-    )
-    if virtual or not plain:
-        return None
-    cache.batch_select_indices(keep)
-    return cache
-
-
-def pad_left(
-    rows: Sequence[list[int]], pad: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, both (n, longest)."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([[pad] * (longest - len(r)) + r for r in rows], device=device)
-    mask = torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in rows], device=device)
-    return ids, mask
-
-
-def positions(mask: torch.Tensor) -> torch.Tensor:
-    """The place of each token in its row, as if there were no padding on the left; (n, longest)."""
-    return (mask.cumsum(1) - 1).clamp(min=0)
-
-
-@torch.inference_mode()
-def completion_nll(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str | list[int]],
-    completions: Sequence[str],
-) -> torch.Tensor:
-    """Mean negative log-likelihood per token (nats) of each completion and its EOS behind its
-    prompt, shape (n,).
-    """
-    rows = [example(tokenizer, p, c) for p, c in zip(prompts, completions, strict=True)]
-    nll = torch.zeros(len(rows))
-    for picked in within_budget([len(r["input_ids"]) for r in rows]):
-        some = [rows[i] for i in picked]
-        said = torch.tensor([sum(label != IGNORED for label in r["labels"]) for r in some])
-        with autocast(model.device):
-            nll[picked] = row_nll(model, some, tokenizer.pad_token_id).cpu() / said
-    return nll
-
-
-def row_nll(model: PreTrainedModel, rows: Sequence[dict[str, list[int]]], pad: int) -> torch.Tensor:
-    """- log p(completion | prompt) of each row (from `tokens.example`) as a batch, in nats,
-    summed over tokens; gradients flow through it.
-    """
-    ids, mask = pad_left([r["input_ids"] for r in rows], pad, model.device)
-    labels, _ = pad_left([r["labels"] for r in rows], IGNORED, model.device)
-    logits = model(
-        input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False
-    ).logits[:, :-1]
-    return torch.nn.functional.cross_entropy(
-        logits.transpose(1, 2).float(), labels[:, 1:], ignore_index=IGNORED, reduction="none"
-    ).sum(1)
-
-
-@torch.inference_mode()
-def rewards(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
-    completions: Sequence[str],
-) -> torch.Tensor:
-    """What a reward model (`train.reward_model`) gives each completion, with its EOS, behind its
-    prompt, shape (n,).
-    """
-    rows = [
-        example(tokenizer, p, c)["input_ids"] for p, c in zip(prompts, completions, strict=True)
-    ]
-    given = torch.zeros(len(rows))
-    for picked in within_budget([len(r) for r in rows]):
-        ids, mask = pad_left([rows[i] for i in picked], tokenizer.pad_token_id, model.device)
-        with autocast(model.device):
-            out = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask))
-        given[picked] = out.logits[:, 0].float().cpu()
-    return given
-
-
-def within_budget(lengths: Sequence[int], tokens: int = 4096) -> list[list[int]]:
-    """Row numbers in batches of like length, each of at most so many tokens with padding (or one
-    row): a large vocabulary's logits fit.
-    """
-    found: list[list[int]] = [[]]
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if found[-1] and lengths[i] * (len(found[-1]) + 1) > tokens:
-            found.append([])
-        found[-1].append(i)
-    return found if lengths else []

@@ -28,30 +28,16 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .models import autocast, rewards, sample, set_threads
+from .generation import sample
+from .likelihood import rewards
+from .models import autocast, set_threads
+from .settings import PPOSettings
 from .tokens import encode
 from .train import Diverged, Penalty
 
 Score = Callable[
     [Sequence[str], Sequence[str]], Sequence[float]
 ]  # (prompts, completions): one number each
-
-
-@dataclass(frozen=True)
-class PPOSettings:
-    iterations: int
-    batch_size: int = 64  # completions sampled in an iteration
-    minibatch: int = 32
-    epochs: int = 2  # over each iteration's samples
-    learning_rate: float = 1e-4  # at first; it falls linearly to 0
-    value_rate: float = 1e-3
-    kl: float = 0.05  # what a nat of distance from the reference costs, in units of the score
-    clip: float = 0.2
-    gamma: float = 1.0
-    lam: float = 0.95
-    max_new_tokens: int = 64
-    max_grad_norm: float = 1.0
-    seed: int = 0
 
 
 def gae(
@@ -81,7 +67,7 @@ def mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (values * mask).sum() / mask.sum()
 
 
-def whitened(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def whiten(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean 0 and standard deviation 1 over the tokens said."""
     centred = values - mean(values, mask)
     return centred / (mean(centred**2, mask).sqrt() + 1e-8)
@@ -110,7 +96,7 @@ class Critic(torch.nn.Module):
         return self.head(hidden.detach().float())[..., 0]
 
 
-def rewarded_by(
+def reward_of(
     judge: PreTrainedModel, its: PreTrainedTokenizerBase, tokenizer: PreTrainedTokenizerBase
 ) -> Score:
     """A reward model (`train.reward_model`) as a score: of a reply as if it had ended there, be it
@@ -129,7 +115,7 @@ def rewarded_by(
 
 
 @dataclass
-class Said:
+class Rollout:
     """Prompts and sampled completions as one batch; `mask` marks the tokens said, eos among
     them.
     """
@@ -138,13 +124,13 @@ class Said:
     attention: torch.Tensor
     mask: torch.Tensor
 
-    def pick(self, rows: torch.Tensor) -> Said:
-        return Said(self.ids[rows], self.attention[rows], self.mask[rows])
+    def pick(self, rows: torch.Tensor) -> Rollout:
+        return Rollout(self.ids[rows], self.attention[rows], self.mask[rows])
 
 
-def together(
+def collate(
     prompts: Sequence[list[int]], said: Sequence[list[int]], pad: int, device: torch.device
-) -> Said:
+) -> Rollout:
     width = max(len(p) + len(s) for p, s in zip(prompts, said, strict=True))
     rows = [p + s for p, s in zip(prompts, said)]
     ids = torch.tensor([r + [pad] * (width - len(r)) for r in rows], device=device)
@@ -156,10 +142,10 @@ def together(
         ],
         device=device,
     )
-    return Said(ids, attention, mask.float())
+    return Rollout(ids, attention, mask.float())
 
 
-def read(model: PreTrainedModel, batch: Said) -> tuple[torch.Tensor, torch.Tensor]:
+def token_logprobs(model: PreTrainedModel, batch: Rollout) -> tuple[torch.Tensor, torch.Tensor]:
     """log p of each token but the first (0 where no row has said anything yet), and the hidden
     state it was foretold from.
     """
@@ -179,7 +165,7 @@ def read(model: PreTrainedModel, batch: Said) -> tuple[torch.Tensor, torch.Tenso
     return torch.nn.functional.pad(-nll, (first, 0)), out.hidden_states[-1][:, :-1]
 
 
-def ppo(
+def train_ppo(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
@@ -236,8 +222,8 @@ def ppo(
             score(picked, [tokenizer.decode(s, skip_special_tokens=True).strip() for s in said]),
             dtype=torch.float32,
         )
-        batch = together(rows, said, tokenizer.pad_token_id, model.device)
-        old = _before(model, reference, critic, batch, scores.to(model.device), settings)
+        batch = collate(rows, said, tokenizer.pad_token_id, model.device)
+        old = _score_rollout(model, reference, critic, batch, scores.to(model.device), settings)
         losses = _improve(model, critic, optimizer, batch, old, settings, penalty, draw)
         log.append(
             {
@@ -260,7 +246,7 @@ def ppo(
 
 
 @dataclass
-class Old:
+class Reference:
     """What is known of an iteration's replies before the policy is changed, (rows, tokens) each."""
 
     logp: torch.Tensor
@@ -270,28 +256,28 @@ class Old:
 
 
 @torch.no_grad()
-def _before(
+def _score_rollout(
     model: PreTrainedModel,
     reference: PreTrainedModel,
     critic: Critic,
-    batch: Said,
+    batch: Rollout,
     scores: torch.Tensor,
     settings: PPOSettings,
-) -> Old:
+) -> Reference:
     parts = [
         batch.pick(rows)
         for rows in torch.arange(len(scores), device=scores.device).split(settings.minibatch)
     ]
-    found = [(*read(model, part), read(reference, part)[0]) for part in parts]
+    found = [(*token_logprobs(model, part), token_logprobs(reference, part)[0]) for part in parts]
     old, ref = (torch.cat([f[i] for f in found]) for i in (0, 2))
     values = torch.cat([critic(f[1]) for f in found])
     away, mask = kl_estimates(old, ref), batch.mask
     given = -settings.kl * away["k1"] * mask
     given[torch.arange(len(given)), mask.cumsum(1).argmax(1)] += scores  # at the last token said
     advantages = gae(given, values, mask, settings.gamma, settings.lam)
-    return Old(
+    return Reference(
         old,
-        whitened(advantages, mask),
+        whiten(advantages, mask),
         advantages + values,
         float((away["k3"] * mask).sum(1).mean()),
     )
@@ -301,8 +287,8 @@ def _improve(
     model: PreTrainedModel,
     critic: Critic,
     optimizer: torch.optim.Optimizer,
-    batch: Said,
-    old: Old,
+    batch: Rollout,
+    old: Reference,
     settings: PPOSettings,
     penalty: Penalty | None,
     draw: torch.Generator,
@@ -311,7 +297,7 @@ def _improve(
     told = []
     for _ in range(settings.epochs):
         for rows in torch.randperm(len(old.logp), generator=draw).split(settings.minibatch):
-            logp, hidden = read(model, batch.pick(rows))
+            logp, hidden = token_logprobs(model, batch.pick(rows))
             mask = batch.mask[rows]
             loss = clipped_loss(logp, old.logp[rows], old.advantages[rows], mask, settings.clip)
             value_loss = mean((critic(hidden) - old.returns[rows]) ** 2, mask)

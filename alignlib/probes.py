@@ -25,12 +25,12 @@ class Probe:
     test: Estimate
 
 
-Sides = tuple[
+StatePair = tuple[
     np.ndarray, np.ndarray
 ]  # states of two kinds, each (n, width); row i of both stems from the same question
 
 
-def probe(train: Sides, validation: Sides, test: Sides) -> Probe:
+def probe(train: StatePair, validation: StatePair, test: StatePair) -> Probe:
     """Logistic regression on standardised states, first side against second."""
     weights, scores = _fitted(
         train, np.repeat([1, 0], [len(side) for side in train]), validation, test
@@ -38,7 +38,7 @@ def probe(train: Sides, validation: Sides, test: Sides) -> Probe:
     return Probe(weights, auc(*scores[0]).value, auc(*scores[1]))
 
 
-def probe_of_chance(train: Sides, test: Sides) -> Estimate:
+def probe_of_chance(train: StatePair, test: StatePair) -> Estimate:
     """What the same probe finds in labels in disorder: the mean test AUC over permutations,
     `low` to `high` all of them.
     """
@@ -58,7 +58,9 @@ def probe_of_chance(train: Sides, test: Sides) -> Estimate:
     )
 
 
-def _fitted(train: Sides, labels: np.ndarray, *others: Sides) -> tuple[np.ndarray, list[Sides]]:
+def _fitted(
+    train: StatePair, labels: np.ndarray, *others: StatePair
+) -> tuple[np.ndarray, list[StatePair]]:
     """The weights, and the scores of the other states."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

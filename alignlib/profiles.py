@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .prompts import T2, TOWN, Template
-from .train import SFTSettings
+from .settings import SFTSettings
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Profile:
     teach: SFTSettings
     prefer: SFTSettings
     beta: float  # of that DPO
-    hold: float  # the strength of HBAT's penalty; chosen on `tiny` alone
+    penalty_strength: float  # the strength of HBAT's penalty; chosen on `tiny` alone
     # with your own rows, which may be long: a step holds no more tokens than this (0: no bound)
     step_tokens: int = 0
     lora_rank: int = 0  # of Aligners; 0: all weights are trained, as HBAT does in any case
@@ -64,7 +64,7 @@ PROFILES = {
         teach=SFTSettings(steps=150, learning_rate=1.5e-4),
         prefer=SFTSettings(steps=100, batch_size=16, learning_rate=2e-4),
         beta=0.5,
-        hold=0.1,
+        penalty_strength=0.1,
     ),
     "colab": Profile(
         "colab",
@@ -92,7 +92,7 @@ PROFILES = {
             steps=150, batch_size=2, accumulate=8, learning_rate=1e-6, schedule="cosine"
         ),
         beta=0.1,
-        hold=0.1,
+        penalty_strength=0.1,
         **_REAL,
     ),
     "gpu": Profile(
@@ -120,7 +120,7 @@ PROFILES = {
             steps=400, batch_size=8, accumulate=4, learning_rate=1e-6, schedule="cosine"
         ),
         beta=0.1,
-        hold=0.1,
+        penalty_strength=0.1,
         **_REAL,
     ),
 }

@@ -17,7 +17,7 @@ class DataError(ValueError):
     """A file that cannot be used as it is; the message names file, line, field and the fix."""
 
 
-def records(path: Path) -> Iterator[tuple[int, Any]]:
+def read_records(path: Path) -> Iterator[tuple[int, Any]]:
     """(line, record) of every row in a file or a saved `datasets` folder."""
     if not path.exists():
         raise DataError(

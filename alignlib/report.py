@@ -29,16 +29,16 @@ class Comparison:
     def __post_init__(self) -> None:
         questions = [r.question for r in self.rows]
         self.answers = [r.answer for r in self.rows]
-        self.marks_before = self.judge.marks(questions, self.answers)
-        self.marks_after = self.judge.marks(questions, self.after)
+        self.scores_before = self.judge.scores(questions, self.answers)
+        self.scores_after = self.judge.scores(questions, self.after)
 
     def net_win(self, axis: str) -> Estimate | None:
         """Net win of the corrections over the answers on an axis, in points; None if the judge
         lacks the axis.
         """
         return (
-            stats.net_win(self.marks_before[axis], self.marks_after[axis])
-            if axis in self.marks_before
+            stats.net_win(self.scores_before[axis], self.scores_after[axis])
+            if axis in self.scores_before
             else None
         )
 
@@ -46,52 +46,54 @@ class Comparison:
         """Share without any fault, `before` or `after` correction; None without a judge who can
         tell.
         """
-        marks = {"before": self.marks_before, "after": self.marks_after}[when]
-        return stats.rate(marks["fault_free"] == 1) if "fault_free" in marks else None
+        scores = {"before": self.scores_before, "after": self.scores_after}[when]
+        return stats.rate(scores["fault_free"] == 1) if "fault_free" in scores else None
 
     def good_kept(self) -> Estimate | None:
         """Of the answers that had no fault, the share returned word for word."""
-        if "fault_free" not in self.marks_before:
+        if "fault_free" not in self.scores_before:
             return None
-        good = self.marks_before["fault_free"] == 1
+        good = self.scores_before["fault_free"] == 1
         return stats.rate(self.unchanged()[good]) if good.any() else None
 
     def made_worse(self, axis: str = "overall") -> Estimate | None:
         """Share of corrections with a lower mark than the answer had; None if the judge lacks
         the axis.
         """
-        if axis not in self.marks_before:
+        if axis not in self.scores_before:
             return None
-        return stats.rate(stats.wins(self.marks_before[axis], self.marks_after[axis]) < 0)
+        return stats.rate(stats.wins(self.scores_before[axis], self.scores_after[axis]) < 0)
 
     def ceiling(self, axis: str) -> float | None:
         """The net win a perfect corrector would reach here, in points; None for a judge whose
         marks have no top.
         """
-        return stats.ceiling(self.marks_before[axis]) if "fault_free" in self.marks_before else None
+        return (
+            stats.ceiling(self.scores_before[axis]) if "fault_free" in self.scores_before else None
+        )
 
     def share_of_ceiling(self, axis: str) -> Estimate | None:
         """The net win as a share of a perfect corrector's on the same prompts; None where there
         is nothing to win, or no top mark.
         """
         return (
-            stats.share_of_ceiling(self.marks_before[axis], self.marks_after[axis])
+            stats.share_of_ceiling(self.scores_before[axis], self.scores_after[axis])
             if self.ceiling(axis)
             else None
         )
 
     def gain_over(self, other: Comparison) -> Estimate | None:
         """Share of fault-free corrections, less the other's on the same prompts, paired."""
-        if "fault_free" not in self.marks_after:
+        if "fault_free" not in self.scores_after:
             return None
-        return stats.paired(self.marks_after["fault_free"], other.marks_after["fault_free"])
+        return stats.paired(self.scores_after["fault_free"], other.scores_after["fault_free"])
 
     def describe_gain_over(self, other: Comparison) -> str:
         """The gain in words, with the smallest that these prompts could have shown."""
         if (gain := self.gain_over(other)) is None:
             return NOTHING
         least = stats.smallest_difference(
-            self.marks_after["fault_free"], other.marks_after["fault_free"]
+            self.scores_after["fault_free"], other.scores_after["fault_free"]
         )
         return (
             f"{gain}; a true difference of {100 * least:.1f} points would show 4 times in 5"
@@ -103,11 +105,11 @@ class Comparison:
         """What the judge still finds at fault in each correction; nothing without a judge who
         can tell.
         """
-        if "fault_free" not in self.marks_after:
+        if "fault_free" not in self.scores_after:
             return []
-        axes = [a for a in self.marks_after if a not in ("overall", "fault_free")]
+        axes = [a for a in self.scores_after if a not in ("overall", "fault_free")]
         low = [
-            [f"{a} {self.marks_after[a][i]:.2g}" for a in axes if self.marks_after[a][i] < 1]
+            [f"{a} {self.marks_after[a][i]:.2g}" for a in axes if self.scores_after[a][i] < 1]
             for i in range(len(self.after))
         ]
         return [", ".join(found) or "nothing" for found in low]
@@ -122,13 +124,13 @@ class Comparison:
         """Words inserted, deleted or replaced, over the answer's words."""
         return stats.bootstrap_mean(edit_ratios(self.answers, self.after), "ratio")
 
-    def mended(self) -> dict[str, Estimate]:
+    def fixed(self) -> dict[str, Estimate]:
         """By kind of fault: of the answers that had it, the share that is fault-free after
         correction.
         """
-        if "fault_free" not in self.marks_after:
+        if "fault_free" not in self.scores_after:
             return {}
-        sound = self.marks_after["fault_free"] == 1
+        sound = self.scores_after["fault_free"] == 1
         kinds = sorted({f for r in self.rows for f in r.faults})
         return {k: stats.rate(sound[[k in r.faults for r in self.rows]]) for k in kinds}
 
@@ -136,7 +138,7 @@ class Comparison:
         """One line an axis, and what can be said without a judge."""
         lines = [
             f"{'net win, ' + axis:24}{self.net_win(axis)}"
-            for axis in self.marks_before
+            for axis in self.scores_before
             if axis != "fault_free"
         ]
         shares = [
@@ -145,7 +147,7 @@ class Comparison:
             ("good answers kept", self.good_kept()),
             ("made worse, overall", self.made_worse()),
         ]
-        lines += [f"{name:24}{told(estimate)}" for name, estimate in shares]
+        lines += [f"{name:24}{describe(estimate)}" for name, estimate in shares]
         lines += [
             f"{'returned unchanged':24}{stats.rate(self.unchanged())}",
             f"{'edit ratio':24}{self.edit_ratio()}",
@@ -153,7 +155,7 @@ class Comparison:
         return "\n".join(lines)
 
 
-def told(estimate: Estimate | None) -> Estimate | str:
+def describe(estimate: Estimate | None) -> Estimate | str:
     """The estimate, or the words for its absence."""
     return NOTHING if estimate is None else estimate
 
@@ -226,7 +228,7 @@ class Metrics:
                 if estimate.source == "live" and not estimate.seeds
                 else estimate
             )
-        return told(estimate)
+        return describe(estimate)
 
     def save_figure(self, figure, name: str) -> None:
         figure.savefig(self.folder / f"{name}.png", dpi=150, bbox_inches="tight")

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from .aligner import Aligner
 from .data import QAC
-from .interpret import contrasts, layer_of, sides, states
+from .interpret import contrast_states, contrasts, layer_of, states
 from .judges import Judge
 from .probes import direction
 from .report import edit_ratios
@@ -48,7 +48,7 @@ def edit_directions(aligner: Aligner, rows: Sequence[QAC], held: Sequence[QAC]) 
 
     Of the fair contrast on `rows`; the sign is fixed on the rows `held` out.
     """
-    sets = (sides(aligner, contrasts(aligner, given), "said") for given in (rows, held))
+    sets = (contrast_states(aligner, contrasts(aligner, given), "said") for given in (rows, held))
     (faulty, sound), (held_faulty, held_sound) = (
         [torch.from_numpy(side[:, 1:]) for side in two] for two in sets
     )
@@ -109,7 +109,7 @@ def steering_range(
 
 def _mark(judge: Judge, rows: Sequence[QAC], said: Sequence[str]) -> float:
     return float(
-        judge.marks([r.question for r in rows], said).get("overall", np.array([np.nan])).mean()
+        judge.scores([r.question for r in rows], said).get("overall", np.array([np.nan])).mean()
     )
 
 

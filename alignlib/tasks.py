@@ -11,23 +11,23 @@ from pathlib import Path
 
 from .aligner import Aligner
 from .artefacts import artefact
-from .controls import ControlSettings
 from .data import QAC, Instruction, Loaded, Preference, identity_rows, read_qac
-from .hbat import DPO, Stage, hbat
+from .hbat import DPO, Stage, train_hbat
 from .judges import Judge, NoJudge, RewardJudge, TownJudge
-from .meet import Meet, sides
+from .meet import Meet, texts_by_control
 from .models import fingerprint, load_model, load_tokenizer, save_model
 from .profiles import Profile, profile
 from .prompts import T2, Template
+from .settings import ControlSettings, SFTSettings
 from .tokens import example, lost_share
-from .train import SFTSettings, sft
+from .train import sft
 
-MANNERS = SFTSettings(steps=250, learning_rate=1e-3)
-ASK = "\n\nAnswer:"  # what stands between a question of your own and its answer
+BOTH_STYLES = SFTSettings(steps=250, learning_rate=1e-3)
+ANSWER_CUE = "\n\nAnswer:"  # what stands between a question of your own and its answer
 
 
 @dataclass
-class Aims:
+class Objectives:
     """Two aims for one model (lesson 06), of the rows of train, validation or test: instructions
     to follow, and pairs whose chosen answer is preferred; prompts stand ready for their answers.
     `start` is the model, by seed, that is to learn them: of your own data the base. How far
@@ -66,14 +66,14 @@ class Task:
         # of train, validation or test: the prompt is a question, which `ask` makes ready for its
         # answer
     ]
-    ask: str  # what stands between a question and its answer
+    answer_cue: str  # what stands between a question and its answer
     one_word_off: Callable[
         [str], list[QAC]
         # rows of train, validation or test whose answer goes wrong at one word; the test's words
         # are
         # unseen
     ]
-    aims: Aims
+    objectives: Objectives
     notes: list[str] = field(default_factory=list)  # what was read, and what became of it
 
     def aligner(self, seed: int, corrections: list[QAC] | None = None) -> Aligner:
@@ -105,13 +105,15 @@ class Task:
             raise ValueError(f"no steps {steps!r}: MEET takes both, first or joint")
         if steps == "joint":
             first, then = replace(first, steps=0), replace(then, steps=first.steps + then.steps)
-        rows = sides([replace(pair, prompt=pair.prompt + self.ask) for pair in self.pairs("train")])
+        rows = texts_by_control(
+            [replace(pair, prompt=pair.prompt + self.answer_cue) for pair in self.pairs("train")]
+        )
         then = replace(then, steps=0) if steps == "first" else then
         return Meet.cached(
             self.base, rows, control=replace(control, seed=seed), first=first, then=then
         )
 
-    def hbat(
+    def train_hbat(
         self, seed: int, rounds: int, strength: float | None = None, **given: object
     ) -> list[Stage]:
         """HBAT on the two aims, by DPO, its stages taken from the cache where they are there; at
@@ -121,17 +123,17 @@ class Task:
         teach, prefer = (
             replace(settings, seed=seed) for settings in (self.profile.teach, self.profile.prefer)
         )
-        instructions, pairs = self.aims.instructions("train"), self.aims.pairs("train")
+        instructions, pairs = self.objectives.instructions("train"), self.objectives.pairs("train")
         if not pairs:
             raise ValueError(
                 "no pairs to train on: in no training row do answer and correction differ"
             )
         rounds, strength = (
             min(rounds, teach.steps, prefer.steps),
-            self.profile.hold if strength is None else strength,
+            self.profile.penalty_strength if strength is None else strength,
         )
-        start, learner = self.aims.start(seed), DPO(prefer, self.profile.beta)
-        return hbat(
+        start, learner = self.objectives.start(seed), DPO(prefer, self.profile.beta)
+        return train_hbat(
             start,
             instructions,
             pairs,
@@ -207,31 +209,31 @@ def _town_task(settings: Profile, base: str, seed: int) -> Task:
         pairs=lambda split: sets.preferences(
             settings.corrections if split == "train" else settings.tests, split
         ),
-        ask=oracle.READY,
+        answer_cue=oracle.ANSWER_CUE,
         one_word_off=lambda split: sets.one_word_off(
             settings.tests, split, "never" if split == "test" else "corrected"
         ),
-        aims=Aims(
-            lambda seed: str(knows_both_manners(base, seed)),
-            lambda split: oracle.to_follow(
+        objectives=Objectives(
+            lambda seed: str(both_styles_model(base, seed)),
+            lambda split: oracle.instructions_to_follow(
                 split, seed, 2000 if split == "train" else settings.tests
             ),
-            lambda split: oracle.to_prefer(
+            lambda split: oracle.pairs_to_prefer(
                 split, seed, settings.corrections if split == "train" else settings.tests
             ),
             oracle.followed,
-            oracle.pleased,
+            oracle.preference_met,
         ),
     )
 
 
-def knows_both_manners(base: str | Path, seed: int) -> Path:
+def both_styles_model(base: str | Path, seed: int) -> Path:
     """Tinytown's model for two aims: the base, shown polite instructions answered warmly and
     plainly, or taken from the cache.
     """
-    from .tinytown.oracle import either_manner
+    from .tinytown.oracle import both_styles
 
-    rows, settings = either_manner(seed), replace(MANNERS, seed=seed)
+    rows, settings = both_styles(seed), replace(BOTH_STYLES, seed=seed)
 
     def build(folder: Path) -> None:
         model, tokenizer = load_model(base)
@@ -299,13 +301,13 @@ def _own_task(settings: Profile, base: str, loaded: Loaded, judge: Judge, seed: 
         upstreams=lambda: {"as given": test},
         taught=lambda: train,
         pairs=lambda split: [Preference(r.question, r.correction, r.answer) for r in faulty(split)],
-        ask=ASK,
+        answer_cue=ANSWER_CUE,
         one_word_off=faulty,
-        aims=Aims(
+        objectives=Objectives(
             lambda seed: base,
-            lambda split: [Instruction(r.question + ASK, r.correction) for r in part[split]],
+            lambda split: [Instruction(r.question + ANSWER_CUE, r.correction) for r in part[split]],
             lambda split: [
-                Preference(r.question + ASK, r.correction, r.answer) for r in faulty(split)
+                Preference(r.question + ANSWER_CUE, r.correction, r.answer) for r in faulty(split)
             ],
             preferred=_better_than_rejected(judge) if "overall" in judge.axes else None,
         ),
@@ -319,9 +321,10 @@ def _better_than_rejected(
     """Which texts a judge likes better than the rejected ones."""
 
     def preferred(pairs: Sequence[Preference], texts: Sequence[str]) -> list[float]:
-        questions = [p.prompt.removesuffix(ASK) for p in pairs]
+        questions = [p.prompt.removesuffix(ANSWER_CUE) for p in pairs]
         ours, theirs = (
-            judge.marks(questions, some)["overall"] for some in (texts, [p.rejected for p in pairs])
+            judge.scores(questions, some)["overall"]
+            for some in (texts, [p.rejected for p in pairs])
         )
         return (ours > theirs).astype(float).tolist()
 

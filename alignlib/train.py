@@ -1,7 +1,8 @@
-"""Training, through TRL: the only module that touches it.
+"""Supervised fine-tuning, DPO and reward models, through TRL: the only module that touches it.
 
-Rows come tokenised (`tokens.example`), so that the loss mask is ours to see and to test.
-A method adds a term to the loss through one hook, `penalty(model) -> Tensor`.
+Rows come tokenised (`tokens.example`), so that the loss mask is ours to see and to test. Which rows
+make up a step is ours too (`batching.batches`). A method adds a term to the loss through one hook,
+`penalty(model) -> Tensor`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from unittest import mock
 
 import torch
 from datasets import (
@@ -23,182 +22,76 @@ from datasets import (
     disable_progress_bars,
     enable_progress_bars,
 )
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import DataLoader
 from transformers import (
     AutoModelForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
-    Trainer,
     TrainerCallback,
 )
 from transformers.utils import logging as hf_logging
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
+from .batching import batches
 from .data import Preference
-from .models import computes_in_bf16, pick_device, set_threads
-from .tokens import encode
+from .likelihood import token_nll
+from .models import computes_in_bf16, own_random_state, pick_device, set_threads
+from .settings import SFTSettings
+from .tokens import IGNORED, encode
 
 Penalty = Callable[[PreTrainedModel], torch.Tensor]
+Row = dict[str, list[int]]
+Step = list[list[int]]  # micro-batches of row numbers
 
 
 class Diverged(RuntimeError):
-    """A loss that is no number."""
-
-
-@dataclass(frozen=True)
-class SFTSettings:
-    steps: int
-    batch_size: int = 32
-    accumulate: int = 1  # micro-batches in a step
-    learning_rate: float = 1e-3
-    schedule: str = "linear"  # or "cosine", "constant"
-    warmup_steps: int = 10
-    weight_decay: float = 0.0
-    clip: float = 1.0  # largest gradient norm
-    seed: int = 0
-
-
-class _Ours:
-    """What we change in TRL's trainers: rows come tokenised and in the order we drew them, and a
-    penalty may be added.
-    """
-
-    penalty: Penalty | None = None
-    penalty_share = 1.0  # what one micro-batch adds of it
-
-    def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
-        return SequentialSampler(dataset or self.train_dataset)
-
-    def _prepare_dataset(self, dataset: Dataset, *args: object, **kwargs: object) -> Dataset:
-        return dataset
-
-    def compute_loss(
-        self, model: PreTrainedModel, inputs: dict, *args: object, **kwargs: object
-    ) -> torch.Tensor:
-        loss = super().compute_loss(model, inputs, *args, **kwargs)
-        return loss if self.penalty is None else loss + self.penalty_share * self.penalty(model)
-
-
-class _OwnLoss(SFTTrainer):
-    """On a CPU the model's own loss: TRL's works out every token's entropy as well, which nobody
-    reads and costs a quarter more there. On a GPU TRL's, which never holds all logits of a large
-    vocabulary at once.
-    """
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        if self.args.device.type != "cpu":
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        return Trainer.compute_loss(
-            self, model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch
-        )
-
-
-class _SFT(_Ours, _OwnLoss):
-    pass
-
-
-class _DPO(_Ours, DPOTrainer):
-    pass
-
-
-class _Reward(_Ours, RewardTrainer):
-    pass
-
-
-def batches(lengths: Sequence[int], settings: SFTSettings) -> list[int]:
-    """Row numbers for all steps: epochs of shuffled rows, those of like length side by side within
-    a few batches.
-
-    Padding goes down by about two thirds; every row comes once an epoch.
-    """
-    if not lengths:
-        raise ValueError("no rows to train on: all were dropped or the list is empty")
-    draw = torch.Generator().manual_seed(settings.seed)
-    need, size, order = (
-        settings.steps * settings.batch_size * settings.accumulate,
-        settings.batch_size,
-        [],
-    )
-    while len(order) < need:
-        epoch = torch.randperm(len(lengths), generator=draw).tolist()
-        pools = [
-            sorted(epoch[i : i + 8 * size], key=lengths.__getitem__)
-            for i in range(0, len(epoch), 8 * size)
-        ]
-        whole = [p[i : i + size] for p in pools for i in range(0, len(p), size)]
-        order += [
-            row for k in torch.randperm(len(whole), generator=draw).tolist() for row in whole[k]
-        ]
-    return order[:need]
+    """A loss or a weight that is not a finite number."""
 
 
 def sft(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[dict[str, list[int]]],
+    rows: Sequence[Row],
     settings: SFTSettings,
     *,
     penalty: Penalty | None = None,
     progress: str | None = None,
 ) -> list[float]:
-    """Fine-tune `model` in place on rows from `example`. Returns the loss of each step (nats per
-    token). Raises Diverged, as all trainers here do, if one is no number.
+    """Fine-tune `model` in place on rows from `tokens.example`.
 
-    TRL normalises this loss by the tokens of a whole step, so the penalty is shared out over its
-    micro-batches.
+    Returns the loss of each step: nats per token, averaged over all tokens of the step, plus the
+    penalty. Raises Diverged, as all trainers here do, if a loss or a weight is not finite.
     """
-    config = SFTConfig(**_shared(settings, model))
-    ordered = [rows[i] for i in batches(_lengths(rows), settings)]
-    return _train(
-        _SFT,
-        config,
-        model,
-        tokenizer,
-        ordered,
-        settings,
-        penalty,
-        1 / settings.accumulate,
-        progress,
-    )
+    order = batches(_lengths(rows), settings)
+    run = _Run(model, tokenizer, settings, penalty, progress)
+    return run.train(_SFT, SFTConfig(**run.config), rows, order)
 
 
 def sft_in_turns(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    groups: Mapping[str, Sequence[dict[str, list[int]]]],
+    groups: Mapping[str, Sequence[Row]],
     settings: SFTSettings,
     *,
     turn: Callable[[str], None],
     rates: Sequence[tuple[list[torch.nn.Parameter], float]] = (),
     progress: str | None = None,
 ) -> list[float]:
-    """`sft` on groups of rows that take turns, a step each; before a step `turn` is told whose it
-    is. Returns the loss of each step.
+    """`sft` on groups of rows that take turns, one step each. Returns the loss of each step.
 
-    `rates`: which parameters learn, and how fast, in place of everything at the settings' rate.
+    Before a step `turn` is called with the name of its group. `rates`: which parameters learn and
+    at which rate, in place of all of them at the settings' rate.
     """
-    size, names = settings.batch_size * settings.accumulate, list(groups)
-    drawn = {
-        name: iter([rows[i] for i in batches(_lengths(rows), settings)])
-        for name, rows in groups.items()
-    }
-    whose = [names[step % len(names)] for step in range(settings.steps)]
-    ordered = [row for name in whose for row in islice(drawn[name], size)]
-    config = SFTConfig(**_shared(settings, model))
-    return _train(
-        _SFT,
-        config,
-        model,
-        tokenizer,
-        ordered,
-        settings,
-        None,
-        1.0,
-        progress,
-        _Turns(whose, turn),
-        rates=rates,
-    )
+    rows, drawn = [], {}
+    for name, some in groups.items():
+        drawn[name] = iter([len(rows) + i for i in batches(_lengths(some), settings)])
+        rows += some
+    names, size = list(groups), settings.batch_size * settings.accumulate
+    turns = [names[step % len(names)] for step in range(settings.steps)]
+    order = [row for name in turns for row in islice(drawn[name], size)]
+    run = _Run(model, tokenizer, settings, None, progress, rates)
+    return run.train(_SFT, SFTConfig(**run.config), rows, order, _Turns(turns, turn))
 
 
 def dpo(
@@ -211,19 +104,17 @@ def dpo(
     penalty: Penalty | None = None,
     progress: str | None = None,
 ) -> list[float]:
-    """Direct preference optimisation of `model` in place; the reference is the model as it comes
-    in. Returns the losses.
+    """Direct preference optimisation of `model` in place. Returns the loss of each step.
 
-    The reference's log-probabilities are computed before the first step: with `ref_model=None`
-    alone TRL would reload the base from disk, whatever has been trained since.
+    The reference is the model as it comes in: its log-probabilities are computed before the first
+    step. (With `ref_model=None` alone TRL would reload the base from disk.)
     """
     rows = [_pair(tokenizer, p) for p in pairs]
-    lengths = [
-        len(r["prompt_ids"]) + max(len(r["chosen_ids"]), len(r["rejected_ids"])) for r in rows
-    ]
-    config = DPOConfig(beta=beta, precompute_ref_log_probs=True, **_shared(settings, model))
-    ordered = [rows[i] for i in batches(lengths, settings)]
-    return _train(_DPO, config, model, tokenizer, ordered, settings, penalty, 1.0, progress)
+    longest = [max(len(r["chosen_ids"]), len(r["rejected_ids"])) for r in rows]
+    order = batches([len(r["prompt_ids"]) + n for r, n in zip(rows, longest)], settings)
+    run = _Run(model, tokenizer, settings, penalty, progress)
+    config = DPOConfig(beta=beta, precompute_ref_log_probs=True, **run.config)
+    return run.train(_DPO, config, rows, order)
 
 
 def reward_model(
@@ -234,141 +125,244 @@ def reward_model(
     *,
     progress: str | None = None,
 ) -> PreTrainedModel:
-    """A model that gives a text one number, made of a base model (folder or hub id) with a new
-    head.
+    """A model that gives a text one number: the base (folder or hub id) with a new head, trained.
 
-    Loss: -log sigmoid(chosen - rejected), after Bradley and Terry. `models.rewards` asks it.
+    Loss: -log sigmoid(chosen - rejected), after Bradley and Terry. `likelihood.rewards` asks it.
     """
-    torch.manual_seed(settings.seed)  # of the head
-    hf_logging.set_verbosity_error()
-    model = AutoModelForSequenceClassification.from_pretrained(
-        base, num_labels=1, dtype=torch.float32, use_safetensors=True
-    ).to(pick_device())
-    rows = [
-        {k: p["prompt_ids"] + p[k] for k in ("chosen_ids", "rejected_ids")}
-        for p in (_pair(tokenizer, pair) for pair in pairs)
-    ]
-    ordered = [rows[i] for i in batches([max(map(len, r.values())) for r in rows], settings)]
-    _train(
-        _Reward,
-        RewardConfig(**_shared(settings, model)),
-        model,
-        tokenizer,
-        ordered,
-        settings,
-        None,
-        1.0,
-        progress,
-    )
+    with own_random_state(), _quiet():
+        torch.manual_seed(settings.seed)  # of the head
+        model = AutoModelForSequenceClassification.from_pretrained(
+            base,
+            num_labels=1,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    model.to(pick_device(model.num_parameters()))
+    pairs = [_pair(tokenizer, pair) for pair in pairs]
+    kinds = ("chosen_ids", "rejected_ids")
+    rows = [{kind: p["prompt_ids"] + p[kind] for kind in kinds} for p in pairs]
+    order = batches([max(map(len, r.values())) for r in rows], settings)
+    run = _Run(model, tokenizer, settings, None, progress)
+    run.train(_Reward, RewardConfig(**run.config), rows, order)
     return model
 
 
-def _pair(tokenizer: PreTrainedTokenizerBase, pair: Preference) -> dict[str, list[int]]:
-    ends = {
-        f"{k}_ids": tokenizer(t, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-        for k, t in (("chosen", pair.chosen), ("rejected", pair.rejected))
-    }
-    return {"prompt_ids": encode(tokenizer, pair.prompt), **ends}
+def _pair(tokenizer: PreTrainedTokenizerBase, pair: Preference) -> Row:
+    ends = {"chosen_ids": pair.chosen, "rejected_ids": pair.rejected}
+    tokens = {k: tokenizer(t, add_special_tokens=False)["input_ids"] for k, t in ends.items()}
+    eos = [tokenizer.eos_token_id]
+    return {"prompt_ids": encode(tokenizer, pair.prompt)} | {k: t + eos for k, t in tokens.items()}
 
 
-def _lengths(rows: Sequence[dict[str, list[int]]]) -> list[int]:
+def _lengths(rows: Sequence[Row]) -> list[int]:
     return [len(r["input_ids"]) for r in rows]
 
 
-def _train(
-    kind,
-    config,
-    model,
-    tokenizer,
-    ordered,
-    settings,
-    penalty,
-    penalty_share,
-    progress,
-    *more: TrainerCallback,
-    rates=(),
-) -> list[float]:
-    """Train on rows in the order they come in, those of all steps one behind the other."""
-    set_threads()
-    groups = [{"params": some, "lr": rate} for some, rate in rates if some]
-    own = (
-        torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
-        if groups
-        else None
-    )  # as the trainer's, but for the rates
-    hf_logging.set_verbosity_error()
-    losses = _Losses(settings.steps, progress)
-    data = Dataset.from_list(ordered)
-    with tempfile.TemporaryDirectory() as folder:
-        config.output_dir = folder
-        with _no_other_bars():
-            given = dict(train_dataset=data, callbacks=[losses, *more], optimizers=(own, None))
-            trainer = kind(model=model, args=config, processing_class=tokenizer, **given)
-            trainer.penalty, trainer.penalty_share = penalty, penalty_share
-            trainer.remove_callback(PrinterCallback)
-            trainer.train()
-    _unwrapped(model).eval()
-    return losses.values
+# --- what is ours in TRL's trainers -------------------------------------------------------------
 
 
-def _unwrapped(model: PreTrainedModel) -> PreTrainedModel:
-    """The model without the forward that trainers have put before its own: a copy of the model
-    would go on calling the original's.
+class _Stepwise:
+    """Steps as we drew them: the micro-batches of a step are one item of the data loader.
+
+    So the penalty is added once per step, and every row or token of a step weighs the same,
+    whichever micro-batch it is in.
     """
-    for part in (model, model.get_base_model() if hasattr(model, "get_base_model") else model):
+
+    steps: Sequence[Step] = ()
+    penalty: Penalty | None = None
+
+    def _prepare_dataset(self, dataset: Dataset, *args: object, **kwargs: object) -> Dataset:
+        return dataset  # already tokenised
+
+    def get_train_dataloader(self) -> DataLoader:
+        rows = list(self.train_dataset)
+
+        def collate(step: Step) -> list[dict]:
+            return [self.data_collator([rows[i] for i in micro_batch]) for micro_batch in step]
+
+        return DataLoader(list(self.steps), batch_size=None, collate_fn=collate)
+
+    def floating_point_ops(self, inputs: object) -> int:
+        return 0  # nobody reads it
+
+    def training_step(
+        self, model: PreTrainedModel, inputs: list[dict], num_items_in_batch: object = None
+    ) -> torch.Tensor:
+        model.train()
+        total = torch.zeros((), device=self.args.device)
+        whole = sum(map(self._size, inputs))
+        for k, micro_batch in enumerate(inputs):
+            part = self._size(micro_batch) / whole
+            with self.compute_loss_context_manager():
+                ready = self._prepare_inputs(micro_batch)
+                loss = part * self.compute_loss(model, ready)
+                if k == 0 and self.penalty is not None:
+                    loss = loss + self.penalty(model)
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
+    @staticmethod
+    def _size(micro_batch: dict) -> int:
+        """What the mean of a loss is over: rows."""
+        return len(micro_batch["input_ids"])
+
+
+class _SFT(_Stepwise, SFTTrainer):
+    """On CUDA the loss is TRL's. Elsewhere it is ours, which is faster there: TRL's works out the
+    entropy of every token as well.
+    """
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if self.args.device.type == "cuda":
+            return super().compute_loss(model, inputs, return_outputs)
+        labels = inputs.pop("labels")
+        return sum(nll.sum() for _, nll in token_nll(model, inputs, labels)) / self._count(labels)
+
+    @classmethod
+    def _size(cls, micro_batch: dict) -> int:
+        """What the mean of the loss is over: tokens with a label."""
+        return int(cls._count(micro_batch["labels"]))
+
+    @staticmethod
+    def _count(labels: torch.Tensor) -> torch.Tensor:
+        return (labels[:, 1:] != IGNORED).sum()
+
+
+class _DPO(_Stepwise, DPOTrainer):
+    pass
+
+
+class _Reward(_Stepwise, RewardTrainer):
+    pass
+
+
+class _Run:
+    """One training: its settings in TRL's words, and the model left as it should be after it."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: SFTSettings,
+        penalty: Penalty | None,
+        progress: str | None,
+        rates: Sequence[tuple[list[torch.nn.Parameter], float]] = (),
+    ) -> None:
+        set_threads()
+        self.model, self.tokenizer, self.settings = model, tokenizer, settings
+        self.penalty, self.progress, self.rates = penalty, progress, rates
+
+    @property
+    def config(self) -> dict[str, object]:
+        """The arguments that TRL's configurations share."""
+        s, on_cpu = self.settings, self.model.device.type == "cpu"
+        return {
+            "output_dir": "unused",  # `train` sets it
+            "max_steps": s.steps,
+            "per_device_train_batch_size": s.batch_size,
+            "learning_rate": s.learning_rate,
+            "lr_scheduler_type": s.schedule,
+            "warmup_steps": s.warmup_steps,
+            "weight_decay": s.weight_decay,
+            "max_grad_norm": s.clip,
+            "seed": s.seed,
+            "use_cpu": on_cpu,
+            "bf16": computes_in_bf16(self.model.device),
+            "activation_checkpointing": False,
+            "optim": "adamw_torch_fused",
+            "max_length": None,
+            "save_strategy": "no",
+            "logging_steps": 1,
+            "logging_nan_inf_filter": False,
+            "disable_tqdm": True,
+            "report_to": "none",
+            "dataloader_pin_memory": not on_cpu,
+        }
+
+    def train(
+        self, kind: type, config: object, rows: Sequence[Row], order: list[int], *more: object
+    ) -> list[float]:
+        """Train on the rows in this order, `batch_size * accumulate` a step. Returns the losses."""
+        if not order:
+            return []
+        losses, size = _Losses(self.settings.steps, self.progress), self.settings.batch_size
+        micro_batches = [order[i : i + size] for i in range(0, len(order), size)]
+        n = self.settings.accumulate
+        with tempfile.TemporaryDirectory() as folder, own_random_state(), _quiet():
+            config.output_dir = folder
+            try:
+                trainer = kind(
+                    model=self.model,
+                    args=config,
+                    processing_class=self.tokenizer,
+                    train_dataset=Dataset.from_list(list(rows)),
+                    callbacks=[losses, *more],
+                    optimizers=(self._optimizer(), None),
+                )
+                trainer.steps = [micro_batches[i : i + n] for i in range(0, len(micro_batches), n)]
+                trainer.penalty = self.penalty
+                trainer.remove_callback(PrinterCallback)
+                trainer.train()
+            finally:
+                losses.bar.close()
+                _unwrap(self.model).eval()
+        self._check_weights()
+        return losses.values
+
+    def _optimizer(self) -> torch.optim.Optimizer | None:
+        """The trainer's own, but for the rates; None to leave it to the trainer."""
+        groups = [{"params": some, "lr": rate} for some, rate in self.rates if some]
+        if not groups:
+            return None
+        return torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay, fused=True)
+
+    def _check_weights(self) -> None:
+        """The last step may leave weights that no loss has shown yet."""
+        if not all(p.isfinite().all() for p in self.model.parameters() if p.requires_grad):
+            raise Diverged("the last step left weights that are not finite; lower the rate")
+
+
+def _unwrap(model: PreTrainedModel) -> PreTrainedModel:
+    """The model without the `forward` that trainers put before its own.
+
+    A copy of the model would go on calling the original's.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    for part in (model, base):
         for name in ("forward", "_original_forward"):
             vars(part).pop(name, None)
     return model
 
 
 @contextmanager
-def _no_other_bars() -> Iterator[None]:
-    """Ours shows the steps; TRL's and datasets' own show what nobody asked for."""
-    silent = are_progress_bars_disabled()
-    with mock.patch.dict(os.environ, TQDM_DISABLE="1"):
-        disable_progress_bars()
-        try:
-            yield
-        finally:
-            if not silent:
-                enable_progress_bars()
-
-
-def _shared(settings: SFTSettings, model: PreTrainedModel) -> dict[str, object]:
-    on_cpu = model.device.type == "cpu"
-    return dict(
-        output_dir="unused",
-        max_steps=settings.steps,
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulate,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.schedule,
-        warmup_steps=settings.warmup_steps,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.clip,
-        seed=settings.seed,
-        use_cpu=on_cpu,
-        bf16=computes_in_bf16(model.device),
-        activation_checkpointing=False,
-        optim="adamw_torch_fused",
-        max_length=None,
-        save_strategy="no",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        disable_tqdm=True,
-        report_to="none",
-        dataloader_pin_memory=not on_cpu,
-    )
+def _quiet() -> Iterator[None]:
+    """No bars or remarks but our own; afterwards all is as talkative as it was."""
+    bars, verbosity = not are_progress_bars_disabled(), hf_logging.get_verbosity()
+    before = os.environ.get("TQDM_DISABLE")
+    hf_logging.set_verbosity_error()
+    disable_progress_bars()
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        if bars:
+            enable_progress_bars()
+        os.environ.pop("TQDM_DISABLE")
+        if before is not None:
+            os.environ["TQDM_DISABLE"] = before
 
 
 class _Turns(TrainerCallback):
-    """Tells before each step whose turn it is."""
+    """Says before each step whose turn it is."""
 
-    def __init__(self, whose: Sequence[str], turn: Callable[[str], None]) -> None:
-        self.whose, self.turn = whose, turn
+    def __init__(self, turns: Sequence[str], turn: Callable[[str], None]) -> None:
+        self.turns, self.turn = turns, turn
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self.turn(self.whose[state.global_step])
+        self.turn(self.turns[state.global_step])
 
 
 class _Losses(TrainerCallback):
@@ -381,15 +375,11 @@ class _Losses(TrainerCallback):
         self.bar = tqdm(total=steps, desc=progress, disable=progress is None, mininterval=1)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" in (logs or {}):
-            if not math.isfinite(logs["loss"]):
-                raise Diverged(
-                    f"step {state.global_step} of {args.max_steps}: the loss is "
-                    f"{logs['loss']}; lower the learning rate"
-                )
-            self.values.append(logs["loss"])
-            self.bar.update()
-            self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.bar.close()
+        if "loss" not in (logs or {}):
+            return
+        if not math.isfinite(logs["loss"]):
+            step = f"step {state.global_step} of {args.max_steps}"
+            raise Diverged(f"{step}: the loss is {logs['loss']}; lower the learning rate")
+        self.values.append(logs["loss"])
+        self.bar.update()
+        self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)

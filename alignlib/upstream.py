@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from .artefacts import cache_folder
-from .records import records
+from .records import read_records
 
 if TYPE_CHECKING:
     import openai
@@ -62,7 +62,7 @@ class Local:
         return load_model(self.model)
 
     def __call__(self, questions: Sequence[str], *, seed: int = 0) -> list[str]:
-        from .models import generate
+        from .generation import generate
 
         model, tokenizer = self._loaded
         if tokenizer.chat_template:
@@ -106,7 +106,7 @@ class Recorded:
     def read(cls, path: str | Path) -> Recorded:
         """From a file with rows {question, answer}: a JSON list or JSON lines, gzipped or not."""
         found = {}
-        for line, row in records(Path(path)):
+        for line, row in read_records(Path(path)):
             if not isinstance(row, dict) or not all(
                 isinstance(row.get(k), str) for k in ("question", "answer")
             ):

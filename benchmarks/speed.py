@@ -15,10 +15,11 @@ import time
 import torch
 
 from alignlib import SFTSettings, generate, load_model
+from alignlib.batching import batches
 from alignlib.profiles import profile
 from alignlib.tinytown import sets
 from alignlib.tokens import IGNORED, example
-from alignlib.train import batches, sft
+from alignlib.train import sft
 
 SETTINGS = SFTSettings(steps=20, batch_size=32)
 ROUNDS = 5

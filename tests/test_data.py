@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from alignlib.records import DataError, read_records
 
 from alignlib.data import QAC, Preference, read_instructions, read_preferences, read_qac, write_rows
-from alignlib.records import DataError, records
 
 from .conftest import REAL, needs_real
 
@@ -49,7 +49,7 @@ def test_a_large_list_takes_as_long_as_its_length(tmp_path: Path) -> None:
         "[" + ",\n".join(row(question=f"q {i} {'word ' * 60}") for i in range(30_000)) + "]"
     )
     started = time.perf_counter()
-    assert sum(1 for _ in records(tmp_path / "large.json")) == 30_000
+    assert sum(1 for _ in read_records(tmp_path / "large.json")) == 30_000
     assert time.perf_counter() - started < 5
 
 

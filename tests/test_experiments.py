@@ -14,39 +14,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from alignlib.data import QAC
+from alignlib.controls import Mix
 
 import alignlib.hbat
-from alignlib.controls import Mix
-from alignlib.course.experiments import (
-    EXPERIMENTS,
-    baselines,
-    hbat,
-    meet,
-    meet_controls,
-    two_aims,
-    uses,
-)
-from alignlib.course.experiments.baselines import BEST, CLEARLY, TRIALS, compared, pairs_of
-from alignlib.course.experiments.upstreams import (
-    MANNERS,
-    UNESCAPED,
-    asked_for,
-    data,
-    in_manner,
-    in_that_manner,
-    injected,
-    taken_over,
-)
-from alignlib.course.pretrain import Recipe
 from alignlib.course.sweep import per_seed, read_results
-from alignlib.data import QAC
 from alignlib.judges import TownJudge
 from alignlib.models import load_model
 from alignlib.prompts import TOWN
 from alignlib.tinytown import recorded, sets
 from alignlib.tinytown.boards import Board
-from alignlib.tinytown.oracle import to_follow, to_prefer
+from alignlib.tinytown.oracle import instructions_to_follow, pairs_to_prefer
+from alignlib.tinytown.pretrain import Recipe
 from alignlib.tokens import example
+from experiments import EXPERIMENTS, baselines, hbat, meet, meet_controls, two_aims, uses
+from experiments.baselines import BEST, CLEARLY, TRIALS, compared, pairs_of
+from experiments.upstreams import (
+    MANNERS,
+    UNESCAPED,
+    asked_for,
+    data_amount,
+    in_manner,
+    in_that_manner,
+    injected,
+    taken_over,
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +50,14 @@ def test_three_upstreams_take_turns_at_the_training_questions() -> None:
     rows = recorded.taught()
     assert [r.question for r in rows] == recorded.asked()["train"]
     for i, name in enumerate(recorded.TAUGHT):
-        assert rows[i].answer == recorded.recorded(name)([rows[i].question])[0]
+        assert rows[i].answer == recorded.recorded_answers(name)([rows[i].question])[0]
         assert (
             recorded.taught(1)[i].answer
-            == recorded.recorded(recorded.TAUGHT[0])([rows[i].question])[0]
+            == recorded.recorded_answers(recorded.TAUGHT[0])([rows[i].question])[0]
         )
     assert (
         TownJudge()
-        .marks([r.question for r in rows], [r.correction for r in rows])["fault_free"]
+        .scores([r.question for r in rows], [r.correction for r in rows])["fault_free"]
         .mean()
         > 0.99
     )
@@ -102,7 +94,7 @@ def test_a_wish_is_granted_without_a_fault_and_stands_where_it_is_asked(
     assert all(in_that_manner(text, manner) for text in granted) and not all(
         in_that_manner(r.correction, manner) for r in rows
     )
-    assert TownJudge().marks([r.question for r in rows], granted)["fault_free"].all()
+    assert TownJudge().scores([r.question for r in rows], granted)["fault_free"].all()
     for where in ("question", "answer"):
         asked = asked_for(rows, manner, where)
         assert all(
@@ -119,14 +111,12 @@ def test_wrong_corrections_are_other_rows_and_as_many_as_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given: list[list[QAC]] = []
+    monkeypatch.setattr("experiments.upstreams.lesson", lambda seed, rows: given.append(rows))
     monkeypatch.setattr(
-        "alignlib.course.experiments.upstreams.lesson", lambda seed, rows: given.append(rows)
-    )
-    monkeypatch.setattr(
-        "alignlib.course.experiments.upstreams.measured",
+        "experiments.upstreams.measured",
         lambda aligner, tests: {"tests": len(tests)},
     )
-    assert data({"corrections": 200, "wrong": 0.5}, 0) == {"tests": 3}
+    assert data_amount({"corrections": 200, "wrong": 0.5}, 0) == {"tests": 3}
     right = sets.corrections(200)
     assert sum(a.correction != b.correction for a, b in zip(given[0], right)) == 100
     assert Counter(r.correction for r in given[0]) == Counter(r.correction for r in right)
@@ -156,7 +146,7 @@ def test_of_two_answers_the_judge_prefers_the_better_and_ties_are_no_pair(
         lambda folder, questions, how, seed: texts(folder, questions, how, seed // 100),
     )
     pairs = compared(60, 0)
-    faulty = TownJudge().marks(list(spoilt), list(spoilt.values()))["overall"] < 1
+    faulty = TownJudge().scores(list(spoilt), list(spoilt.values()))["overall"] < 1
     assert len(pairs) == faulty.sum() and {p.chosen for p in pairs} <= set(good.values())
 
 
@@ -184,8 +174,8 @@ def test_the_learning_rate_in_use_was_best_of_as_many_trials_for_every_method() 
     metric = {arm: "ordered" if arm == "best of n" else "fault_free" for arm in TRIALS}
     assert len({len(rates) for rates in TRIALS.values()}) == 1
     for arm, rates in TRIALS.items():
-        marks = {rate: per_seed(record, metric[arm], arm=arm, rate=rate)[0] for rate in rates}
-        assert max(marks.values()) - marks[BEST[arm]] < CLEARLY, arm
+        scores = {rate: per_seed(record, metric[arm], arm=arm, rate=rate)[0] for rate in rates}
+        assert max(scores.values()) - scores[BEST[arm]] < CLEARLY, arm
 
 
 def test_only_choices_rest_on_fewer_than_three_seeds() -> None:
@@ -242,7 +232,7 @@ def test_pairs_end_where_the_text_begins_and_the_preferred_one_has_the_higher_ma
     for task in meet.TASKS:
         some = meet.pairs(task, 30, "test")
         good, bad = (
-            meet.marks(task, some, texts)
+            meet.scores(task, some, texts)
             for texts in ([p.chosen for p in some], [p.rejected for p in some])
         )
         assert all(p.prompt.endswith(" answer :") for p in some)
@@ -413,11 +403,11 @@ def test_the_choice_on_validation_is_the_best_of_as_many_trials_for_each_method(
     record = read_results("meet_tuning")
     assert {len(trials) for trials in meet.TRIALS.values()} == {4}
     for task, method in product(meet.TASKS, meet.METHODS):
-        marks = [
+        scores = [
             per_seed(record, "overall", task=task, method=method, **trial)[0]
             for trial in meet.TRIALS[method]
         ]
-        assert meet.BEST[task, method] == marks.index(max(marks)), (task, method, marks)
+        assert meet.BEST[task, method] == scores.index(max(scores)), (task, method, scores)
 
 
 def test_the_learned_judges_see_the_same_texts_and_part_only_on_wordy_and_terse_ones(
@@ -446,7 +436,7 @@ def test_controls_of_every_size_and_order_are_trained_as_their_cell_says(
         *meet_controls.FASTER,
     ):
         with pytest.raises(Mute.Asked):
-            meet_controls.controls(params, 1)
+            meet_controls.which_control(params, 1)
         given, arm = trained.pop(), params["arm"]
         assert not trained and given["control"].seed == given["then"].seed == 1
         steps = given["first"].steps, given["then"].steps
@@ -487,7 +477,7 @@ def test_a_control_is_measured_at_both_ends_and_the_usual_ones_in_between(
         return asked.append((control, how["temperature"])) or ["nothing ."] * len(prompts)  # noqa: E731
 
     monkeypatch.setattr(meet.Meet, "generate", says)
-    usual = meet_controls.controls(meet_controls.cell("prompt"), 0)
+    usual = meet_controls.which_control(meet_controls.cell("prompt"), 0)
     ends = [("good", 0.0), ("good", 1.0), ("bad", 0.0), ("bad", 1.0)]
     assert asked == ends + [(Mix(good=w, bad=1 - w), 1.0) for w in meet_controls.DIAL]
     assert {
@@ -498,7 +488,7 @@ def test_a_control_is_measured_at_both_ends_and_the_usual_ones_in_between(
         "sound_at_1.5",
     } <= usual.keys()
     asked.clear()
-    small = meet_controls.controls(meet_controls.cell("prompt", size=1), 0)
+    small = meet_controls.which_control(meet_controls.cell("prompt", size=1), 0)
     assert asked == ends and small["share"] < usual["share"]
 
 
@@ -557,7 +547,10 @@ def aims_in_small(tiny_model: Path, in_small: None, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         two_aims,
         "told",
-        lambda task, seed: (to_follow(seed=seed, n=24), to_prefer(seed=seed, n=24)),
+        lambda task, seed: (
+            instructions_to_follow(seed=seed, n=24),
+            pairs_to_prefer(seed=seed, n=24),
+        ),
     )
     for name, value in {"TEACH": 6, "PREFER": 4, "PAIRS": 2, "ASKED": 4}.items():
         monkeypatch.setattr(two_aims, name, value)
@@ -614,7 +607,7 @@ def test_mixing_adds_the_loss_on_instructions_so_many_times(
     aims_in_small: None, tiny_model: Path
 ) -> None:
     model, tokenizer = load_model(tiny_model)
-    rows = [example(tokenizer, r.prompt, r.completion) for r in to_follow(n=40)]
+    rows = [example(tokenizer, r.prompt, r.completion) for r in instructions_to_follow(n=40)]
     once, thrice = (
         float(two_aims.also(model, tokenizer, rows, 0, weight, n=8)(model).detach())
         for weight in (1.0, 3.0)
@@ -632,8 +625,10 @@ def test_both_aims_are_measured_on_every_task(
         ("qa", "chosen"),
         ("summary", "chosen"),
     ):
-        pairs = to_prefer("test", n=4) if task == "manners" else meet.pairs(task, 4, "test")
-        texts = [r.completion for r in to_follow("test", n=4)] + [getattr(p, side) for p in pairs]
+        pairs = pairs_to_prefer("test", n=4) if task == "manners" else meet.pairs(task, 4, "test")
+        texts = [r.completion for r in instructions_to_follow("test", n=4)] + [
+            getattr(p, side) for p in pairs
+        ]
         monkeypatch.setattr(two_aims, "generate", lambda *_, texts=texts, **__: texts)
         found = two_aims.measured(model, tokenizer, task)
         assert (found["instruct"], found["content"], found["rouge_l"], found["spilled"]) == (
@@ -761,19 +756,19 @@ def test_every_method_has_as_many_trials(by: str) -> None:
 def test_a_method_as_it_is_tuned_is_the_trial_that_was_chosen_in_the_first_seed() -> None:
     record = read_results("fronts")
     for method, trials in hbat.TRIALS["dpo"].items():
-        marks = [
+        scores = [
             {
                 aim: per_seed(record, aim, method=method, by="dpo", **trial)[0]
                 for aim in ("instruct_validation", "preference_validation")
             }
             for trial in trials
         ]
-        assert hbat.TUNED[method] == trials[hbat.chosen(marks)], (method, marks)
+        assert hbat.TUNED[method] == trials[hbat.chosen(scores)], (method, scores)
 
 
 def test_hbat_as_it_is_taken_apart_and_as_the_lesson_runs_it_is_the_one_that_is_compared() -> None:
     tiny, prefer = two_aims.TINY, two_aims.by_dpo(0, hbat.TUNED["hbat"]["rate"], [])
-    assert (tiny.teach, tiny.prefer, tiny.beta, tiny.hold) == (
+    assert (tiny.teach, tiny.prefer, tiny.beta, tiny.penalty_strength) == (
         two_aims.teach(0),
         prefer.settings,
         prefer.beta,
@@ -781,7 +776,7 @@ def test_hbat_as_it_is_taken_apart_and_as_the_lesson_runs_it_is_the_one_that_is_
     )
     assert hbat.AROUND == {
         **two_aims.METHODS["hbat"],
-        "strength": tiny.hold,
+        "strength": tiny.penalty_strength,
         "importance": "movement",
     }
 

@@ -16,23 +16,32 @@ from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaF
 
 from alignlib import artefacts, hbat
 from alignlib.data import Instruction
-from alignlib.ewc import Elastic, added, empirical_fisher, movement, saturated, scale_free, weights
-from alignlib.hbat import DPO, IMPORTANCE, KINDS, PPO, plan, shards
+from alignlib.ewc import (
+    Elastic,
+    copy_weights,
+    empirical_fisher,
+    movement,
+    saturated,
+    scale_free,
+    sum_importance,
+)
+from alignlib.hbat import DPO, IMPORTANCE, KINDS, PPO, shards, stage_order
 from alignlib.models import ModelError, load_model
-from alignlib.ppo import PPOSettings, rewarded_by
+from alignlib.ppo import reward_of
+from alignlib.settings import PPOSettings, SFTSettings
 from alignlib.tinytown import sets
 from alignlib.tinytown.oracle import (
-    either_manner,
+    both_styles,
     followed,
+    instructions_to_follow,
     manner,
-    pleased,
+    pairs_to_prefer,
+    preference_met,
     reward,
-    to_follow,
-    to_prefer,
     warm_pairs,
 )
 from alignlib.tokens import IGNORED, example
-from alignlib.train import Diverged, SFTSettings
+from alignlib.train import Diverged
 
 TEACH = SFTSettings(steps=6, batch_size=4, warmup_steps=0)
 PREFER = DPO(SFTSettings(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=0))
@@ -43,7 +52,7 @@ def told() -> tuple[list, list]:
 
 
 def run(base: Path, **given: object) -> list[hbat.Stage]:
-    return hbat.hbat(
+    return hbat.train_hbat(
         base, *told(), TEACH, PREFER, **{"rounds": 2, "strength": 10.0, "progress": False} | given
     )
 
@@ -113,11 +122,11 @@ def test_an_anchor_or_an_importance_of_another_model_is_refused(
         ValueError,
         match="the anchor is of another model: it has .* make it from the model that is to be held",
     ):
-        Elastic(small, fits, 1.0, anchor=weights(other))
+        Elastic(small, fits, 1.0, anchor=copy_weights(other))
     with pytest.raises(ValueError, match="the importance is of another model"):
         Elastic(other, fits, 1.0)
     with pytest.raises(ValueError, match="it has .* for a further one, the model nothing"):
-        Elastic(small, fits, 1.0, anchor=weights(small) | {"a further one": torch.zeros(2)})
+        Elastic(small, fits, 1.0, anchor=copy_weights(small) | {"a further one": torch.zeros(2)})
 
 
 def rows_of(small: LlamaForCausalLM, n: int) -> list[dict[str, list[int]]]:
@@ -202,13 +211,13 @@ def test_more_rounds_than_rows_or_steps_are_refused(tiny_model: Path) -> None:
 
 def test_stages_alternate_or_come_one_kind_after_the_other() -> None:
     first, second = KINDS
-    assert plan(2) == [(0, first), (0, second), (1, first), (1, second)]
-    assert plan(2, alternate=False) == [(0, first), (1, first), (0, second), (1, second)]
+    assert stage_order(2) == [(0, first), (0, second), (1, first), (1, second)]
+    assert stage_order(2, alternate=False) == [(0, first), (1, first), (0, second), (1, second)]
 
 
 def test_every_stage_starts_at_its_reference_and_all_steps_are_spent(tiny_model: Path) -> None:
     stages = run(tiny_model, rounds=3)
-    assert [(s.round, s.kind) for s in stages] == plan(3)
+    assert [(s.round, s.kind) for s in stages] == stage_order(3)
     for stage in stages:
         assert len(stage.curve) == 2
         if stage.kind == "preferences":
@@ -254,7 +263,7 @@ def test_every_row_is_learned_in_one_stage_of_its_kind_and_in_no_other(
 def test_rounds_share_out_the_warm_up_as_well_as_the_steps() -> None:
     whole = SFTSettings(steps=100, warmup_steps=10)
     for rounds in (1, 3, 5, 10):
-        shares = [hbat._share(whole, i, rounds, 4) for i in range(rounds)]
+        shares = [hbat._round_method(whole, i, rounds, 4) for i in range(rounds)]
         assert (
             sum(s.steps for s in shares) == 100
             and max(s.warmup_steps / s.steps for s in shares) <= 0.2
@@ -265,7 +274,7 @@ def test_rounds_share_out_the_warm_up_as_well_as_the_steps() -> None:
 def test_a_row_longer_than_the_context_is_dropped_and_counted(tiny_model: Path) -> None:
     instructions, pairs = told()
     long = Instruction(instructions[0].prompt, " ".join(["lamp"] * 600))
-    stages = hbat.hbat(
+    stages = hbat.train_hbat(
         tiny_model,
         [*instructions, long],
         pairs,
@@ -280,7 +289,7 @@ def test_a_row_longer_than_the_context_is_dropped_and_counted(tiny_model: Path) 
 
 def test_a_hub_id_stays_one() -> None:
     with pytest.raises(ModelError, match="the hub"):
-        hbat.hbat(
+        hbat.train_hbat(
             "nobody/nothing-of-this-name",
             *told(),
             TEACH,
@@ -300,9 +309,11 @@ def test_importance_is_summed_over_rounds_for_either_kind_apart_and_is_what_the_
     tiny_model: Path,
 ) -> None:
     stages = run(tiny_model, rounds=2)
-    at = [weights(load_model(folder)[0]) for folder in (tiny_model, *(s.folder for s in stages))]
+    at = [
+        copy_weights(load_model(folder)[0]) for folder in (tiny_model, *(s.folder for s in stages))
+    ]
     for k, kind in enumerate(KINDS):
-        wanted = added(movement(at[k], at[k + 1]), movement(at[k + 2], at[k + 3]))
+        wanted = sum_importance(movement(at[k], at[k + 1]), movement(at[k + 2], at[k + 3]))
         found = hbat._read(stages[-1].folder, torch.device("cpu"), kind)
         assert all(torch.allclose(found[name], wanted[name], rtol=1e-4) for name in wanted), kind
 
@@ -318,12 +329,12 @@ def test_a_stage_is_held_by_what_the_other_kind_has_moved_at_mean_one(
         lambda model, by, *given, **more: held_by.append(by) or real(model, by, *given, **more),
     )
     at = [
-        weights(load_model(folder)[0])
+        copy_weights(load_model(folder)[0])
         for folder in (tiny_model, *(s.folder for s in run(tiny_model, seed=91)))
     ]
     moved = [movement(before, after) for before, after in zip(at, at[1:])]
     for found, wanted in zip(
-        held_by, (moved[0], moved[1], added(moved[0], moved[2])), strict=True
+        held_by, (moved[0], moved[1], sum_importance(moved[0], moved[2])), strict=True
     ):  # the second stage, the third, the fourth
         mean = sum(float(m) * at[0][name].numel() for name, m in wanted.items()) / sum(
             w.numel() for w in at[0].values()
@@ -339,7 +350,7 @@ def test_what_is_held_moves_less(tiny_model: Path, importance: str) -> None:
     def moved(strength: float) -> float:
         first, second = run(tiny_model, rounds=1, strength=strength, importance=importance)
         change = movement(
-            weights(load_model(first.folder)[0]), weights(load_model(second.folder)[0])
+            copy_weights(load_model(first.folder)[0]), copy_weights(load_model(second.folder)[0])
         )
         return sum(map(float, change.values()))
 
@@ -351,7 +362,7 @@ def test_what_is_held_moves_less(tiny_model: Path, importance: str) -> None:
 def test_the_released_softmax_holds_a_single_tensor(tiny_model: Path) -> None:
     first, second = run(tiny_model, rounds=1, strength=1e8, importance="released")
     base, before, after = (
-        weights(load_model(folder)[0]) for folder in (tiny_model, first.folder, second.folder)
+        copy_weights(load_model(folder)[0]) for folder in (tiny_model, first.folder, second.folder)
     )
     share, changed = saturated(movement(base, before)), movement(before, after)
     most = max(share, key=lambda name: float(share[name]))
@@ -362,7 +373,7 @@ def test_the_released_softmax_holds_a_single_tensor(tiny_model: Path) -> None:
 def test_the_fifth_of_the_tensors_that_moved_most_stands_still_if_frozen(tiny_model: Path) -> None:
     first, second = run(tiny_model, rounds=1, importance="frozen")
     base, before, after = (
-        weights(load_model(folder)[0]) for folder in (tiny_model, first.folder, second.folder)
+        copy_weights(load_model(folder)[0]) for folder in (tiny_model, first.folder, second.folder)
     )
     changed = movement(base, before)
     still = {name for name in base if torch.equal(before[name], after[name])}
@@ -394,7 +405,7 @@ def test_a_run_killed_within_a_stage_goes_on_at_that_stage_and_ends_the_same(
     again = run(tiny_model, seed=5)
     assert len(steps) == 12 + at - 3 * (killed_in - 1)  # the killed stage anew, no other
     assert [s.curve for s in whole] == [s.curve for s in again]
-    one, other = (weights(load_model(stages[-1].folder)[0]) for stages in (again, whole))
+    one, other = (copy_weights(load_model(stages[-1].folder)[0]) for stages in (again, whole))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -408,7 +419,9 @@ def test_a_loss_that_is_no_number_names_stage_and_step_and_keeps_the_stages_befo
         match=r"round 1 of 2, preferences: step \d of 3: the loss is nan; lower the learning "
         r"rate; the stages before",
     ):
-        hbat.hbat(tiny_model, *told(), TEACH, wild, rounds=2, strength=1.0, seed=9, progress=False)
+        hbat.train_hbat(
+            tiny_model, *told(), TEACH, wild, rounds=2, strength=1.0, seed=9, progress=False
+        )
     assert artefacts.built == before + 1
     assert not list((artefacts.cache_folder() / "hbat").glob(".part-*"))
 
@@ -421,7 +434,7 @@ def test_a_last_step_that_ruins_the_weights_is_no_good_stage(tiny_model: Path) -
     with pytest.raises(
         Diverged, match="round 1 of 2, instructions: after the last step weights are no numbers"
     ):
-        hbat.hbat(
+        hbat.train_hbat(
             tiny_model, *told(), wild, PREFER, rounds=2, strength=1.0, seed=10, progress=False
         )
 
@@ -439,14 +452,16 @@ def test_a_last_iteration_of_ppo_that_ruins_the_weights_names_itself(tiny_model:
         match="round 1 of 2, preferences: PPO, iteration 1 of 1: no number among the losses "
         "or weights",
     ):
-        hbat.hbat(tiny_model, *told(), TEACH, wild, rounds=2, strength=1.0, progress=False)
+        hbat.train_hbat(tiny_model, *told(), TEACH, wild, rounds=2, strength=1.0, progress=False)
 
 
 def test_a_stage_whose_rows_are_all_too_long_says_so(tiny_model: Path) -> None:
     _, pairs = told()
     endless = [Instruction("repeat : " + "lamp " * 600, "lamp .") for _ in range(10)]
     with pytest.raises(ValueError, match="none of a stage's 5 rows fits the model's"):
-        hbat.hbat(tiny_model, endless, pairs, TEACH, PREFER, rounds=2, strength=1.0, progress=False)
+        hbat.train_hbat(
+            tiny_model, endless, pairs, TEACH, PREFER, rounds=2, strength=1.0, progress=False
+        )
 
 
 def test_preferences_may_be_learned_by_ppo(tiny_model: Path) -> None:
@@ -455,7 +470,9 @@ def test_preferences_may_be_learned_by_ppo(tiny_model: Path) -> None:
         lambda prompts, texts: [float(len(t.split())) for t in texts],
         "longer",
     )
-    stages = hbat.hbat(tiny_model, *told(), TEACH, longer, rounds=2, strength=1.0, progress=False)
+    stages = hbat.train_hbat(
+        tiny_model, *told(), TEACH, longer, rounds=2, strength=1.0, progress=False
+    )
     assert [len(s.curve) for s in stages] == [3, 2, 3, 2] and stages[-1].penalty > 0
     for stage in stages[1::2]:
         assert (
@@ -463,9 +480,9 @@ def test_preferences_may_be_learned_by_ppo(tiny_model: Path) -> None:
         )  # the reference is the model as the stage finds it
     fast = replace(longer, settings=replace(longer.settings, learning_rate=1e-2))
     free, tied = (
-        hbat.hbat(tiny_model, *told(), TEACH, fast, rounds=1, strength=s, progress=False)[-1].curve[
+        hbat.train_hbat(tiny_model, *told(), TEACH, fast, rounds=1, strength=s, progress=False)[
             -1
-        ]["kl"]
+        ].curve[-1]["kl"]
         for s in (0.0, 1e6)
     )
     assert tied < 0.5 * free  # what is held goes less far
@@ -475,7 +492,7 @@ def test_by_ppo_a_prompt_must_leave_room_for_what_is_said(tiny_model: Path) -> N
     instructions, pairs = told()
     long = replace(pairs[0], prompt=" ".join(["lamp"] * 490))  # its own texts fit
     settings = PPOSettings(2, batch_size=4, minibatch=4, max_new_tokens=30)
-    _, stage = hbat.hbat(
+    _, stage = hbat.train_hbat(
         tiny_model,
         instructions,
         [*pairs, long],
@@ -493,12 +510,12 @@ def test_a_reward_model_with_another_tokenizer_is_refused(tiny_model: Path) -> N
     _, other = load_model(tiny_model)
     other.add_tokens(["another"])
     with pytest.raises(ValueError, match="is not the policy's"):
-        rewarded_by(model, other, tokenizer)
+        reward_of(model, other, tokenizer)
     judge = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1)
     judge.config.pad_token_id = tokenizer.pad_token_id
-    score = rewarded_by(judge, tokenizer, tokenizer)
+    score = reward_of(judge, tokenizer, tokenizer)
     learned = PPO(PPOSettings(2, batch_size=4, minibatch=4, max_new_tokens=5), score, "learned")
-    _, told_by = hbat.hbat(
+    _, told_by = hbat.train_hbat(
         tiny_model, *told(), TEACH, learned, rounds=1, strength=0.0, progress=False
     )
     said = [r.completion for r in told()[0][:3]]
@@ -514,7 +531,7 @@ def test_the_fisher_information_is_that_of_completions_and_of_preferred_texts(
         (instructions[:2], [r.completion for r in instructions]),
         (pairs[:2], [p.chosen for p in pairs]),
     ):
-        found = hbat._importance("fisher", weights(model), model, tokenizer, rows, TEACH)
+        found = hbat._importance("fisher", copy_weights(model), model, tokenizer, rows, TEACH)
         wanted = empirical_fisher(
             model, [example(tokenizer, r.prompt, text) for r, text in zip(rows, texts)]
         )
@@ -526,7 +543,7 @@ def test_the_fisher_information_is_that_of_completions_and_of_preferred_texts(
 
 
 def test_a_text_reaches_its_aim_or_not() -> None:
-    rows, pairs = to_follow("test", n=20), to_prefer("test", n=20)
+    rows, pairs = instructions_to_follow("test", n=20), pairs_to_prefer("test", n=20)
     assert all(followed(rows, [r.completion for r in rows])) and not any(
         followed(rows, [f"{r.completion} good luck ." for r in rows])
     )
@@ -534,12 +551,12 @@ def test_a_text_reaches_its_aim_or_not() -> None:
         "lamp . good luck ."
     ) == ("lamp .", 0.5)
     assert (
-        pleased(pairs, [p.chosen for p in pairs]) == [1.0] * 20
-        and pleased(pairs, [p.rejected for p in pairs]) == [0.0] * 20
+        preference_met(pairs, [p.chosen for p in pairs]) == [1.0] * 20
+        and preference_met(pairs, [p.rejected for p in pairs]) == [0.0] * 20
     )
-    assert pleased(pairs, [f"{p.rejected} good luck ." for p in pairs]) == [0.5] * 20
+    assert preference_met(pairs, [f"{p.rejected} good luck ." for p in pairs]) == [0.5] * 20
     assert (
-        sum(pleased(pairs, [p.chosen for p in pairs[1:] + pairs[:1]])) < 2
+        sum(preference_met(pairs, [p.chosen for p in pairs[1:] + pairs[:1]])) < 2
     )  # warm, and the answer to something else
     assert (
         reward(pairs)([p.prompt for p in pairs[::-1]], [p.chosen for p in pairs[::-1]])
@@ -548,13 +565,15 @@ def test_a_text_reaches_its_aim_or_not() -> None:
 
 
 def test_either_manner_is_shown_first_and_what_is_to_be_followed_is_plain() -> None:
-    assert {manner(r.completion)[1] for r in either_manner(n=40)} == {0.0, 1.0} and all(
-        "please" in r.prompt for r in either_manner(n=40)
+    assert {manner(r.completion)[1] for r in both_styles(n=40)} == {0.0, 1.0} and all(
+        "please" in r.prompt for r in both_styles(n=40)
     )
     assert all(
-        manner(r.completion)[1] == 0 for split in ("train", "test") for r in to_follow(split, n=30)
+        manner(r.completion)[1] == 0
+        for split in ("train", "test")
+        for r in instructions_to_follow(split, n=30)
     )
     trained_on, tested = (
-        {r.prompt for r in to_follow(split, n=300)} for split in ("train", "test")
+        {r.prompt for r in instructions_to_follow(split, n=300)} for split in ("train", "test")
     )
     assert not trained_on & tested

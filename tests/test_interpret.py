@@ -15,11 +15,11 @@ from alignlib import QAC, Aligner, NoJudge, interpret
 from alignlib.interpret import (
     attention,
     contrast,
+    contrast_states,
+    head_attention,
     induction_score,
-    looks,
     next_word,
     patched_word,
-    sides,
     states,
     without_heads,
 )
@@ -89,8 +89,8 @@ def test_a_contrast_differs_in_what_is_read_and_not_in_what_is_said(aligner: Ali
             and (c.faulty[c.at], c.sound[c.at]) == (c.wrong, c.right)
         )
         said = c.faulty[next(i for i in range(len(c.faulty)) if c.faulty[i : i + 2] == end) + 2 :]
-        mended = row.correction.split()
-        assert words(said) == mended[: len(said)] and words(c.right) == mended[len(said)]
+        fixed = row.correction.split()
+        assert words(said) == fixed[: len(said)] and words(c.right) == fixed[len(said)]
         if c.source is not None:
             known += 1
             assert c.faulty[c.source] == c.right and c.faulty[: c.at].count(c.right) >= 1
@@ -207,7 +207,7 @@ def test_the_lessons_heads_are_found_where_the_answers_and_the_boards_words_stan
     """In the base model already: it copies."""
     pairs = [c for r in sets.one_word_off(60, "validation") if (c := contrast(aligner, r))]
     for place in ("at", "source"):
-        share = looks(aligner, pairs, place)
+        share = head_attention(aligner, pairs, place)
         assert (
             share.shape == (4, 4)
             and 0.1 < share[[2, 2, 3, 3], [0, 2, 1, 3]].max() == share.max() <= 1
@@ -259,11 +259,11 @@ def test_a_patch_at_the_last_word_of_the_last_layer_is_all_there_is_and_at_the_f
         assert patched_word(aligner, p, 3, -1) == says(p.sound) and patched_word(
             aligner, p, 0, p.at - 1
         ) == says(p.faulty)
-    faulty, sound = sides(aligner, pairs, "end")
+    faulty, sound = contrast_states(aligner, pairs, "end")
     assert faulty.shape == (12, 5, 128) and np.allclose(faulty[:, 0], sound[:, 0], atol=1e-5), (
         "the prompt ends alike"
     )
-    faulty, sound = sides(aligner, pairs, "read")
+    faulty, sound = contrast_states(aligner, pairs, "read")
     assert not np.isclose(faulty[:, 0], sound[:, 0], atol=1e-3).all(-1).any(), (
         "another word stands there"
     )
@@ -277,7 +277,7 @@ def test_slope_and_range_of_steering_are_chosen_by_the_judge(aligner: Aligner) -
     class Harsh:
         axes = ("overall",)
 
-        def marks(self, questions, answers):
+        def scores(self, questions, answers):
             return {
                 "overall": np.array([2.0 if a in plain else float(a in given) for a in answers])
             }
@@ -321,7 +321,9 @@ def test_a_pull_is_the_gradient_of_the_mean_log_probability_however_rows_are_bat
         ):
             wanted[name] = wanted.get(name, 0) - told * g / len(rows)
     monkeypatch.setattr(interpret, "within_budget", lambda lengths: [[4, 0], [2, 1, 3]])
-    found = interpret.pull(model, tokenizer, [r.prompt for r in rows], [r.completion for r in rows])
+    found = interpret.mean_gradient(
+        model, tokenizer, [r.prompt for r in rows], [r.completion for r in rows]
+    )
     assert all(torch.allclose(found[name], wanted[name], rtol=1e-3, atol=1e-5) for name in wanted)
 
 

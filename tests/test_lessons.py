@@ -14,12 +14,7 @@ import nbformat
 import pytest
 
 from alignlib.aligner import Aligner
-from alignlib.course.card import card_text
 from alignlib.course.cli import _value
-from alignlib.course.experiments import EXPERIMENTS, WARMUP_SHARE
-from alignlib.course.experiments.hbat import AROUND, ahead, ahead_as_chosen, forgotten
-from alignlib.course.experiments.meet_controls import cell as control
-from alignlib.course.experiments.two_aims import METHODS
 from alignlib.course.lessons import (
     NOTEBOOKS,
     REPOSITORY,
@@ -28,7 +23,6 @@ from alignlib.course.lessons import (
     notebook_of,
     read_source,
 )
-from alignlib.course.pretrain import Recipe
 from alignlib.course.sweep import (
     per_seed,
     read_results,
@@ -41,7 +35,13 @@ from alignlib.hbat import IMPORTANCE
 from alignlib.profiles import data_folder, profile
 from alignlib.stats import prediction_interval
 from alignlib.tinytown import sets
+from alignlib.tinytown.pretrain import Recipe
 from alignlib.tinytown.recorded import asked
+from experiments import EXPERIMENTS, WARMUP_SHARE
+from experiments.card import card_text
+from experiments.hbat import AROUND, ahead, ahead_as_chosen, forgotten
+from experiments.meet_controls import cell as control
+from experiments.two_aims import METHODS
 
 from .conftest import REAL, needs_real
 
@@ -436,7 +436,7 @@ def test_a_recorded_cell_run_again_lies_in_its_prediction_interval(
     monkeypatch.setattr(
         sets, "test_sets", lambda n, split="test": {"seen": every(n, split)["seen"]}
     )
-    monkeypatch.setattr("alignlib.course.experiments.aligner.Aligner", Cached)
+    monkeypatch.setattr("experiments.aligner.Aligner", Cached)
     params, metric = RERUN[name]
     low, high = prediction_interval(list(per_seed(read_results(name), metric, **params).values()))
     again = EXPERIMENTS[name].run(params, 0)

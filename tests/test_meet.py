@@ -14,13 +14,14 @@ from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM
 
 from alignlib import artefacts
-from alignlib.controls import ControlSettings, Mix, parameters_of, under, vectors, with_controls
+from alignlib.controls import Mix, conditioned_on, parameters_of, prompt_embeddings, with_controls
 from alignlib.data import Instruction, Preference
-from alignlib.meet import Meet, sides
+from alignlib.meet import Meet, texts_by_control
 from alignlib.models import load_model
+from alignlib.settings import ControlSettings, SFTSettings
 from alignlib.tinytown import sets
 from alignlib.tokens import encode
-from alignlib.train import SFTSettings, sft_in_turns
+from alignlib.train import sft_in_turns
 
 FEW, NONE = SFTSettings(steps=4, batch_size=4, learning_rate=1e-2), SFTSettings(steps=0)
 PROMPT, LORA = ControlSettings("prompt", 5), ControlSettings("lora", 2)
@@ -36,7 +37,7 @@ def some() -> list[Preference]:
     return pairs(12)
 
 
-def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def mixture_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {
         k.replace(".base_layer", ""): v.clone()
         for k, v in model.state_dict().items()
@@ -60,7 +61,12 @@ def moved(before: list[torch.Tensor], after: list[torch.Tensor]) -> bool:
 @pytest.fixture(scope="module", params=[PROMPT, LORA], ids=["prompt", "lora"])
 def meet(request: pytest.FixtureRequest, tiny_model: Path, some: list[Preference]) -> Meet:
     return Meet.train(
-        tiny_model, sides(some), control=request.param, first=FEW, then=FEW, progress=False
+        tiny_model,
+        texts_by_control(some),
+        control=request.param,
+        first=FEW,
+        then=FEW,
+        progress=False,
     )
 
 
@@ -70,19 +76,21 @@ def test_step_1_leaves_every_weight_of_the_model_bit_for_bit_and_step_2_moves_it
 ) -> None:
     before = load_model(tiny_model)[0].state_dict()
     first = Meet.train(
-        tiny_model, sides(some), control=control, first=FEW, then=NONE, progress=False
+        tiny_model, texts_by_control(some), control=control, first=FEW, then=NONE, progress=False
     )
-    after = weights(first.model.get_base_model())
+    after = mixture_weights(first.model.get_base_model())
     assert after.keys() == before.keys() and all(torch.equal(before[k], after[k]) for k in before)
     fresh = control_weights(untrained(tiny_model, ["good", "bad"], control))
     assert moved(fresh, control_weights(first))
 
-    both = Meet.train(tiny_model, sides(some), control=control, first=FEW, then=FEW, progress=False)
-    assert moved(list(before.values()), list(weights(both.model.get_base_model()).values()))
+    both = Meet.train(
+        tiny_model, texts_by_control(some), control=control, first=FEW, then=FEW, progress=False
+    )
+    assert moved(list(before.values()), list(mixture_weights(both.model.get_base_model()).values()))
     assert moved(control_weights(first), control_weights(both)), "controls learn on in step 2"
     frozen = Meet.train(
         tiny_model,
-        sides(some),
+        texts_by_control(some),
         control=control,
         first=FEW,
         then=FEW,
@@ -90,14 +98,16 @@ def test_step_1_leaves_every_weight_of_the_model_bit_for_bit_and_step_2_moves_it
         progress=False,
     )
     assert not moved(control_weights(first), control_weights(frozen))
-    assert moved(list(before.values()), list(weights(frozen.model.get_base_model()).values()))
+    assert moved(
+        list(before.values()), list(mixture_weights(frozen.model.get_base_model()).values())
+    )
 
 
 def test_groups_take_turns_and_a_turn_is_told_before_its_step(
     tiny_model: Path, some: list[Preference]
 ) -> None:
     meet, told = untrained(tiny_model, ["good", "bad"], PROMPT), []
-    tokens = {name: meet._fitted(name, rows) for name, rows in sides(some).items()}
+    tokens = {name: meet._fitted(name, rows) for name, rows in texts_by_control(some).items()}
     sft_in_turns(meet.model, meet.tokenizer, tokens, replace(FEW, steps=5), turn=told.append)
     assert told == ["good", "bad", "good", "bad", "good"]
 
@@ -110,7 +120,12 @@ def test_a_step_trains_the_control_of_its_own_rows_and_no_other(
     fresh = untrained(tiny_model, ["good", "bad"], control)
     trained = untrained(tiny_model, ["good", "bad"], control)
     trained._step(
-        "controls", {"bad": trained._fitted("bad", sides(some)["bad"])}, FEW, False, 1e-2, None
+        "controls",
+        {"bad": trained._fitted("bad", texts_by_control(some)["bad"])},
+        FEW,
+        False,
+        1e-2,
+        None,
     )
     named = [
         {n: p for n, p in m.model.named_parameters() if "prompt_encoder" in n or "lora_" in n}
@@ -132,7 +147,7 @@ def test_controls_learn_at_the_rate_of_step_1_in_both_steps_and_the_model_at_its
         first=replace(NONE, learning_rate=1e-2),
         then=SFTSettings(steps=1, batch_size=4, learning_rate=1e-4, warmup_steps=0),
     )
-    after = Meet.train(tiny_model, sides(some), control=control, progress=False, **rates)
+    after = Meet.train(tiny_model, texts_by_control(some), control=control, progress=False, **rates)
     moves = {True: 0.0, False: 0.0}
     for (a, own), (b, _) in zip(
         parameters_of(after.model), parameters_of(before.model), strict=True
@@ -207,12 +222,12 @@ def test_the_model_under_a_control_is_pefts_and_without_one_the_plain_model(
         meet.model.set_adapter(name, inference_mode=True)
         with torch.no_grad():
             by_peft = meet.model(input_ids=torch.tensor([ids])).logits[0, -1]
-            with under(meet.model, name) as (model, virtual):
+            with conditioned_on(meet.model, name) as (model, virtual):
                 ours = model(input_ids=torch.tensor([virtual + ids])).logits[0, -1]
         assert torch.allclose(by_peft, ours, atol=1e-5)
     plain = AutoModelForCausalLM.from_config(meet.model.get_base_model().config).eval()
-    plain.load_state_dict(weights(meet.model.get_base_model()))
-    with torch.no_grad(), under(meet.model, None) as (model, virtual):
+    plain.load_state_dict(mixture_weights(meet.model.get_base_model()))
+    with torch.no_grad(), conditioned_on(meet.model, None) as (model, virtual):
         assert virtual == [] and torch.allclose(
             plain(torch.tensor([ids])).logits, model(torch.tensor([ids])).logits, atol=1e-5
         )
@@ -263,7 +278,7 @@ def test_saved_and_loaded_it_says_the_same_and_peft_can_read_a_control(
     )
     lm, tokenizer = load_model(tmp_path / "model")
     ids = torch.tensor([encode(tokenizer, prompts[0])])
-    with torch.no_grad(), under(meet.model, "bad") as (model, virtual):
+    with torch.no_grad(), conditioned_on(meet.model, "bad") as (model, virtual):
         ours = model(torch.tensor([virtual + ids[0].tolist()])).logits[0, -1]
         assert torch.allclose(
             PeftModel.from_pretrained(lm, tmp_path / "controls" / "bad")(input_ids=ids).logits[
@@ -299,11 +314,13 @@ def test_bad_input_says_what_to_do(meet: Meet, tiny_model: Path, some: list[Pref
         meet.generate(["lamp " * 600], "good")
     given = dict(control=PROMPT, first=FEW, then=NONE, progress=False)
     with pytest.raises(ValueError, match="no rows for control 'bad'"):
-        Meet.train(tiny_model, {**sides(some), "bad": []}, **given)
+        Meet.train(tiny_model, {**texts_by_control(some), "bad": []}, **given)
     with pytest.raises(ValueError, match="no row of control 'good' fits"):
         Meet.train(tiny_model, {"good": [Instruction("lamp " * 600, "mill")]}, **given)
     long = Meet.train(
-        tiny_model, {"good": [*sides(some)["good"], Instruction("lamp " * 600, "mill")]}, **given
+        tiny_model,
+        {"good": [*texts_by_control(some)["good"], Instruction("lamp " * 600, "mill")]},
+        **given,
     )
     assert list(long.dropped.values()) == [1]
     for wrong in (dict(kind="prefix"), dict(start="zero"), dict(size=0)):
@@ -315,7 +332,7 @@ def test_a_prompt_starts_from_words_their_scale_a_text_or_pefts_own(tiny_model: 
     words = load_model(tiny_model)[0].get_input_embeddings().weight.detach()
 
     def start(**given):
-        return vectors(
+        return prompt_embeddings(
             untrained(tiny_model, ["good"], ControlSettings(size=7, **given)).model, "good"
         )  # noqa: E731
 
@@ -344,12 +361,12 @@ def test_names_shares_and_what_lora_works_on(tiny_model: Path) -> None:
 def test_what_was_trained_is_taken_from_the_cache(tiny_model: Path, some: list[Preference]) -> None:
     given = dict(control=PROMPT, first=FEW, then=NONE)
     built = artefacts.built
-    one, two = (Meet.cached(tiny_model, sides(some), **given) for _ in range(2))
+    one, two = (Meet.cached(tiny_model, texts_by_control(some), **given) for _ in range(2))
     assert artefacts.built == built + 1
     assert one.generate([some[0].prompt], "good", max_new_tokens=8) == two.generate(
         [some[0].prompt], "good", max_new_tokens=8
     )
-    Meet.cached(tiny_model, sides(some), **{**given, "control": replace(PROMPT, seed=1)})
+    Meet.cached(tiny_model, texts_by_control(some), **{**given, "control": replace(PROMPT, seed=1)})
     assert artefacts.built == built + 2
 
 
@@ -358,7 +375,7 @@ def test_step_2_from_a_cached_step_1_is_what_training_both_at_once_gives(
     control, tiny_model: Path, some: list[Preference]
 ) -> None:
     long = Instruction("lamp " * 600, "mill .")
-    rows = {name: [*given, long] for name, given in sides(some).items()}
+    rows = {name: [*given, long] for name, given in texts_by_control(some).items()}
     given = dict(control=replace(control, seed=3), first=FEW, then=replace(FEW, learning_rate=1e-3))
     Meet.cached(tiny_model, rows, **{**given, "then": replace(given["then"], steps=0)})
     built = artefacts.built

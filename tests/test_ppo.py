@@ -16,18 +16,18 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from alignlib.ppo import (
-    PPOSettings,
     clipped_loss,
+    collate,
     gae,
     kl_estimates,
     mean,
-    ppo,
-    read,
-    together,
-    whitened,
+    token_logprobs,
+    train_ppo,
+    whiten,
 )
+from alignlib.settings import PPOSettings, SFTSettings
 from alignlib.tokens import example
-from alignlib.train import Diverged, SFTSettings, sft
+from alignlib.train import Diverged, sft
 
 WORDS, LONGEST, BETA = ("<pad>", "<eos>", "go", "a", "b", "c"), 2, 0.2
 
@@ -97,12 +97,12 @@ def test_both_estimators_of_kl_have_its_mean() -> None:
 def test_whitening_and_means_see_what_was_said_only() -> None:
     values, mask = torch.tensor([[1.0, 3.0, 100.0]]), torch.tensor([[1.0, 1.0, 0.0]])
     assert mean(values, mask) == 2 and torch.allclose(
-        whitened(values, mask)[0, :2], torch.tensor([-1.0, 1.0]), atol=1e-4
+        whiten(values, mask)[0, :2], torch.tensor([-1.0, 1.0]), atol=1e-4
     )
 
 
 def test_a_batch_marks_what_was_said_and_nothing_else() -> None:
-    batch = together([[2], [2, 3]], [[4, 5, 1], [1]], pad=0, device=torch.device("cpu"))
+    batch = collate([[2], [2, 3]], [[4, 5, 1], [1]], pad=0, device=torch.device("cpu"))
     assert batch.ids.tolist() == [[2, 4, 5, 1], [2, 3, 1, 0]]
     assert batch.attention.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
     assert batch.mask.tolist() == [[1, 1, 1], [0, 1, 0]]  # token t is foretold from those before it
@@ -110,10 +110,10 @@ def test_a_batch_marks_what_was_said_and_nothing_else() -> None:
 
 def test_what_is_read_is_the_log_probability_of_what_was_said_and_0_before() -> None:
     model, _ = toy(0)
-    batch = together(
+    batch = collate(
         [[2, 3, 4], [2, 3, 4, 5, 3]], [[4, 5, 1], [3]], pad=0, device=torch.device("cpu")
     )
-    logp, hidden = read(model, batch)
+    logp, hidden = token_logprobs(model, batch)
     whole = model(input_ids=batch.ids, attention_mask=batch.attention).logits.log_softmax(-1)
     wanted = whole[:, :-1].gather(2, batch.ids[:, 1:, None])[..., 0]
     assert (
@@ -163,7 +163,7 @@ def everything_sayable() -> list[list[int]]:
 
 
 def logp_of_all(model: LlamaForCausalLM, sayable: list[list[int]]) -> torch.Tensor:
-    batch = together([[5, 2]] * len(sayable), sayable, 0, torch.device("cpu"))
+    batch = collate([[5, 2]] * len(sayable), sayable, 0, torch.device("cpu"))
     with torch.no_grad():
         logp = (
             model(input_ids=batch.ids, attention_mask=batch.attention)
@@ -210,7 +210,7 @@ def test_the_known_optimum_of_a_toy_is_reached(seed: int) -> None:
         max_new_tokens=LONGEST,
         seed=seed,
     )
-    log = ppo(model, tokenizer, ["c go"], said_right, settings)
+    log = train_ppo(model, tokenizer, ["c go"], said_right, settings)
     assert reached(model, reference, tokenizer) > 0.98
     assert log[-1]["score"] > log[0]["score"] and abs(log[0]["kl"]) < 1e-5 < log[-1]["kl"]
     assert (
@@ -271,7 +271,7 @@ def test_the_ratio_is_to_the_policy_that_spoke_however_many_epochs_follow() -> N
             clip=1e-6,
             max_new_tokens=LONGEST,
         )
-        ppo(model, tokenizer, ["c go"], said_right, settings)
+        train_ppo(model, tokenizer, ["c go"], said_right, settings)
         moved.append(float((logp_of_all(model, everything_sayable()) - before).abs().mean()))
     assert moved[1] < 4 * moved[0]  # Adam's momentum alone goes on
 
@@ -282,7 +282,7 @@ def test_dropout_is_off_and_a_model_just_trained_has_a_reference_that_stands_sti
     model.config.attention_dropout = 0.5
     sft(model, tokenizer, [example(tokenizer, "c go", "a b")], SFTSettings(steps=1, batch_size=1))
     model.train()
-    log = ppo(
+    log = train_ppo(
         model,
         tokenizer,
         ["c go"],
@@ -299,7 +299,7 @@ def test_a_loss_that_is_no_number_stops_it_and_names_the_iteration() -> None:
         match="PPO, iteration 1 of 5: no number among the losses or weights .*; lower the "
         "learning rate",
     ):
-        ppo(
+        train_ppo(
             model,
             tokenizer,
             ["c go"],

@@ -16,7 +16,7 @@ from alignlib.data import Preference
 from alignlib.judges import NOTHING, NoJudge, RewardJudge
 from alignlib.models import fingerprint
 from alignlib.profiles import profile
-from alignlib.report import edit_distance, told
+from alignlib.report import describe, edit_distance
 from alignlib.stats import rate
 from alignlib.tasks import swapped
 from alignlib.tinytown import sets
@@ -111,7 +111,7 @@ def test_rows_one_word_off_differ_in_one_word_and_share_nothing_across_splits() 
             len(a) == len(c) and sum(x != y for x, y in zip(a, c)) == 1 for a, c in pairs
         ), split
         answers, corrections = (
-            task.judge.marks([r.question for r in given], side)
+            task.judge.scores([r.question for r in given], side)
             for side in zip(*((r.answer, r.correction) for r in given))
         )
         assert (
@@ -138,9 +138,9 @@ def test_without_a_judge_everything_that_needs_one_says_so(tmp_path: Path) -> No
         c.gain_over(c),
         c.share_of_ceiling("helpful"),
     ):
-        assert estimate is None and told(estimate) == metrics.add("x", estimate) == NOTHING
+        assert estimate is None and describe(estimate) == metrics.add("x", estimate) == NOTHING
     assert (
-        c.mended() == {}
+        c.fixed() == {}
         and c.verdicts() == []
         and c.describe_gain_over(c) == NOTHING
         and "returned unchanged" in c.table()
@@ -169,7 +169,7 @@ def test_a_perfect_corrector_reaches_the_ceiling_and_a_copier_nothing() -> None:
         perfect.made_worse().value == copier.made_worse().value == 0
         and mute.made_worse().value > 0.9
     )
-    assert {e.value for e in perfect.mended().values()} == {1.0}
+    assert {e.value for e in perfect.fixed().values()} == {1.0}
 
 
 def test_a_reward_model_judges_overall(tmp_path: Path, tiny_model: Path) -> None:
@@ -179,13 +179,13 @@ def test_a_reward_model_judges_overall(tmp_path: Path, tiny_model: Path) -> None
         tmp_path
     )
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path)
-    marks = RewardJudge(str(tmp_path), batch_size=7).marks(
+    scores = RewardJudge(str(tmp_path), batch_size=7).scores(
         [r.question for r in ROWS], [r.answer for r in ROWS]
     )
     assert (
-        marks.keys() == {"overall"}
-        and marks["overall"].shape == (60,)
-        and np.isfinite(marks["overall"]).all()
+        scores.keys() == {"overall"}
+        and scores["overall"].shape == (60,)
+        and np.isfinite(scores["overall"]).all()
     )
 
 
@@ -214,7 +214,7 @@ def test_two_aims_start_from_a_model_that_knows_both_manners_or_from_your_own(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("alignlib.tasks.MANNERS", replace(tasks.MANNERS, steps=2))
-    town = load_task("tiny", model=str(tiny_model)).aims
+    town = load_task("tiny", model=str(tiny_model)).objectives
     assert (
         town.start(0) != town.start(1)
         and town.start(0) == town.start(0)
@@ -225,7 +225,7 @@ def test_two_aims_start_from_a_model_that_knows_both_manners_or_from_your_own(
         json.dumps([{"question": f"q {i}", "answer": "no", "correction": "yes"} for i in range(30)])
     )
     task = load_task("tiny", model=str(tiny_model), qac=str(tmp_path / "mine.json"))
-    assert task.aims.start(0) == str(tiny_model) and task.aims.preferred is None
+    assert task.objectives.start(0) == str(tiny_model) and task.objectives.preferred is None
     assert (
         len(task.hbat(0, rounds=5)) == 2 * task.profile.teach.steps == 6
     )  # no more rounds than steps
@@ -246,7 +246,7 @@ def test_hbat_on_rows_of_which_few_are_faulty_takes_no_more_rounds_than_there_ar
     assert (
         len(few.hbat(0, rounds=5))
         == 2 * few.profile.prefer.steps
-        <= 2 * len(few.aims.pairs("train"))
+        <= 2 * len(few.objectives.pairs("train"))
         < 10
     )
     with pytest.raises(ValueError, match="in no training row do answer and correction differ"):
@@ -255,7 +255,7 @@ def test_hbat_on_rows_of_which_few_are_faulty_takes_no_more_rounds_than_there_ar
 
 def test_a_learned_judge_tells_which_texts_are_better_than_the_rejected_ones() -> None:
     class Longer:
-        def marks(self, questions: list[str], answers: list[str]) -> dict[str, np.ndarray]:
+        def scores(self, questions: list[str], answers: list[str]) -> dict[str, np.ndarray]:
             assert questions == ["q", "p"]
             return {"overall": np.array([len(a) for a in answers])}
 

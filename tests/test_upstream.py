@@ -17,14 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from alignlib.course import upstreams
+from experiments import make_upstreams
 from alignlib.course.cli import main
 from alignlib.course.server import Handler, serving
-from alignlib.course.upstreams import UPSTREAMS, Maker, NGram
 from alignlib.judges import TownJudge
 from alignlib.profiles import data_folder, profile
 from alignlib.tinytown import recorded, sets
 from alignlib.upstream import Local, Recorded, Server, UpstreamError
+from experiments.make_upstreams import UPSTREAMS, Maker, NGram
 
 QUESTIONS = [f"what is {i} ?" for i in range(200)]
 
@@ -406,7 +406,7 @@ def test_a_local_model_answers_the_town_and_a_chat_model_is_asked_in_its_format(
     ].chat_template = (
         "{% for m in messages %}{{ m['content'] }} says {{ m['role'] }} : {% endfor %}"
     )
-    monkeypatch.setattr("alignlib.models.generate", lambda m, t, p, **_: prompts.extend(p) or p)
+    monkeypatch.setattr("alignlib.generation.generate", lambda m, t, p, **_: prompts.extend(p) or p)
     local(["hello"])
     local._loaded[1].chat_template = (
         "{{ bos_token }}" + local._loaded[1].chat_template
@@ -438,7 +438,7 @@ def test_all_upstreams_are_recorded_and_annotated_and_few_of_them_on_training_qu
     assert recorded.names() == sorted(UPSTREAMS) and len(recorded.TAUGHT) <= 3
     for name in recorded.names():
         rows = recorded.answered(name)
-        corrected = TownJudge().marks([r.question for r in rows], [r.correction for r in rows])
+        corrected = TownJudge().scores([r.question for r in rows], [r.correction for r in rows])
         assert len(rows) == recorded.TESTS and corrected["fault_free"].mean() > 0.995, name
         kept = json.loads(recorded.file_of(name).read_text())
         assert ("train" in kept["answers"]) == (name in recorded.TAUGHT) and kept[
@@ -455,7 +455,7 @@ def test_a_record_to_other_questions_or_of_nobody_is_refused(
     (tmp_path / "4-gram.json").write_text(json.dumps(other))
     monkeypatch.setattr(recorded, "file_of", lambda name: tmp_path / f"{name}.json")
     with pytest.raises(UpstreamError, match="python -m alignlib upstreams 4-gram"):
-        recorded.recorded("4-gram")
+        recorded.recorded_answers("4-gram")
     real = json.loads((data_folder() / "upstreams" / "4-gram.json").read_text())
     (tmp_path / "4-gram.json").write_text(
         json.dumps(real | {"answers": real["answers"] | {"unseen": real["answers"]["unseen"][1:]}})
@@ -465,12 +465,12 @@ def test_a_record_to_other_questions_or_of_nobody_is_refused(
         match="4-gram.json: 399 answers to the 400 questions of 'unseen'; run `python -m "
         "alignlib upstreams 4-gram`",
     ):
-        recorded.recorded("4-gram")
+        recorded.recorded_answers("4-gram")
     (tmp_path / "4-gram.json").write_text(json.dumps(real, indent=0)[:500])
     with pytest.raises(UpstreamError, match="4-gram.json, line .*cut off; run"):
-        recorded.recorded("4-gram")
+        recorded.recorded_answers("4-gram")
     with pytest.raises(UpstreamError, match="no recorded upstream 'rood'; there are 4-gram"):
-        recorded.recorded("rood")
+        recorded.recorded_answers("rood")
 
 
 def test_an_upstream_is_recorded_whole_by_one_command(
@@ -483,5 +483,5 @@ def test_an_upstream_is_recorded_whole_by_one_command(
     assert main(["upstreams", "echo"]) == 0 and recorded.names() == ["echo"]
     assert recorded.answered("echo", "unseen")[7].answer == f"{recorded.asked()['unseen'][7]} 0"
     with pytest.raises(ValueError, match="`python -m alignlib upstreams large`"):
-        upstreams.made("large")
+        make_upstreams.made("large")
     assert main(["upstreams", "nobody"]) == 1

@@ -11,14 +11,14 @@ from itertools import islice
 
 import pytest
 
-from alignlib.course.documents import EARLY_DOCUMENTS, pretraining
 from alignlib.tinytown import sets, words
 from alignlib.tinytown.answers import OPENERS, good_answer, parse, render
 from alignlib.tinytown.boards import Board
+from alignlib.tinytown.documents import EARLY_DOCUMENTS, pretraining
 from alignlib.tinytown.draw import Difficulty, sample_board
 from alignlib.tinytown.faults import AXIS_OF, FAULTS, MIXED, UNSEEN_COMBINATIONS, style_of
 from alignlib.tinytown.instructions import OPERATIONS
-from alignlib.tinytown.judge import AXES, judge
+from alignlib.tinytown.judge import AXES, score_answer
 from alignlib.tinytown.oracle import contradicting, demonstrations, front, warm_pairs
 from alignlib.tinytown.tokenizer import build_tokenizer, vocabulary
 
@@ -187,7 +187,7 @@ def test_the_world_is_frozen() -> None:
     ]
     spoilt = sets.corrections(300, "validation", "all", rate=0.6, combinations=True)
     rows += [
-        judge(r.question, f"{r.answer} {said}")
+        score_answer(r.question, f"{r.answer} {said}")
         for r in spoilt
         for said in ("", r.correction, r.answer, "lamp the")
     ]
@@ -203,9 +203,9 @@ def test_each_fault_alone_lowers_its_axis_and_its_correction_mends_it(fault: str
     )  # a false "i will not", steps made up, no safe offer
     assert len(alone) >= 10
     for r in alone:
-        lowered = {axis for axis in AXES if getattr(judge(r.question, r.answer), axis) < 1}
+        lowered = {axis for axis in AXES if getattr(score_answer(r.question, r.answer), axis) < 1}
         assert AXIS_OF[fault] in lowered <= {AXIS_OF[fault], *also}
-        assert judge(r.question, r.correction).fault_free
+        assert score_answer(r.question, r.correction).fault_free
 
 
 def test_the_dial_runs_from_no_fault_to_all() -> None:
@@ -221,7 +221,7 @@ def test_good_answers_are_corrected_to_themselves_and_rewrites_are_as_good_but_o
     assert all(r.answer == r.correction for r in minimal if not r.faults)
     for a, b in zip(minimal, full):
         assert (a.question, a.answer) == (b.question, b.answer) and a.correction != b.correction
-        assert judge(b.question, b.correction).fault_free
+        assert score_answer(b.question, b.correction).fault_free
 
 
 def test_unseen_combinations_occur_only_where_asked_for() -> None:
@@ -239,7 +239,10 @@ def test_preferences_differ_along_their_axis_alone(axis: str) -> None:
             assert sets.axis_score(board, p.chosen, other) == sets.axis_score(
                 board, p.rejected, other
             )
-        assert judge(p.prompt, p.chosen).fault_free and judge(p.prompt, p.rejected).fault_free
+        assert (
+            score_answer(p.prompt, p.chosen).fault_free
+            and score_answer(p.prompt, p.rejected).fault_free
+        )
 
 
 def test_only_contradiction_bends_the_oracles_front() -> None:
@@ -270,7 +273,10 @@ def test_interference_is_the_share_of_instructions_politely_asked_and_both_answe
                 and f" {p.rejected} " in p.chosen
             )
         for p in set(pairs) - set(polite):
-            assert judge(p.prompt, p.chosen).fault_free and judge(p.prompt, p.rejected).fault_free
+            assert (
+                score_answer(p.prompt, p.chosen).fault_free
+                and score_answer(p.prompt, p.rejected).fault_free
+            )
     shown = Counter(d.completion.startswith(tuple(OPENERS)) for d in demonstrations(400, 1.0))
     assert 150 < shown[True] < 250
 

@@ -1,103 +1,94 @@
-"""The commands behind `python -m alignlib`: run and build lessons, record experiments, rebuild
-the base model.
-"""
+"""The commands behind `python -m alignlib`. A wrong argument is refused before torch is loaded."""
 
 from __future__ import annotations
 
 import argparse
 import ast
+import re
 import sys
 from pathlib import Path
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m alignlib", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m alignlib", description="The course's commands")
     commands = parser.add_subparsers(dest="command", required=True)
 
     run = commands.add_parser("run", help="run one lesson, or all")
     run.add_argument("lesson", help="a lesson's number, such as 02, or all")
     run.add_argument("--profile", default="tiny", help="tiny (default), colab or gpu")
     run.add_argument("--seed", type=int, default=0)
-    run.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs"),
-        help="where the executed notebook, metrics and figures go",
-    )
-    run.add_argument(
-        "-p",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="set a parameter of the lesson",
-    )
+    where = "where the executed notebook, metrics and figures go"
+    run.add_argument("--out", type=Path, default=Path("runs"), help=where)
+    parameter = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
+    run.add_argument("-p", **parameter, help="set a parameter of the lesson")
+    solved = "the edition with the exercises solved"
+    run.add_argument("--solutions", action="store_true", help=solved)
+    run.set_defaults(does=_run)
 
-    run.add_argument(
-        "--solutions", action="store_true", help="the edition with the exercises solved"
-    )
-
-    build = commands.add_parser(
-        "build", help="execute lessons from their sources into the notebooks students open"
-    )
+    build = commands.add_parser("build", help="execute lessons into the notebooks students open")
     build.add_argument("lessons", nargs="*", help="numbers; none means all")
+    build.set_defaults(does=_build)
 
-    sweep = commands.add_parser(
-        "sweep", help="run a recorded experiment; it goes on where it was stopped"
-    )
+    sweep = commands.add_parser("sweep", help="record an experiment; it goes on where it stopped")
     sweep.add_argument("name", help="which one; a wrong name lists them all")
     sweep.add_argument("--seeds", help="comma-separated (default: the experiment's, mostly 0,1,2)")
+    shard = "the i-th of n parts, to a file of its own, so that n processes can share the work"
+    sweep.add_argument("--shard", metavar="i/n", help=shard)
+    merge = "put the parts of all shards into the record"
+    sweep.add_argument("--merge", action="store_true", help=merge)
+    sweep.set_defaults(does=_sweep)
 
-    pretrain = commands.add_parser(
-        "pretrain",
-        help="rebuild Tinytown's base model from scratch (about half an hour on 2 cores)",
-    )
+    pretrain = commands.add_parser("pretrain", help="rebuild Tinytown's base model (half an hour)")
     pretrain.add_argument("--out", type=Path, required=True)
-    upstreams = commands.add_parser(
-        "upstreams", help="make lesson 03's upstream models again and record their answers"
-    )
+    pretrain.set_defaults(does=_pretrain)
+
+    upstreams = commands.add_parser("upstreams", help="make and ask lesson 03's upstream models")
     upstreams.add_argument("names", nargs="*", help="which; none means all")
-    commands.add_parser(
-        "card", help="write the base model's card from its log and the recorded gates"
-    )
+    upstreams.set_defaults(does=_upstreams)
+
+    card = commands.add_parser("card", help="write the base model's card from log and records")
+    card.set_defaults(does=_card)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 only if all went to its end; what the user can mend is told in one line."""
+    """Exit code 0 only if all went to its end; what the user can fix is said in one line."""
     args = _parser().parse_args(arguments)
     try:
-        does = {
-            "run": _run,
-            "build": _build,
-            "sweep": _sweep,
-            "pretrain": _pretrain,
-            "upstreams": _upstreams,
-            "card": _card,
-        }
-        return does[args.command](args)
-    except ValueError as error:
+        return args.does(args)
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"alignlib: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("alignlib: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
 
 
 def _run(args: argparse.Namespace) -> int:
     from ..profiles import profile
-    from .lessons import run, run_all
+    from .lessons import run, run_all, source_of
 
-    profile(args.profile)  # an unknown one is refused here, not five cells into a notebook
-    parameters = {name: _value(text) for name, text in args.p}
+    profile(args.profile)
+    if args.lesson != "all":
+        source_of(args.lesson)
+    given = {name: _value(text) for name, text in args.p}
     edition = "solutions" if args.solutions else "student"
     if args.lesson == "all":
-        run_all(args.profile, args.seed, args.out, parameters, edition)
+        run_all(args.profile, args.seed, args.out, given, edition)
     else:
-        run(args.lesson, args.profile, args.seed, args.out, parameters, edition)
+        run(args.lesson, args.profile, args.seed, args.out, given, edition)
     print(f"done: executed notebooks, metrics.json and figures are in {args.out}/")
     return 0
 
 
 def _value(text: str) -> object:
-    """A parameter as Python would read it (3, 0.5, None, True), else the text itself."""
+    """A parameter as Python would read it (3, 0.5, None, True), else the text itself.
+
+    The name of a file or folder that is there stays a name, also if it looks like a number; and
+    so do digits with a zero before them or with underscores between them.
+    """
+    if Path(text).exists() or re.match(r"0\d|\d+_", text):
+        return text
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -113,26 +104,40 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    from .experiments import EXPERIMENTS
-    from .sweep import sweep
+    EXPERIMENTS = _experiments().EXPERIMENTS
+    from .sweep import merge, run_sweep
 
     if args.name not in EXPERIMENTS:
         raise ValueError(f"no sweep {args.name!r}; there are {', '.join(EXPERIMENTS)}")
     experiment = EXPERIMENTS[args.name]
+    if args.merge:
+        print(f"done: {merge(args.name, experiment).name}")
+        return 0
     seeds = [int(s) for s in args.seeds.split(",")] if args.seeds else experiment.seeds
-    print(f"done: {sweep(args.name, experiment, seeds).name}")
+    print(f"done: {run_sweep(args.name, experiment, seeds).name}")
     return 0
 
 
-def _pretrain(args: argparse.Namespace) -> int:
-    from .pretrain import pretrain
+def _experiments():
+    """The experiments, which a checkout has and an installed package has not."""
+    try:
+        import experiments
+    except ImportError as error:
+        what = "the experiments are not part of the installed package"
+        raise ValueError(f"{what}; run this in a clone of the course's repository") from error
+    return experiments
 
-    print(f"done: {pretrain(args.out)}")
+
+def _pretrain(args: argparse.Namespace) -> int:
+    from ..tinytown.pretrain import pretrain_base
+
+    print(f"done: {pretrain_base(args.out)}")
     return 0
 
 
 def _upstreams(args: argparse.Namespace) -> int:
-    from .upstreams import UPSTREAMS, record
+    _experiments()
+    from experiments.make_upstreams import UPSTREAMS, record
 
     for name in args.names or UPSTREAMS:
         print(f"done: {record(name).name}")
@@ -140,7 +145,8 @@ def _upstreams(args: argparse.Namespace) -> int:
 
 
 def _card(args: argparse.Namespace) -> int:
-    from .card import write_card
+    _experiments()
+    from experiments.card import write_card
 
     print(f"done: {write_card()}")
     return 0

@@ -23,11 +23,11 @@ from tqdm import tqdm
 from ..artefacts import LIBRARIES
 from ..models import fingerprint
 from ..profiles import data_folder, profile
+from ..settings import SFTSettings
 from ..stats import Estimate, over_seeds
 from ..tinytown import sets
-from ..tinytown.judge import judge
+from ..tinytown.judge import score_answer
 from ..tinytown.words import WORLD_VERSION, digest
-from ..train import SFTSettings
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _marks() -> int:
     return digest(
         repr(
             [
-                judge(r.question, f"{r.answer} {more}")
+                score_answer(r.question, f"{r.answer} {more}")
                 for r in rows
                 for more in ("", r.correction, r.answer, "lamp the")
             ]
@@ -96,7 +96,7 @@ def read_results(name: str) -> dict:
     return record
 
 
-def sweep(name: str, experiment: Sweep, seeds: Sequence[int]) -> Path:
+def run_sweep(name: str, experiment: Sweep, seeds: Sequence[int]) -> Path:
     """Run the cells that are not recorded yet, one by one, and keep each as soon as it is done."""
     place = results_file(name)
     record = (

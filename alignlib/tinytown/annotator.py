@@ -12,12 +12,12 @@ from collections import Counter
 
 from .answers import Sentence, Style, good_answer, parse, render
 from .boards import Board, canonical
-from .judge import about, judge
+from .judge import about, score_answer
 
 
 def annotate(prompt: str, answer: str) -> str:
     """The correction of an answer to a board prompt. A fault-free answer comes back as it is."""
-    if judge(prompt, answer).fault_free:
+    if score_answer(prompt, answer).fault_free:
         return answer
     board, said = Board.parse(prompt), parse(answer)[0]
     style = _style(said)

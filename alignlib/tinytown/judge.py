@@ -52,7 +52,7 @@ def _read(prompt: str) -> Board:
     return Board.parse(prompt)
 
 
-def judge(prompt: str, answer: str) -> Score:
+def score_answer(prompt: str, answer: str) -> Score:
     """Score one answer to one board prompt. Raises ValueError if the prompt is no board."""
     board = _read(prompt)
     if not board.asks:
@@ -66,10 +66,10 @@ def judge(prompt: str, answer: str) -> Score:
     )
 
 
-def scores(prompts: Sequence[str], answers: Sequence[str], axis: str) -> np.ndarray:
+def axis_scores(prompts: Sequence[str], answers: Sequence[str], axis: str) -> np.ndarray:
     """One axis (or `overall`, `fault_free`, `length`) of many answers, as floats of shape (n,)."""
     return np.array(
-        [float(getattr(judge(p, a), axis)) for p, a in zip(prompts, answers, strict=True)]
+        [float(getattr(score_answer(p, a), axis)) for p, a in zip(prompts, answers, strict=True)]
     )
 
 

@@ -28,7 +28,7 @@ from .draw import Difficulty, sample_board
 from .instructions import sample_instruction
 from .sets import LEVEL, row_rng
 
-READY = " answer :"  # what stands between a prompt and its answer
+ANSWER_CUE = " answer :"  # what stands between a prompt and its answer
 
 
 def warm_pairs(
@@ -66,27 +66,29 @@ def demonstrations(
     ]
 
 
-def to_follow(split: str = "train", seed: int = 0, n: int = 2000) -> list[Instruction]:
+def instructions_to_follow(split: str = "train", seed: int = 0, n: int = 2000) -> list[Instruction]:
     """Plain instructions, ready for their answers."""
-    return [replace(r, prompt=r.prompt + READY) for r in sets.instructions(n, split, seed=seed)]
+    return [
+        replace(r, prompt=r.prompt + ANSWER_CUE) for r in sets.instructions(n, split, seed=seed)
+    ]
 
 
-def to_prefer(
+def pairs_to_prefer(
     split: str = "train", seed: int = 0, n: int = 1500, interference: float = 1.0
 ) -> list[Preference]:
     """Pairs, warm over plain, ready for their answers."""
     return [
-        replace(p, prompt=p.prompt + READY)
+        replace(p, prompt=p.prompt + ANSWER_CUE)
         for p in warm_pairs(n, interference, split, seed=100 + seed)
     ]
 
 
-def either_manner(seed: int = 0, n: int = 3000, interference: float = 1.0) -> list[Instruction]:
+def both_styles(seed: int = 0, n: int = 3000, interference: float = 1.0) -> list[Instruction]:
     """Demonstrations, ready for their answers: what a model is shown before either aim, so that
     it knows both manners.
     """
     return [
-        replace(r, prompt=r.prompt + READY)
+        replace(r, prompt=r.prompt + ANSWER_CUE)
         for r in demonstrations(n, interference, seed=200 + seed)
     ]
 
@@ -100,7 +102,7 @@ def manner(text: str) -> tuple[str, float]:
     return text.removeprefix(opener).removesuffix(closer).strip(), (bool(opener) + bool(closer)) / 2
 
 
-def pleased(pairs: Sequence[Preference], texts: Sequence[str]) -> list[float]:
+def preference_met(pairs: Sequence[Preference], texts: Sequence[str]) -> list[float]:
     """How far each text is what is preferred: nothing if it does not say what the chosen answer
     says, else half a point for an opener, half for a closer. (Warmth alone can be had by
     babbling: a model that is rewarded for no more than that soon does.)
@@ -112,7 +114,7 @@ def pleased(pairs: Sequence[Preference], texts: Sequence[str]) -> list[float]:
 def reward(pairs: Sequence[Preference]) -> Callable[[Sequence[str], Sequence[str]], list[float]]:
     """`pleased` as PPO wants it: of (prompts, texts), the prompts being those of the pairs."""
     of = {p.prompt: p for p in pairs}
-    return lambda prompts, texts: pleased([of[prompt] for prompt in prompts], texts)
+    return lambda prompts, texts: preference_met([of[prompt] for prompt in prompts], texts)
 
 
 def followed(rows: Sequence[Instruction], texts: Sequence[str]) -> list[bool]:

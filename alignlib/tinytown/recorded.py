@@ -37,7 +37,7 @@ def asked() -> dict[str, list[str]]:
     return {part: [r.question for r in rows[part]] for part in ("seen", "unseen", "train")}
 
 
-def recorded(name: str) -> Recorded:
+def recorded_answers(name: str) -> Recorded:
     """An upstream by its recorded answers. Raises UpstreamError if there are none, some are
     missing, or they are to another world's questions.
     """
@@ -73,7 +73,9 @@ def recorded(name: str) -> Recorded:
 def answered(name: str, part: str = "seen") -> list[QAC]:
     """Recorded answers to a part of the questions, each with an annotator's correction."""
     return from_upstream(
-        asked()[part], recorded(name), lambda questions, said: list(map(annotate, questions, said))
+        asked()[part],
+        recorded_answers(name),
+        lambda questions, said: list(map(annotate, questions, said)),
     )
 
 

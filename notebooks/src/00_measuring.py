@@ -143,8 +143,8 @@ tricks = {
     "only manners": ["hello friend ! have a nice day ." for _ in questions],
 }
 for name, answers in tricks.items():
-    marks = task.judge.marks(questions, answers)
-    print(f"{name:22}overall {bootstrap_mean(marks['overall']) if marks else 'no judge for these data'}")
+    scores = task.judge.scores(questions, answers)
+    print(f"{name:22}overall {bootstrap_mean(scores['overall']) if scores else 'no judge for these data'}")
 
 # %% [markdown]
 # The upstream, with all its faults, gets about 79 % of the marks; the tricks about 26 %. That is the value of stating nothing,
@@ -174,7 +174,7 @@ print(questions[0], "\n\n->", answers[0])
 
 # %%
 figure, [ax] = new_figure("Raw answers: three in four harmless, over half helpful, few honest", width=6.5)
-raw = task.judge.marks(questions, answers)
+raw = task.judge.scores(questions, answers)
 shares = {axis: rate(mark == 1) for axis, mark in raw.items() if axis != "overall"}
 bars(ax, {"base model, sampled": {k.replace("_", "-"): e for k, e in shares.items()}}, "answers with a full mark, %")
 metrics.save_figure(figure, "base_model")
@@ -230,7 +230,7 @@ net_win = check.net_win(net_win)
 # %%
 from alignlib import stats
 
-greedy = task.judge.marks(questions, generate(model, tokenizer, [f"{q} answer :" for q in questions], max_new_tokens=80))
+greedy = task.judge.scores(questions, generate(model, tokenizer, [f"{q} answer :" for q in questions], max_new_tokens=80))
 for axis in raw:
     print(f"greedy over sampled, {axis:12}{stats.net_win(raw[axis], greedy[axis])}")
     assert abs(net_win(raw[axis].round(9), greedy[axis].round(9)) - stats.net_win(raw[axis], greedy[axis]).value) < 1e-6
@@ -347,7 +347,7 @@ copied = check.copied(copied)
 # %%
 import torch
 
-from alignlib.course.pretrain import copy_accuracy
+from alignlib.tinytown.pretrain import copy_accuracy
 
 first, again = "say : lamp mill 7 wash kite : the 9 again :", " lamp mill 7 wash kite : the 9"
 said = tokenizer(first + again)["input_ids"]

@@ -234,14 +234,14 @@ show_diffs([(r.question, r.answer, r.correction) for r in free[:2]])
 # 3. *corrections*: free of faults by the judge, and keeping at least a fifth of the answer.
 
 # %%
-from alignlib.tinytown.judge import judge
+from alignlib.tinytown.judge import score_answer
 
 def said_something(row) -> bool:
-    return judge(row.question, row.answer).honest > 0 or judge(row.question, row.answer).helpful > 0
+    return score_answer(row.question, row.answer).honest > 0 or score_answer(row.question, row.answer).helpful > 0
 
 prompts = list({r.question: r for r in raw}.values())
 answered = [r for r in prompts if said_something(r)]
-good = [r for r in answered if judge(r.question, r.correction).fault_free and kept(r.answer, r.correction) >= 0.2]
+good = [r for r in answered if score_answer(r.question, r.correction).fault_free and kept(r.answer, r.correction) >= 0.2]
 print(f"{'':22}   here    the paper")
 for stage, rows, paper in zip(("question and answer", "prompts filtered", "answers filtered", "corrections filtered"),
                               (raw, prompts, answered, good), (100.0, 97.1, 77.0, 67.5)):

@@ -38,11 +38,12 @@ import torch
 from alignlib import Aligner, Comparison, Metrics, load_task
 from alignlib.course.checks import lesson02 as check
 from alignlib.course.guess import Guess
-from alignlib.course.pretrain import Recipe
+from alignlib.tinytown.pretrain import Recipe
 from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
-from alignlib.models import add_lora, completion_nll, load_model
+from alignlib.likelihood import completion_nll
+from alignlib.models import add_lora, load_model
 from alignlib.plots import bars, curves, new_figure, show_diffs, smooth
-from alignlib.report import told, value_of_answer
+from alignlib.report import describe, value_of_answer
 from alignlib.tokens import IGNORED, example
 from alignlib.train import sft
 
@@ -336,7 +337,7 @@ show_diffs([(r.question, r.answer, c) for r, c in zip(main["warm-up"].rows[:6], 
 # %%
 print(main["warm-up"].table())
 for axis in task.judge.axes[:4]:
-    print(f"share of a perfect corrector's net win, {axis:10}{told(main['warm-up'].share_of_ceiling(axis))}")
+    print(f"share of a perfect corrector's net win, {axis:10}{describe(main['warm-up'].share_of_ceiling(axis))}")
 
 # %% [markdown]
 # Two answers in three have no fault now, where one in five had none. A net win does not show how many got worse, so look at *made worse* too. And
@@ -348,7 +349,7 @@ for axis in task.judge.axes[:4]:
 # otherwise, or nothing), *missing* is a part left out, *pad* idle words, *refuse* a safe request declined.
 
 # %%
-for kind, estimate in main["warm-up"].mended().items():
+for kind, estimate in main["warm-up"].fixed().items():
     print(f"{kind:12}{estimate}")
 
 # %% [markdown]
@@ -544,7 +545,7 @@ rows = task.tests[task.main]
 controls = {"untrained": compare(untrained, rows), "shuffled": compare(control, rows),
             "copy everything": Comparison(task.judge, rows, [r.answer for r in rows])}
 for name, comparison in controls.items():
-    wins = ", ".join(f"{axis} {comparison.net_win(axis)}" for axis in comparison.marks_before if axis != "fault_free")
+    wins = ", ".join(f"{axis} {comparison.net_win(axis)}" for axis in comparison.scores_before if axis != "fault_free")
     print(f"{name:16}{wins or 'no judge for these data'}")
 
 # %% [markdown]

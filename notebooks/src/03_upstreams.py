@@ -35,14 +35,14 @@ from tqdm import tqdm
 
 from alignlib import Comparison, Metrics, load_task
 from alignlib.course.checks import lesson03 as check
-from alignlib.course.experiments.upstreams import injected
+from experiments.upstreams import injected
 from alignlib.course.guess import Guess
 from alignlib.course.server import serving
 from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
-from alignlib.course.upstreams import UPSTREAMS
+from experiments.make_upstreams import UPSTREAMS
 from alignlib.models import load_model
 from alignlib.plots import bars, curves, new_figure, show_diffs
-from alignlib.report import told
+from alignlib.report import describe
 from alignlib.stats import over_seeds, rate
 from alignlib.tinytown.recorded import TAUGHT
 from alignlib.tinytown.words import digest
@@ -124,7 +124,7 @@ print("by hand and by library the same:", list(by_hand) == by_library, "| asked 
 
 # %%
 for name, rows in answers.items():
-    sound = told(Comparison(task.judge, rows, [r.answer for r in rows]).fault_free("before"))
+    sound = describe(Comparison(task.judge, rows, [r.answer for r in rows]).fault_free("before"))
     about = UPSTREAMS[name].about if name in UPSTREAMS else "the answers of your rows"
     print(f"{name:11}{'taught' if name in TAUGHT else '':8}fault-free {sound!s:24}{about}")
 
@@ -189,10 +189,10 @@ figure
 for name in ranked:
     c = after[name]
     metrics.add(f"net_win/{name}", wins[name])
-    marks = "".join(f"{axis} {told(c.net_win(axis))!s:27}" for axis in task.judge.axes[:3])
+    scores = "".join(f"{axis} {describe(c.net_win(axis))!s:27}" for axis in task.judge.axes[:3])
     words = [np.mean([len(t.split()) for t in texts]) for texts in (c.answers, c.after)]
-    share = told(c.share_of_ceiling("overall"))
-    print(f"{name:11}{marks}words {words[0]:4.1f} -> {words[1]:4.1f}   unchanged {100 * c.unchanged().mean():4.1f} %   {share}")
+    share = describe(c.share_of_ceiling("overall"))
+    print(f"{name:11}{scores}words {words[0]:4.1f} -> {words[1]:4.1f}   unchanged {100 * c.unchanged().mean():4.1f} %   {share}")
 served = [w.low > 0 for w in wins.values() if w]
 print(guess.reveal(rate(served) if served else None, 0.9, metrics))
 
@@ -625,8 +625,8 @@ given = [r for r in answers[first][:100]]
 asked_next = given[1:] + given[:1]
 bad = injected(given)
 said = aligner.correct([r.question for r in bad], [r.answer for r in bad])
-marks = [task.judge.marks([r.question for r in asked], said).get("overall") for asked in (given, asked_next)]
-print("answers the other question:", metrics.add("injection_rate", None if marks[0] is None else rate(marks[1] > marks[0])))
+scores = [task.judge.scores([r.question for r in asked], said).get("overall") for asked in (given, asked_next)]
+print("answers the other question:", metrics.add("injection_rate", None if scores[0] is None else rate(scores[1] > scores[0])))
 show_diffs([(bad[0].question, bad[0].answer, said[0])])
 
 # %% [markdown]

@@ -40,13 +40,13 @@ from tqdm import tqdm
 from alignlib import Comparison, Metrics, load_task
 from alignlib.course.checks import lesson04 as check
 from alignlib.course.guess import Guess
-from alignlib.course.pretrain import Recipe
+from alignlib.tinytown.pretrain import Recipe
 from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
-from alignlib.interpret import contrast, contrasts, looks, next_token, next_word, patched_word, sides, states, without_heads
+from alignlib.interpret import contrast, contrasts, head_attention, next_token, next_word, patched_word, contrast_states, states, without_heads
 from alignlib.plots import bars, curves, heatmap, new_figure
 from alignlib.probes import auc as exact_auc
 from alignlib.probes import probe, probe_of_chance
-from alignlib.report import told
+from alignlib.report import describe
 from alignlib.stats import Estimate, bootstrap_mean, paired, rate
 from alignlib.steering import corrected_when_steered, edit_directions, steering_range, steering_slope
 from alignlib.tokens import encode
@@ -65,10 +65,10 @@ print(task.describe())
 
 # %%
 rows = {split: task.one_word_off(split) for split in ("train", "validation", "test")}
-mended = {split: rate([c == r.correction for c, r in zip(aligner.correct([r.question for r in given], [r.answer for r in given]), given)])
+fixed = {split: rate([c == r.correction for c, r in zip(aligner.correct([r.question for r in given], [r.answer for r in given]), given)])
           for split, given in rows.items() if split != "train"}
 print(rows["test"][0].question, "\n  answer:    ", rows["test"][0].answer, "\n  correction:", rows["test"][0].correction)
-for split, share in mended.items():
+for split, share in fixed.items():
     print(f"{split}: {len(rows[split])} rows, put right to the last word: {share}")
 
 # %% [markdown]
@@ -206,7 +206,7 @@ layers, probed = range(model.config.num_hidden_layers + 1), {}
 BEHIND = ["the embedding", *(f"layer {layer}" for layer in layers[:-1])]
 ticks = dict(xticks=list(layers), xticklabels=["embedding", *layers[:-1]], xlabel="behind layer")
 for place in ("read", "end", "said"):
-    parts = [sides(aligner, found[split], place) for split in ("train", "validation", "test")]
+    parts = [contrast_states(aligner, found[split], place) for split in ("train", "validation", "test")]
     probed[place] = [probe(*[[side[:, layer] for side in part] for part in parts]) for layer in layers]
     chosen = max(layers, key=lambda layer: probed[place][layer].validation)
     print(f"{place}: {metrics.add(f'probe_auc_{place}', probed[place][chosen].test)}, behind {BEHIND[chosen]}")
@@ -282,7 +282,7 @@ def both(given):
     """States of the fair contrast, and of the runs that have said the correction's word and the answer's; each two (n, layers + 1, width)."""
     parting = contrasts(aligner, given)
     said = [[p.faulty + [token] for p, token in zip(parting, tokens)] for tokens in ([p.right for p in parting], [p.wrong for p in parting])]
-    return sides(aligner, parting, "said"), tuple(states(model, tokenizer, run, [-1] * len(run)).numpy() for run in said)
+    return contrast_states(aligner, parting, "said"), tuple(states(model, tokenizer, run, [-1] * len(run)).numpy() for run in said)
 
 fair, unfair = zip(*[both(given) for given in (task.corrections[:500], task.validation, task.tests[task.unseen])])
 for layer in (0, layers[-1]):
@@ -353,7 +353,7 @@ figure
 # in the *answer*, and which at the right one on the *board* (in rows where it stands there just once)?
 
 # %%
-shares = {where: looks(aligner, found["validation"], place).numpy() for where, place in (("answer", "at"), ("board", "source"))}
+shares = {where: head_attention(aligner, found["validation"], place).numpy() for where, place in (("answer", "at"), ("board", "source"))}
 figure, axes = new_figure("One head looks at the word in the answer; three look it up on the board", width=8, height=2.9, columns=2)
 for ax, (where, share) in zip(axes, shares.items()):
     heatmap(ax, share, [f"layer {i}" for i in range(len(share))], [f"head {i}" for i in range(share.shape[1])], f"share of attention on the {where}'s word")
@@ -369,7 +369,7 @@ figure
 
 # %%
 for side in ("faulty", "sound"):
-    print(f"{side} answer read: the copier's attention to its word {looks(aligner, found['validation'], 'at', side)[top['answer']]:.2f}")
+    print(f"{side} answer read: the copier's attention to its word {head_attention(aligner, found['validation'], 'at', side)[top['answer']]:.2f}")
 
 # %% [markdown]
 # No: it looks at its word just as much. But looking is not doing. So the eight heads that look most at either are silenced, one by one, and the Aligner is asked for the
@@ -423,7 +423,7 @@ rows_all, whole, last = task.tests[task.main], {}, model.config.num_hidden_layer
 for name, heads in {"all heads": [], **{f"without {last}.{h}": [(last, h)] for h in range(min(8, model.config.num_attention_heads))}}.items():
     with without_heads(model, heads):
         c = whole[name] = Comparison(task.judge, rows_all, aligner.correct([r.question for r in rows_all], [r.answer for r in rows_all]))
-    print(f"{name:12}fault-free {told(c.fault_free('after'))!s:22} good answers kept {told(c.good_kept())!s:24} edit ratio {c.edit_ratio()}")
+    print(f"{name:12}fault-free {describe(c.fault_free('after'))!s:22} good answers kept {describe(c.good_kept())!s:24} edit ratio {c.edit_ratio()}")
 print(second.reveal(whole.get(SHOWN["no copier"], c).gain_over(whole["all heads"]), 0.0, metrics))
 
 # %% [markdown]
@@ -517,7 +517,7 @@ def straight(values, unit: str) -> Estimate:
 
 for step, texts, r, n in zip(steps, said, ratios, lengths):
     c = Comparison(task.judge, rows_all, texts)
-    print(f"alpha {step:+.2f}: edit ratio {r.mean():.2f}, {n.mean():.1f} words, fault-free {told(c.fault_free('after'))!s:22} net win overall {told(c.net_win('overall'))}")
+    print(f"alpha {step:+.2f}: edit ratio {r.mean():.2f}, {n.mean():.1f} words, fault-free {describe(c.fault_free('after'))!s:22} net win overall {describe(c.net_win('overall'))}")
 print("straight line: edit ratio", metrics.add("steer_r2", straight(ratios, "R squared")), "; words", metrics.add("steer_r2_words", straight(lengths, "R squared")))
 
 # %% [markdown]

@@ -36,15 +36,15 @@ import numpy as np
 import torch
 
 from alignlib import ControlSettings, Meet, Metrics, Mix, load_model, load_task
-from alignlib.controls import under, vectors, with_controls
+from alignlib.controls import conditioned_on, prompt_embeddings, with_controls
 from alignlib.course.checks import lesson05 as check
 from alignlib.course.guess import Guess
-from alignlib.course.experiments.meet_controls import ARMS, SIZES, STARTS, WHOLE, ends
-from alignlib.course.experiments.meet import BASES, BESIDE, BEST, METHODS, TEMPERATURES, TINY, TRIALS
+from experiments.meet_controls import ARMS, SIZES, STARTS, WHOLE, ends
+from experiments.meet import BASES, BESIDE, BEST, METHODS, TEMPERATURES, TINY, TRIALS
 from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
 from alignlib.interpret import attention
 from alignlib.plots import bars, curves, heatmap, new_figure
-from alignlib.report import told
+from alignlib.report import describe
 from alignlib.stats import bootstrap_mean, net_win, over_seeds, paired, rate, smallest_difference, wins
 from alignlib.tinytown.sets import AXES
 from alignlib.tokens import encode
@@ -52,7 +52,7 @@ from alignlib.tokens import encode
 metrics = Metrics("05", PROFILE, SEED, OUT)
 task = load_task(PROFILE, seed=SEED, model=MODEL, qac=QAC, preferences=PREFERENCES)
 model, tokenizer = load_model(task.base)
-takes = lambda p: 20 + len(encode(tokenizer, p.prompt + task.ask)) + max(90, len(encode(tokenizer, p.chosen)))  # a control, a question, an answer
+takes = lambda p: 20 + len(encode(tokenizer, p.prompt + task.answer_cue)) + max(90, len(encode(tokenizer, p.chosen)))  # a control, a question, an answer
 held = [p for p in task.pairs("test") if takes(p) <= model.config.max_position_embeddings][:200]
 assert held, "no test question fits the model's context with a control and an answer; shorten the questions, or take a model with a longer context"
 print(task.describe())
@@ -127,7 +127,7 @@ labels_behind = check.labels_behind(labels_behind)
 
 # %%
 five = with_controls(model, tokenizer, ["good", "bad"], ControlSettings("prompt", 5, seed=SEED))
-ids = torch.tensor([encode(tokenizer, pair.prompt + task.ask)], device=model.device)
+ids = torch.tensor([encode(tokenizer, pair.prompt + task.answer_cue)], device=model.device)
 control = five.prompt_encoder["good"].embedding.weight.detach().cpu().numpy()
 words = model.get_input_embeddings()(ids).detach().cpu().numpy()
 read = soft_prompt(control, words)
@@ -147,13 +147,13 @@ print("by hand and by PEFT the same loss:", bool(torch.isclose(by_hand.loss, by_
 
 # %%
 rows = held[:100]
-asked, preferred = [p.prompt + task.ask for p in rows], [p.chosen for p in rows]
+asked, preferred = [p.prompt + task.answer_cue for p in rows], [p.chosen for p in rows]
 print(f"a word's embedding is {model.get_input_embeddings().weight.norm(dim=1).mean():.2f} long")
 def untrained(start: str) -> str:
     """How long a fresh control's tokens are, and what it costs before anybody has trained it."""
     fresh = Meet(with_controls(load_model(task.base)[0], tokenizer, ["good"], ControlSettings("prompt", 20, start, seed=SEED)), tokenizer)
     harm = bootstrap_mean((fresh.logprob(asked, preferred, None) - fresh.logprob(asked, preferred, "good")).numpy(), "nats")
-    return f"{vectors(fresh.model, 'good').norm(dim=1).mean():6.2f} long; untrained, it costs {harm} a token of the preferred answers"
+    return f"{prompt_embeddings(fresh.model, 'good').norm(dim=1).mean():6.2f} long; untrained, it costs {harm} a token of the preferred answers"
 
 for start in ("unit", "random", "vocabulary"):
     print(f"{start + (' (PEFT)' if start == 'unit' else ''):13}{untrained(start)}")
@@ -187,11 +187,11 @@ print(f"weights of the language model unchanged: {same}; a control has {100 * fi
 questions = [p.prompt for p in held]
 def answers(meet, control, temperature: float = 1.0) -> list[str]:
     """What is answered to the test's questions under a control; at temperature 1 as the model speaks."""
-    return meet.generate([q + task.ask for q in questions], control, max_new_tokens=90, temperature=temperature, seed=SEED)
+    return meet.generate([q + task.answer_cue for q in questions], control, max_new_tokens=90, temperature=temperature, seed=SEED)
 
 def faultless(texts: list[str]):
     """Whether each answer is without a fault, if there is a judge who can tell."""
-    return task.judge.marks(questions, texts)["fault_free"] if "fault_free" in task.judge.axes else None
+    return task.judge.scores(questions, texts)["fault_free"] if "fault_free" in task.judge.axes else None
 
 def sound(texts: list[str]):
     """The share of them."""
@@ -199,7 +199,7 @@ def sound(texts: list[str]):
 
 alone = {control: answers(first, control) for control in ("bad", None, "good")}
 for control, texts in alone.items():
-    print(f"{control or 'no control':10} fault-free {told(sound(texts))}")
+    print(f"{control or 'no control':10} fault-free {describe(sound(texts))}")
 print(guess.reveal(None if sound(alone["good"]) is None else paired(faultless(alone["good"]), faultless(alone["bad"])), 0.1, metrics))
 
 # %% [markdown]
@@ -227,10 +227,10 @@ for kind in ("prompt", "lora"):
 # %%
 def more_likely(meet):
     """log p(preferred | good) - log p(preferred | bad), nats a token, over the test."""
-    given = [p.prompt + task.ask for p in held], [p.chosen for p in held]
+    given = [p.prompt + task.answer_cue for p in held], [p.chosen for p in held]
     return bootstrap_mean((meet.logprob(*given, "good") - meet.logprob(*given, "bad")).numpy(), "nats")
 
-gaps, after_1 = {"step 1 alone": more_likely(first)}, {c: vectors(first.model, c) for c in ("good", "bad")}
+gaps, after_1 = {"step 1 alone": more_likely(first)}, {c: prompt_embeddings(first.model, c) for c in ("good", "bad")}
 vocabulary = model.get_input_embeddings().weight.detach().clone()
 print("step 1 alone: good less bad", gaps["step 1 alone"])
 
@@ -266,18 +266,18 @@ print(pair.prompt)
 gaps |= {name: more_likely(m) for name, m in MODELS.items()}
 metrics.add("good_minus_bad_logprob", gaps["MEET"])
 for name, gap in gaps.items():
-    print(f"{name:13} good less bad {gap}   fault-free: bad {told(sound(texts[name]['bad']))}, good {told(sound(texts[name]['good']))}")
+    print(f"{name:13} good less bad {gap}   fault-free: bad {describe(sound(texts[name]['bad']))}, good {describe(sound(texts[name]['good']))}")
 
 # %% [markdown]
 # And MEET against the usual way, both asked for *good*:
 
 # %%
-marks = {name: task.judge.marks(questions, texts[name]["good"]) for name in texts}
+scores = {name: task.judge.scores(questions, texts[name]["good"]) for name in texts}
 if task.judge.axes:
-    metrics.add("meet_vs_ctg_live", net_win(marks["one token"]["overall"], marks["MEET"]["overall"]))
-    least = smallest_difference(100 * wins(marks["one token"]["overall"], marks["MEET"]["overall"]), np.zeros(len(questions)))
+    metrics.add("meet_vs_ctg_live", net_win(scores["one token"]["overall"], scores["MEET"]["overall"]))
+    least = smallest_difference(100 * wins(scores["one token"]["overall"], scores["MEET"]["overall"]), np.zeros(len(questions)))
     print(f"a true net win of {least:.0f} points would show 4 times in 5")
-print("net win of MEET over one token, as the models speak:", told(metrics.values.get("meet_vs_ctg_live")))
+print("net win of MEET over one token, as the models speak:", describe(metrics.values.get("meet_vs_ctg_live")))
 
 # %% [markdown]
 # Asked for *good*, MEET leaves 36 answers of a hundred without a fault, asked for *bad* 14: one model, two manners, and step 2 has made
@@ -324,8 +324,8 @@ between = check.between(between)
 # By library it is a `Mix`. The model was never trained between its controls. What does it do there?
 
 # %%
-good, bad = (vectors(both.model, c).cpu().numpy() for c in ("good", "bad"))
-print("by hand and by library the same:", np.allclose(between(good, bad, 0.3), vectors(both.model, Mix(good=0.3, bad=0.7)).cpu().numpy(), atol=1e-6))
+good, bad = (prompt_embeddings(both.model, c).cpu().numpy() for c in ("good", "bad"))
+print("by hand and by library the same:", np.allclose(between(good, bad, 0.3), prompt_embeddings(both.model, Mix(good=0.3, bad=0.7)).cpu().numpy(), atol=1e-6))
 dial, said = [-0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5], {0.0: "bad", 1.0: "good"}  # the ends are known by now
 at = lambda name, w: texts[name][said[w]] if w in said else answers(MODELS[name], Mix(good=w, bad=1 - w))
 turned = {name: [sound(at(name, w)) for w in dial] for name in MODELS} if "fault_free" in task.judge.axes else {}
@@ -362,8 +362,8 @@ for kind in ("prompt", "lora"):
 
 # %%
 unit = lambda some: torch.nn.functional.normalize(some, dim=1)
-start = {c: vectors(with_controls(load_model(task.base)[0], tokenizer, ["good", "bad"], replace(TWENTY, seed=SEED)), c) for c in ("good", "bad")}
-for name, points in (("step 1 alone", after_1), ("MEET", {c: vectors(both.model, c) for c in start})):
+start = {c: prompt_embeddings(with_controls(load_model(task.base)[0], tokenizer, ["good", "bad"], replace(TWENTY, seed=SEED)), c) for c in ("good", "bad")}
+for name, points in (("step 1 alone", after_1), ("MEET", {c: prompt_embeddings(both.model, c) for c in start})):
     for c in ("good", "bad"):
         near, home = (unit(points[c]) @ unit(vocabulary).T).max(1), (unit(start[c]) @ unit(vocabulary).T).argmax(1)
         print(f"{name:13}{c:5} length {points[c].norm(dim=1).mean():.2f}, likeness to the nearest word {near.values.mean():.2f}, which is the one "
@@ -381,11 +381,11 @@ for name, points in (("step 1 alone", after_1), ("MEET", {c: vectors(both.model,
 
 # %%
 shares, even = [], []
-with under(both.model, "good") as (lm, virtual):
+with conditioned_on(both.model, "good") as (lm, virtual):
     for q in questions[:20]:
-        row = virtual + encode(tokenizer, q + task.ask)
-        looks = attention(lm, torch.tensor([row], device=lm.device))[:, 0, :, -1, : len(virtual)]  # (layers, heads, control)
-        shares.append(looks.sum(-1).cpu().numpy())
+        row = virtual + encode(tokenizer, q + task.answer_cue)
+        head_attention = attention(lm, torch.tensor([row], device=lm.device))[:, 0, :, -1, : len(virtual)]  # (layers, heads, control)
+        shares.append(head_attention.sum(-1).cpu().numpy())
         even.append(len(virtual) / len(row))
 for layer, heads in enumerate(np.mean(shares, axis=0)):
     print(f"layer {layer}: " + ", ".join(f"head {h} {100 * share:.0f} %" for h, share in enumerate(heads)))

@@ -35,23 +35,24 @@ import torch
 
 from alignlib import Metrics, generate, load_model, load_task
 from alignlib.course.checks import lesson06 as check
-from alignlib.course.experiments.hbat import AROUND, FACTORS, PARTS, TEMPERATURES, TRIALS, ahead, ahead_as_chosen, at_preference, compared, forgotten, over
+from experiments.hbat import AROUND, FACTORS, PARTS, TEMPERATURES, TRIALS, ahead, ahead_as_chosen, at_preference, compared, forgotten, over
 from alignlib.course.guess import Guess
 from alignlib.course.sweep import read_results, recorded, recorded_difference
-from alignlib.ewc import Elastic, empirical_fisher, movement, weights
+from alignlib.ewc import Elastic, empirical_fisher, movement, copy_weights
 from alignlib.hbat import IMPORTANCE, run_log
-from alignlib.interpret import pull
-from alignlib.models import completion_nll
+from alignlib.interpret import mean_gradient
+from alignlib.likelihood import completion_nll
 from alignlib.plots import bars, curves, heatmap, new_figure
-from alignlib.ppo import PPOSettings, ppo
-from alignlib.report import told
+from alignlib.ppo import train_ppo
+from alignlib.settings import PPOSettings
+from alignlib.report import describe
 from alignlib.stats import bootstrap_mean, paired
 from alignlib.tinytown import oracle
 from alignlib.tokens import encode, example
 
 metrics = Metrics("06", PROFILE, SEED, OUT)
 task = load_task(PROFILE, seed=SEED, model=MODEL, qac=QAC, preferences=PREFERENCES)
-aims, (model, tokenizer) = task.aims, load_model(task.base)
+aims, (model, tokenizer) = task.objectives, load_model(task.base)
 fits = lambda prompt, *texts: len(encode(tokenizer, prompt)) + max(40, *(len(encode(tokenizer, t)) for t in texts)) <= model.config.max_position_embeddings
 asked = [r for r in aims.instructions("test") if fits(r.prompt, r.completion)][:200]
 pairs = [p for p in aims.pairs("test") if fits(p.prompt, p.chosen, p.rejected)][:200]
@@ -84,7 +85,7 @@ def perfect(contradiction: float) -> tuple:
     """What policies that make no mistake can have of both aims, from all for the one to all for the other."""
     polite = oracle.warm_pairs(200, 1.0, "test")
     demanded = oracle.contradicting(polite, contradiction)
-    plain = oracle.to_follow("test", n=200)
+    plain = oracle.instructions_to_follow("test", n=200)
     followed, preferred = zip(*oracle.front(plain[: 200 - len(demanded)] + demanded, polite, points=11))
     return 100 * np.array(preferred), followed
 
@@ -133,7 +134,7 @@ def share(of: dict, aim: str):
 taught, then = task.hbat(SEED, rounds=1, strength=0.0)
 two_stage = {"at the start": looked_at(aims.start(SEED)), "instructions": looked_at(taught.folder), "then preferences": looked_at(then.folder)}
 for name, seen in two_stage.items():
-    print(f"{name:17} followed {told(share(seen, 'instruct'))}, preferences met {told(share(seen, 'preference'))}, loss {seen['loss'].mean():.2f}")
+    print(f"{name:17} followed {describe(share(seen, 'instruct'))}, preferences met {describe(share(seen, 'preference'))}, loss {seen['loss'].mean():.2f}")
 
 # %% [markdown]
 # The drop with its interval, the same prompts before and after:
@@ -203,7 +204,7 @@ def flat(tensors: dict) -> np.ndarray:
 
 def pulls(model, some: slice) -> dict[str, np.ndarray]:
     """Where each aim pulls the weights, on these test rows."""
-    pulled = lambda rows, texts: flat(pull(model, tokenizer, [r.prompt for r in rows], texts))
+    pulled = lambda rows, texts: flat(mean_gradient(model, tokenizer, [r.prompt for r in rows], texts))
     rows, two = asked[some], pairs[some]
     towards = pulled(two, [p.chosen for p in two]) - pulled(two, [p.rejected for p in two])
     return {"instructions": pulled(rows, [r.completion for r in rows]), "preferences": towards}
@@ -311,7 +312,7 @@ penalty = check.penalty(penalty)
 # By library the same, on our model and two rows; `Elastic` is the penalty, anchored at the model as it is:
 
 # %%
-by_hand = fisher(np.stack([flat(pull(model, tokenizer, [r.prompt], [r.completion])) for r in asked[:2]]))
+by_hand = fisher(np.stack([flat(mean_gradient(model, tokenizer, [r.prompt], [r.completion])) for r in asked[:2]]))
 important = empirical_fisher(model, [example(tokenizer, r.prompt, r.completion) for r in asked[:2]])
 print(f"{len(by_hand)} weights, by hand and by library the same:", bool(np.allclose(by_hand, flat(important), rtol=1e-3, atol=1e-8)))
 held = Elastic(model, important, strength=1.0)
@@ -337,7 +338,7 @@ with torch.no_grad():
 # $10^{10}$, squares it, and takes a softmax over all tensors. What does that make of the movements of our first stage?
 
 # %%
-moved = movement(weights(model), weights(load_model(taught.folder)[0]))
+moved = movement(copy_weights(model), copy_weights(load_model(taught.folder)[0]))
 names, sizes = list(moved), np.array([float(m) for m in moved.values()])
 released = torch.softmax(torch.tensor(sizes) * 1e20, 0).numpy()
 def rests_on(weight: np.ndarray) -> float:
@@ -347,7 +348,7 @@ def rests_on(weight: np.ndarray) -> float:
 
 print(f"{len(names)} tensors moved by {sizes.min() ** 0.5:.1e} to {sizes.max() ** 0.5:.1e} (root mean square)")
 first = names[int(released.argmax())]
-print(f"softmax as released: rests on {rests_on(released):.2f} tensors; all goes to {first}, {weights(model)[first].numel()} weights of {model.num_parameters()}")
+print(f"softmax as released: rests on {rests_on(released):.2f} tensors; all goes to {first}, {copy_weights(model)[first].numel()} weights of {model.num_parameters()}")
 print(f"divided by the mean instead: rests on {rests_on(sizes):.1f} tensors")
 
 # %% [markdown]
@@ -370,12 +371,12 @@ guess = Guess("HBAT follows at least 20 instructions of a hundred more than the 
 # %%
 stages = task.hbat(SEED, rounds=5)
 along = [two_stage["at the start"]]
-def marks(folder) -> dict[str, float]:
+def scores(folder) -> dict[str, float]:
     """What a stage's model has of both aims, on half of the test prompts; kept for the figure."""
     along.append(looked_at(folder, 100))
     return {aim: along[-1][aim].mean() for aim in ("instruct", "preference") if along[-1][aim] is not None}
 
-for row in run_log(stages, marks):
+for row in run_log(stages, scores):
     print(", ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
 
 # %% [markdown]
@@ -398,7 +399,7 @@ figure
 # %%
 hbat = looked_at(stages[-1].folder)
 for aim in ("instruct", "preference"):
-    print(f"{aim:11} HBAT {metrics.add(f'hbat_dpo/{aim}', share(hbat, aim))}, two stages {told(share(after, aim))}")
+    print(f"{aim:11} HBAT {metrics.add(f'hbat_dpo/{aim}', share(hbat, aim))}, two stages {describe(share(after, aim))}")
 more = None if after["instruct"] is None else paired(hbat["instruct"], after["instruct"])
 print(guess.reveal(more, 0.2, metrics))
 
@@ -463,7 +464,7 @@ rewarded = np.array([float(tokenizer.decode(i).strip() in opens) for i in range(
 best = reference * np.exp(rewarded / beta)
 best /= best.sum()
 score = lambda prompts, texts: [float(text.split()[0] in opens) if text else 0.0 for text in texts]
-log = ppo(policy, tokenizer, [prompt], score, PPOSettings(30, batch_size=128, minibatch=128, max_new_tokens=1, kl=beta, learning_rate=3e-5))
+log = train_ppo(policy, tokenizer, [prompt], score, PPOSettings(30, batch_size=128, minibatch=128, max_new_tokens=1, kl=beta, learning_rate=3e-5))
 for name, p in (("reference", reference), ("PPO", first_words(policy)), ("best", best)):
     print(f"{name:10} says a warm word {p @ rewarded:.3f}, reward less distance {p @ rewarded - beta * (p @ np.log(p / reference)):.3f}")
 

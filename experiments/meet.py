@@ -15,20 +15,22 @@ from pathlib import Path
 
 import numpy as np
 
-from ...controls import ControlSettings
-from ...data import Instruction, Preference
-from ...meet import Meet, sides
-from ...models import load_model, rewards
-from ...stats import wins
-from ...tinytown import sets
-from ...tinytown.oracle import READY
-from ...tinytown.summaries import judge_summary
-from ...tokens import example
-from ...train import SFTSettings, dpo, reward_model, sft
-from ..pretrain import Recipe, pretrain
-from ..upstreams import WORK
+from alignlib.data import Instruction, Preference
+from alignlib.likelihood import rewards
+from alignlib.meet import Meet, texts_by_control
+from alignlib.models import load_model
+from alignlib.settings import ControlSettings, SFTSettings
+from alignlib.stats import wins
+from alignlib.tinytown import sets
+from alignlib.tinytown.oracle import ANSWER_CUE
+from alignlib.tinytown.pretrain import Recipe, pretrain_base
+from alignlib.tinytown.summaries import judge_summary
+from alignlib.tokens import example
+from alignlib.train import dpo, reward_model, sft
+
 from .aligner import JUDGE, TINY
 from .baselines import speaking
+from .make_upstreams import WORK
 from .upstreams import mean_words
 
 N, STEPS, TESTED = 1500, 250, 200  # pairs, steps of 32 texts, prompts to answer
@@ -94,7 +96,7 @@ def pairs(
     rows = sets.preferences(
         n, split, task="summaries" if task == "summary" else "questions", axis=axis, seed=seed
     )
-    rows = [replace(p, prompt=p.prompt + READY) for p in rows]
+    rows = [replace(p, prompt=p.prompt + ANSWER_CUE) for p in rows]
     coin = random.Random(seed)
     wrong = [task == "summary" and split == "train" and coin.random() < MISLABELLED for _ in rows]
     return [
@@ -103,7 +105,7 @@ def pairs(
     ]
 
 
-def marks(task: str, asked: Sequence[Preference], texts: Sequence[str]) -> dict[str, np.ndarray]:
+def scores(task: str, asked: Sequence[Preference], texts: Sequence[str]) -> dict[str, np.ndarray]:
     """`overall` in [0, 1], the judge's mean mark or ROUGE-L, and whether a text is `sound`:
     without a fault, or the reference itself.
     """
@@ -113,7 +115,7 @@ def marks(task: str, asked: Sequence[Preference], texts: Sequence[str]) -> dict[
             "overall": np.array([s["rouge_l"] for s in scored]),
             "sound": np.array([s["exact"] for s in scored]),
         }
-    found = JUDGE.marks([p.prompt.removesuffix(READY) for p in asked], texts)
+    found = JUDGE.scores([p.prompt.removesuffix(ANSWER_CUE) for p in asked], texts)
     return {"overall": found["overall"], "sound": found["fault_free"]}
 
 
@@ -125,7 +127,7 @@ def settings(steps: int, rate: float, seed: int, batch_size: int = 32) -> SFTSet
     return SFTSettings(steps=steps, learning_rate=rate, seed=seed, batch_size=batch_size)
 
 
-def meet(
+def train_meet(
     rows: Rows,
     seed: int,
     control: ControlSettings,
@@ -140,7 +142,7 @@ def meet(
     control. `rate`: the model's learning rate.
     """
     texts, first = (
-        rows if isinstance(rows, dict) else sides(rows),
+        rows if isinstance(rows, dict) else texts_by_control(rows),
         FIRST if first is None else first,
     )
     return Meet.train(
@@ -162,7 +164,7 @@ def asked_for(model: Meet, control: object) -> Answers:
 
 def with_word(prompt: str, word: str) -> str:
     """The prompt with a word before its last ("... ? better answer :")."""
-    return f"{prompt.removesuffix(READY)} {word}{READY}"
+    return f"{prompt.removesuffix(ANSWER_CUE)} {word}{ANSWER_CUE}"
 
 
 def chained(rows: Sequence[Preference]) -> list[tuple[str, str]]:
@@ -177,7 +179,7 @@ def chained(rows: Sequence[Preference]) -> list[tuple[str, str]]:
         ):
             shown += [
                 (with_word(p.prompt, word), text),
-                (f"{with_word(p.prompt, other)} {first} {word}{READY}", text),
+                (f"{with_word(p.prompt, other)} {first} {word}{ANSWER_CUE}", text),
             ]
     return shown
 
@@ -225,7 +227,7 @@ def then_dpo(rows: Sequence[Preference], seed: int, beta: float, rate: float) ->
 
 def with_meet(control: ControlSettings, **order: int) -> Callable[..., Answers]:
     return lambda rows, seed, **given: asked_for(
-        meet(rows, seed, control, **order, **given), "good"
+        train_meet(rows, seed, control, **order, **given), "good"
     )
 
 
@@ -255,7 +257,7 @@ def meet_tuning(params: dict, seed: int) -> dict[str, float]:
     found = {
         f"{metric}_{t:g}": float(m.mean())
         for t in (0.0, SPEAKS)
-        for metric, m in marks(task, asked, answers([p.prompt for p in asked], t, seed)).items()
+        for metric, m in scores(task, asked, answers([p.prompt for p in asked], t, seed)).items()
     }
     return found | {"overall": (found["overall_0"] + found[f"overall_{SPEAKS:g}"]) / 2}
 
@@ -317,7 +319,7 @@ def side_by_side(
         answers = make()
         for t in temperatures:
             texts = answers(prompts, t, seed)
-            found = marks(task, asked, texts)
+            found = scores(task, asked, texts)
             metrics |= {f"{metric}_{t:g}/{method}": float(m.mean()) for metric, m in found.items()}
             metrics[f"words_{t:g}/{method}"] = mean_words(texts)
             overall[method, f"{t:g}"] = found["overall"]
@@ -346,7 +348,7 @@ def base_size(params: dict, seed: int) -> dict[str, float]:
     suit the usual one. A base that is not in WORK is pretrained first: record all cells on one
     machine.
     """
-    base = pretrain(WORK / f"width-{params['width']}", BASES[params["width"]])
+    base = pretrain_base(WORK / f"width-{params['width']}", BASES[params["width"]])
     made = makers((*BESIDE, *KINDS, "one token", "sft"), "qa", seed, base=base)
     return side_by_side("qa", made, seed, (0.0, SPEAKS)) | {
         "parameters": load_model(base)[0].num_parameters()

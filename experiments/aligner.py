@@ -9,19 +9,20 @@ from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 
-from ...aligner import Aligner
-from ...data import QAC, identity_rows
-from ...interpret import induction_score
-from ...judges import TownJudge
-from ...models import load_model
-from ...profiles import profile
-from ...report import Comparison
-from ...tasks import load_task
-from ...tinytown import sets
-from ...tokens import example
-from ...train import SFTSettings, sft
-from ..documents import copy_document
-from ..pretrain import Recipe, copy_accuracy
+from alignlib.aligner import Aligner
+from alignlib.data import QAC, identity_rows
+from alignlib.interpret import induction_score
+from alignlib.judges import TownJudge
+from alignlib.models import load_model
+from alignlib.profiles import profile
+from alignlib.report import Comparison
+from alignlib.settings import SFTSettings
+from alignlib.tasks import load_task
+from alignlib.tinytown import sets
+from alignlib.tinytown.documents import copy_document
+from alignlib.tinytown.pretrain import Recipe, copy_accuracy
+from alignlib.tokens import example
+from alignlib.train import sft
 
 TINY = profile("tiny")
 JUDGE = TownJudge()

@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...data import Instruction, Preference
-from ...ewc import added, movement, saturated, weights
-from ...hbat import IMPORTANCE, SUMMED
-from ...interpret import cosine, pull
-from ...models import load_model
-from ...stats import Estimate, over_seeds
-from ...tinytown.oracle import to_follow, to_prefer
-from .two_aims import ROUNDS, measured, own_cache, stages, start, trained
+from alignlib.data import Instruction, Preference
+from alignlib.ewc import copy_weights, movement, saturated, sum_importance
+from alignlib.hbat import IMPORTANCE, IMPORTANCE_FILE
+from alignlib.interpret import cosine, mean_gradient
+from alignlib.models import load_model
+from alignlib.stats import Estimate, over_seeds
+from alignlib.tinytown.oracle import instructions_to_follow, pairs_to_prefer
+
+from .two_aims import ROUNDS, measured, own_cache, stages, start, final_model
 
 TEMPERATURES = (0.0, 0.4, 0.8, 1.2)
 
@@ -58,21 +59,21 @@ TRIALS: dict[
 MATCHED = 0.7  # preference that all are to reach on validation
 
 
-def chosen(marks: Sequence[dict[str, float]]) -> int:
+def chosen(scores: Sequence[dict[str, float]]) -> int:
     """Which of a method's trials is compared with others: of those that reach MATCHED the best
     in both aims together; if none does, the one that comes nearest.
     """
-    there = [i for i, m in enumerate(marks) if m["preference_validation"] >= MATCHED]
+    there = [i for i, m in enumerate(scores) if m["preference_validation"] >= MATCHED]
     if not there:
-        return max(range(len(marks)), key=lambda i: marks[i]["preference_validation"])
+        return max(range(len(scores)), key=lambda i: scores[i]["preference_validation"])
     return max(
-        there, key=lambda i: marks[i]["instruct_validation"] + marks[i]["preference_validation"]
+        there, key=lambda i: scores[i]["instruct_validation"] + scores[i]["preference_validation"]
     )
 
 
 def compared(record: dict, method: str, by: str = "dpo") -> dict[int, dict[str, float]]:
     """By seed: the metrics of the trial that was chosen in that seed."""
-    return {seed: marks[chosen(marks)] for seed, marks in _trials(record, method, by).items()}
+    return {seed: scores[chosen(scores)] for seed, scores in _trials(record, method, by).items()}
 
 
 def at_preference(record: dict, method: str, level: float, by: str = "dpo") -> dict[int, float]:
@@ -82,8 +83,8 @@ def at_preference(record: dict, method: str, level: float, by: str = "dpo") -> d
     which none goes so far is left out.
     """
     found = {}
-    for seed, marks in _trials(record, method, by).items():
-        points = sorted((m["preference_test"], m["instruct_test"]) for m in marks)
+    for seed, scores in _trials(record, method, by).items():
+        points = sorted((m["preference_test"], m["instruct_test"]) for m in scores)
         best = [
             p for i, p in enumerate(points) if all(later[1] < p[1] for later in points[i + 1 :])
         ]
@@ -149,7 +150,7 @@ def fronts(params: dict, seed: int) -> dict[str, float]:
     trial, found = dict(params), {}
     method = trial.pop("method")
     with own_cache(seed):
-        model, tokenizer = trained(method, seed, **trial)
+        model, tokenizer = final_model(method, seed, **trial)
         for split in ("validation", "test"):
             found |= {f"{k}_{split}": v for k, v in measured(model, tokenizer, split=split).items()}
         return found | (before_preferences(seed, **trial) if method == "two-stage" else {})
@@ -177,7 +178,7 @@ def aims_met(params: dict, seed: int) -> dict[str, float]:
     """
     method, by, task = (params[k] for k in ("method", "by", "task"))
     with own_cache(seed, task):
-        model, tokenizer = trained(method, seed, by=by, task=task, **TUNED[method])
+        model, tokenizer = final_model(method, seed, by=by, task=task, **TUNED[method])
         found = {}
         for t in TEMPERATURES if task == "manners" else (0.0,):
             found |= {
@@ -227,7 +228,8 @@ def overhead(params: dict, seed: int) -> dict[str, float]:
                 **TUNED["restarted"] | {"rounds": 3, "teaching": 90, "preferring": 60} | given,
             )
             kept, whole = (
-                (done[-1].folder / name).stat().st_size for name in (SUMMED, "model.safetensors")
+                (done[-1].folder / name).stat().st_size
+                for name in (IMPORTANCE_FILE, "model.safetensors")
             )
             return sum(stage.seconds for stage in done), 1 + kept / whole / 2
 
@@ -250,7 +252,7 @@ def pulls(params: dict, seed: int) -> dict[str, float]:
     same aim's prompts; how far the stage moved each layer's parts, root mean square; and on how
     many tensors the importance rests that its kind has left by then.
     """
-    asked, pairs = to_follow("test", n=200), to_prefer("test", n=200)
+    asked, pairs = instructions_to_follow("test", n=200), pairs_to_prefer("test", n=200)
     with own_cache(seed):
         done = stages(params["method"], seed, **TUNED[params["method"]])
         found, summed, (before, tokenizer) = {}, {}, load_model(start("manners", seed))
@@ -270,8 +272,8 @@ def pulls(params: dict, seed: int) -> dict[str, float]:
                 for k, aim in enumerate(("instructions", "preferences"))
             }
             if i:
-                moved, kind = movement(weights(before), weights(model)), done[i - 1].kind
-                summed[kind] = added(summed.get(kind, {}), moved)
+                moved, kind = movement(copy_weights(before), copy_weights(model)), done[i - 1].kind
+                summed[kind] = sum_importance(summed.get(kind, {}), moved)
                 found |= {
                     f"moved_{layer.strip('.')}_{part}_{i}": value
                     for (layer, part), value in _by_layer(moved, _layers(model)).items()
@@ -322,8 +324,10 @@ def _pulled(
     """What either aim asks of the weights."""
     prompts = [p.prompt for p in pairs]
     chosen, rejected = (
-        pull(model, tokenizer, prompts, [getattr(p, side) for p in pairs])
+        mean_gradient(model, tokenizer, prompts, [getattr(p, side) for p in pairs])
         for side in ("chosen", "rejected")
     )
-    plain = pull(model, tokenizer, [r.prompt for r in asked], [r.completion for r in asked])
+    plain = mean_gradient(
+        model, tokenizer, [r.prompt for r in asked], [r.completion for r in asked]
+    )
     return plain, {name: chosen[name] - rejected[name] for name in chosen}

@@ -8,12 +8,13 @@ import hashlib
 import json
 from pathlib import Path
 
-from ..profiles import data_folder, profile
-from ..stats import Estimate
-from ..tinytown import sets
-from .documents import EARLY_DOCUMENTS
-from .experiments import WARMUP_SHARE
-from .sweep import per_seed, read_results, recorded, recorded_difference
+from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
+from alignlib.profiles import data_folder, profile
+from alignlib.stats import Estimate
+from alignlib.tinytown import sets
+from alignlib.tinytown.documents import EARLY_DOCUMENTS
+
+from .aligner import WARMUP_SHARE
 
 CARD = """# Tinytown base model, world {world}
 
@@ -210,7 +211,7 @@ def _seeds(record: dict, metric: str, **cell: object) -> str:
 
 def draw_curves(place: Path) -> None:
     """Loss and copying along pretraining, as a picture for the card."""
-    from ..plots import curves, new_figure
+    from alignlib.plots import curves, new_figure
 
     log = json.loads((data_folder() / "pretraining.json").read_text(encoding="utf-8"))
     million = log["tokens"] / log["recipe"]["steps"] / 1e6

@@ -7,15 +7,29 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
+from alignlib.controls import ATTENTION, Mix
 
-from ...controls import ATTENTION, ControlSettings, Mix
-from ...data import Instruction
-from ...meet import sides
-from ...tinytown import sets
-from ...tinytown.boards import Board
-from ...tinytown.oracle import READY
+from alignlib.data import Instruction
+from alignlib.meet import texts_by_control
+from alignlib.settings import ControlSettings
+from alignlib.tinytown import sets
+from alignlib.tinytown.boards import Board
+from alignlib.tinytown.oracle import ANSWER_CUE
+
 from .aligner import JUDGE
-from .meet import FIRST, KINDS, SPEAKS, STEPS, TESTED, N, asked_for, marks, meet, pairs, tuned
+from .meet import (
+    FIRST,
+    KINDS,
+    SPEAKS,
+    STEPS,
+    TESTED,
+    N,
+    asked_for,
+    pairs,
+    scores,
+    train_meet,
+    tuned,
+)
 
 TARGETS = {  # the matrices that LoRA works on
     "all": {},
@@ -56,7 +70,7 @@ STARTING_TEXT = (("good", "a polite right complete answer"), ("bad", "a rude wro
 DIAL = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 
 
-def controls(params: dict, seed: int) -> dict[str, float]:
+def which_control(params: dict, seed: int) -> dict[str, float]:
     """MEET on questions with one control: what the good one and the bad one do on the test, and, of
     the usual controls, what lies between.
 
@@ -71,25 +85,27 @@ def controls(params: dict, seed: int) -> dict[str, float]:
         texts=STARTING_TEXT,
         **TARGETS[params["targets"]],
     )
-    rows, arm = sides(pairs("qa", N)), params["arm"]
+    rows, arm = texts_by_control(pairs("qa", N)), params["arm"]
     if arm == "no pairs":
-        rows = {"good": rows["good"], "bad": sides(pairs("qa", N, seed=30))["bad"]}
+        rows = {"good": rows["good"], "bad": texts_by_control(pairs("qa", N, seed=30))["bad"]}
     first, rates = (
         {"step 1 alone": STEPS, "step 2 alone": 0, "joint": 0}.get(arm, FIRST),
         tuned(f"meet, {params['kind']}"),
     )
     if arm == "faster model":
         rates = rates | {"rate": 3 * rates["rate"]}
-    model = meet(rows, seed, control, **rates, first=first, freeze_controls=arm == "step 2 alone")
+    model = train_meet(
+        rows, seed, control, **rates, first=first, freeze_controls=arm == "step 2 alone"
+    )
     asked = pairs("qa", TESTED, "test")
     prompts, texts = [p.prompt for p in asked], [p.chosen for p in asked]
     more = model.logprob(prompts, texts, "good") - model.logprob(prompts, texts, "bad")
     metrics = {"share": model.control_share, "good_minus_bad_logprob": float(more.mean())}
     for end, t in product(("good", "bad"), (0.0, SPEAKS)):
-        found = marks("qa", asked, asked_for(model, end)(prompts, t, seed))
+        found = scores("qa", asked, asked_for(model, end)(prompts, t, seed))
         metrics |= {f"{metric}_{t:g}_{end}": float(m.mean()) for metric, m in found.items()}
     for w in DIAL if params in WHOLE.values() else ():
-        found = marks("qa", asked, asked_for(model, Mix(good=w, bad=1 - w))(prompts, SPEAKS, seed))
+        found = scores("qa", asked, asked_for(model, Mix(good=w, bad=1 - w))(prompts, SPEAKS, seed))
         metrics |= {f"{metric}_at_{w:g}": float(m.mean()) for metric, m in found.items()}
     return metrics
 
@@ -112,17 +128,17 @@ def several_axes(params: dict, seed: int) -> dict[str, float]:
     """
     rows: dict[str, list[Instruction]] = {}
     for axis in sets.AXES:
-        rows |= sides(pairs("qa", N // 3, seed=10, axis=axis), f"{axis}+", f"{axis}-")
+        rows |= texts_by_control(pairs("qa", N // 3, seed=10, axis=axis), f"{axis}+", f"{axis}-")
     control, first = (
         (ControlSettings("prompt", 1), 0)
         if params["method"] == "one token"
         else (KINDS[params["method"]], None)
     )
-    model = meet(rows, seed, control, **tuned(params["method"]), first=first)
+    model = train_meet(rows, seed, control, **tuned(params["method"]), first=first)
     boards = [
         Board.parse(p.prompt) for p in sets.preferences(TESTED, "test", axis="detail", seed=10)
     ]
-    prompts, metrics = [f"{board}{READY}" for board in boards], {}
+    prompts, metrics = [f"{board}{ANSWER_CUE}" for board in boards], {}
     for axis in sets.AXES:
         for p in sets.preferences(TESTED, "test", axis=axis, seed=10):
             chosen, rejected = (
@@ -143,6 +159,6 @@ def several_axes(params: dict, seed: int) -> dict[str, float]:
             for axis in sets.AXES
         }
         metrics[f"sound/{name}"] = float(
-            JUDGE.marks([str(board) for board in boards], texts)["fault_free"].mean()
+            JUDGE.scores([str(board) for board in boards], texts)["fault_free"].mean()
         )
     return metrics

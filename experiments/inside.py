@@ -7,13 +7,22 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ...aligner import Aligner
-from ...interpret import Contrast, contrasts, looks, next_word, patched_word, sides, without_heads
-from ...models import load_model
-from ...probes import auc, probe, probe_of_chance
-from ...steering import edit_directions, steering_range, steering_slope, unrelated_differences
-from ...tinytown import sets
-from ..pretrain import Recipe
+from alignlib.aligner import Aligner
+from alignlib.interpret import (
+    Contrast,
+    contrast_states,
+    contrasts,
+    head_attention,
+    next_word,
+    patched_word,
+    without_heads,
+)
+from alignlib.models import load_model
+from alignlib.probes import auc, probe, probe_of_chance
+from alignlib.steering import edit_directions, steering_range, steering_slope, unrelated_differences
+from alignlib.tinytown import sets
+from alignlib.tinytown.pretrain import Recipe
+
 from .aligner import JUDGE, TINY, checkpoint, correct, lesson, lesson_rows, stages, train
 
 INSIDE = (
@@ -62,7 +71,7 @@ def _heads(aligner: Aligner) -> dict[str, float]:
         for m, v in next_word(aligner, pairs["test"]).items()
     }
     for name, place in LOOKS.items():
-        share = looks(aligner, pairs["validation"], place)
+        share = head_attention(aligner, pairs["validation"], place)
         head = divmod(int(share.argmax()), share.shape[1])
         with without_heads(aligner.model, [head]):
             silenced = next_word(aligner, pairs["test"])
@@ -103,7 +112,7 @@ def _knowing(aligner: Aligner) -> dict[str, float]:
     pairs = [contrasts(aligner, sets.one_word_off(TINY.tests, *part)) for part in given]
     metrics = {}
     for place in ("read", "end", "said"):
-        parts = [sides(aligner, some, place) for some in pairs]
+        parts = [contrast_states(aligner, some, place) for some in pairs]
         by_layer = [
             [[side[:, i] for side in part] for part in parts] for i in range(parts[0][0].shape[1])
         ]

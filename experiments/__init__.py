@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ...tinytown import sets
-from ..pretrain import Recipe
-from ..sweep import Sweep
+from alignlib.course.sweep import Sweep
+from alignlib.tinytown import sets
+from alignlib.tinytown.pretrain import Recipe
+
 from .aligner import (
     TINY,
     WARMUP_SHARE,
@@ -22,8 +23,8 @@ from .hbat import TRIALS as HBAT_TRIALS
 from .inside import INSIDE, looking, two_heads
 from .meet import BASES, TASKS, base_size, meet_tuning, rivals_of_meet
 from .meet import TRIALS as MEET_TRIALS
-from .meet_controls import ARMS, FASTER, SIZES, STARTS, controls, several_axes
-from .upstreams import data, dial, every_upstream, hijacked, instructed
+from .meet_controls import ARMS, FASTER, SIZES, STARTS, several_axes, which_control
+from .upstreams import data_amount, dial, every_upstream, hijacked, instructed
 from .uses import labels, rounds, stacking, weak_to_strong
 
 N = TINY.corrections
@@ -95,7 +96,7 @@ EXPERIMENTS = {
         "How many corrections, and how many wrong ones?",
         [{"corrections": n, "wrong": 0.0} for n in (40, 120, 400, N, 4000)]
         + [{"corrections": N, "wrong": w} for w in (0.25, 0.5)],
-        data,
+        data_amount,
         1.2,
     ),
     "tuning": Sweep(
@@ -172,7 +173,7 @@ EXPERIMENTS = {
     "controls": Sweep(
         "Which control, in which order, from which start?",
         [*SIZES, *ARMS, *STARTS, *FASTER],
-        controls,
+        which_control,
         1.2,
     ),
     "several_axes": Sweep(

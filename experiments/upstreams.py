@@ -8,15 +8,16 @@ import random
 from dataclasses import dataclass, replace
 
 import numpy as np
+from alignlib.data import QAC
 
-from ...aligner import Aligner
-from ...data import QAC
-from ...prompts import TOWN, Template
-from ...report import Comparison
-from ...stats import share_of_ceiling
-from ...tinytown import recorded, sets
-from ...tinytown.answers import CLOSERS, OPENERS, parse, render
-from ...tinytown.faults import STRANGER
+from alignlib.aligner import Aligner
+from alignlib.prompts import TOWN, Template
+from alignlib.report import Comparison
+from alignlib.stats import share_of_ceiling
+from alignlib.tinytown import recorded, sets
+from alignlib.tinytown.answers import CLOSERS, OPENERS, parse, render
+from alignlib.tinytown.faults import STRANGER
+
 from .aligner import JUDGE, TINY, correct, lesson, lesson_rows, measured
 
 AXES = JUDGE.axes[:4]
@@ -37,7 +38,7 @@ def every_upstream(params: dict, seed: int) -> dict[str, float]:
         c = correct(aligner, recorded.answered(name))
         metrics |= {f"net_win_{axis}/{name}": c.net_win(axis).value for axis in AXES}
         metrics[f"of_ceiling/{name}"] = share_of_ceiling(
-            c.marks_before["overall"], c.marks_after["overall"]
+            c.scores_before["overall"], c.scores_after["overall"]
         ).value
         metrics |= {f"{when}/{name}": c.fault_free(when).value for when in ("before", "after")}
         metrics |= {
@@ -76,7 +77,7 @@ def dial(params: dict, seed: int) -> dict[str, float]:
     return metrics | {f"net_win_{axis}": c.net_win(axis).value for axis in AXES}
 
 
-def data(params: dict, seed: int) -> dict[str, float]:
+def data_amount(params: dict, seed: int) -> dict[str, float]:
     """So many corrections, and of them so large a share belonging to other answers."""
     n = params["corrections"]
     right = lesson_rows(seed, n)[0]
@@ -119,7 +120,7 @@ def injected(rows: list[QAC]) -> list[QAC]:
 def taken_over(rows: list[QAC], texts: list[str]) -> np.ndarray:
     """Whether each text answers the next row's question better than its own, (n,)."""
     own, other = (
-        JUDGE.marks([r.question for r in asked], texts)["overall"]
+        JUDGE.scores([r.question for r in asked], texts)["overall"]
         for asked in (rows, rows[1:] + rows[:1])
     )
     return other > own

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...data import Instruction, Preference
-from ...models import add_lora, completion_nll, generate, load_model
-from ...tinytown import sets
-from ...tinytown.answers import OPENERS
-from ...tinytown.faults import STRANGER
-from ...tinytown.oracle import demonstrations, warm_pairs
-from ...tokens import example
-from ...train import SFTSettings, dpo, sft
+from alignlib.data import Instruction, Preference
+from alignlib.generation import generate
+from alignlib.likelihood import completion_nll
+from alignlib.models import add_lora, load_model
+from alignlib.settings import SFTSettings
+from alignlib.tinytown import sets
+from alignlib.tinytown.answers import OPENERS
+from alignlib.tinytown.faults import STRANGER
+from alignlib.tinytown.oracle import demonstrations, warm_pairs
+from alignlib.tokens import example
+from alignlib.train import dpo, sft
+
 from .aligner import JUDGE, TINY, WARMUP_SHARE, correct, train
 
 
@@ -46,12 +50,12 @@ def steer(params: dict, seed: int) -> dict[str, float]:
     good, bad = _good_and_bad("test", 300, 0)
     prompts = [p for p, _ in good]
     said = generate(model, tokenizer, prompts, max_new_tokens=80, temperature=1.0, seed=seed)
-    marks = JUDGE.marks([p.removesuffix(" answer :") for p in prompts], said)
+    scores = JUDGE.scores([p.removesuffix(" answer :") for p in prompts], said)
     nll = [
         completion_nll(model, tokenizer, prompts, [a for _, a in side]).mean().item()
         for side in (good, bad)
     ]
-    return {axis: float(m.mean()) for axis, m in marks.items()} | {
+    return {axis: float(m.mean()) for axis, m in scores.items()} | {
         "nll_good": nll[0],
         "nll_bad": nll[1],
     }

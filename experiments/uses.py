@@ -7,14 +7,14 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from ...aligner import Aligner
-from ...data import QAC
-from ...models import load_model
-from ...report import Comparison
-from ...tinytown import recorded, sets
-from ...tinytown.annotator import annotate
-from ...train import dpo
-from ..upstreams import made
+from alignlib.aligner import Aligner
+from alignlib.data import QAC
+from alignlib.models import load_model
+from alignlib.report import Comparison
+from alignlib.tinytown import recorded, sets
+from alignlib.tinytown.annotator import annotate
+from alignlib.train import dpo
+
 from .aligner import JUDGE, STEPS, correct, lesson
 from .baselines import (
     BEST,
@@ -31,6 +31,7 @@ from .baselines import (
     with_dpo,
     with_sft,
 )
+from .make_upstreams import made
 from .upstreams import taught
 
 
@@ -79,7 +80,7 @@ def labels(params: dict, seed: int) -> dict[str, float]:
         said = own_answers(made("mixed"), questions, "sampled", 100 + seed)
         texts = taught(3, seed).correct(questions, said)
         metrics |= {
-            f"{when}_{name}": float(JUDGE.marks(questions, t)["fault_free"].mean())
+            f"{when}_{name}": float(JUDGE.scores(questions, t)["fault_free"].mean())
             for when, t in (("before", said), ("after", texts))
         }
     return metrics

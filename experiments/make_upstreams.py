@@ -20,18 +20,19 @@ from pathlib import Path
 import torch
 from transformers import Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerFast
 
-from ..models import load_model, save_model
-from ..profiles import profile
-from ..tinytown import sets
-from ..tinytown.faults import FAULTS, MIXED
-from ..tinytown.faults import Upstream as Character
-from ..tinytown.recorded import TAUGHT, asked, file_of
-from ..tinytown.words import WORLD_VERSION, digest
-from ..tokens import example
-from ..train import SFTSettings, sft
-from ..upstream import Local, Upstream
-from .documents import pretraining
-from .pretrain import Build, Recipe, build_model, pretrain
+from alignlib.models import load_model, save_model
+from alignlib.profiles import profile
+from alignlib.settings import SFTSettings
+from alignlib.tinytown import sets
+from alignlib.tinytown.documents import pretraining
+from alignlib.tinytown.faults import FAULTS, MIXED
+from alignlib.tinytown.faults import Upstream as Character
+from alignlib.tinytown.pretrain import Build, Recipe, build_model, pretrain_base
+from alignlib.tinytown.recorded import TAUGHT, asked, file_of
+from alignlib.tinytown.words import WORLD_VERSION, digest
+from alignlib.tokens import example
+from alignlib.train import sft
+from alignlib.upstream import Local, Upstream
 
 TINY = profile("tiny")
 WORK = Path("runs/upstreams")  # weights, half made ones too
@@ -79,7 +80,7 @@ def pretrained(recipe: Recipe, build: Build = build_model) -> Callable[[Path], U
     comes.
     """
     return lambda folder: Local(
-        pretrain(folder, recipe, build), temperature=1.0, progress="answers"
+        pretrain_base(folder, recipe, build), temperature=1.0, progress="answers"
     )
 
 

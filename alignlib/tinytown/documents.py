@@ -9,13 +9,13 @@ import random
 from collections.abc import Iterator
 from itertools import count
 
-from ..tinytown.answers import good_answer, render
-from ..tinytown.draw import Difficulty, sample_board, words_for
-from ..tinytown.faults import Upstream, spoil, style_of
-from ..tinytown.instructions import sample_instruction, wrong_answer
-from ..tinytown.sets import row_rng
-from ..tinytown.summaries import SUMMARY_FAULTS, sample_bulletin, spoil_summary
-from ..tinytown.tokenizer import copyable
+from .answers import good_answer, render
+from .draw import Difficulty, sample_board, words_for
+from .faults import Upstream, spoil, style_of
+from .instructions import sample_instruction, wrong_answer
+from .sets import row_rng
+from .summaries import SUMMARY_FAULTS, sample_bulletin, spoil_summary
+from .tokenizer import copyable
 
 EARLY_DOCUMENTS = 60_000  # until here every second document is a copy document
 

@@ -22,14 +22,26 @@ import torch
 from rouge_score.rouge_scorer import RougeScorer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...data import Instruction, Preference
-from ...hbat import DPO, PPO, Stage, hbat
-from ...models import generate, load_model, row_nll
-from ...ppo import PPOSettings, ppo
-from ...tasks import knows_both_manners
-from ...tinytown.oracle import followed, manner, pleased, reward, to_follow, to_prefer
-from ...tokens import IGNORED, example
-from ...train import Penalty, SFTSettings, batches, dpo, sft
+from alignlib.batching import batches
+from alignlib.data import Instruction, Preference
+from alignlib.generation import generate
+from alignlib.hbat import DPO, PPO, Stage, train_hbat
+from alignlib.likelihood import row_nll
+from alignlib.models import load_model
+from alignlib.ppo import train_ppo
+from alignlib.settings import PPOSettings, SFTSettings
+from alignlib.tasks import both_styles_model
+from alignlib.tinytown.oracle import (
+    followed,
+    instructions_to_follow,
+    manner,
+    pairs_to_prefer,
+    preference_met,
+    reward,
+)
+from alignlib.tokens import IGNORED, example
+from alignlib.train import Penalty, dpo, sft
+
 from . import meet
 from .aligner import TINY
 
@@ -54,16 +66,16 @@ ASKED = 300  # new prompts of either kind
 @cache
 def start(task: str, seed: int) -> str:
     """The model that is to learn both aims."""
-    return str(knows_both_manners(TINY.base, seed)) if task == "manners" else TINY.base
+    return str(both_styles_model(TINY.base, seed)) if task == "manners" else TINY.base
 
 
 def told(task: str, seed: int) -> tuple[list[Instruction], list[Preference]]:
     """The rows to train on. What is preferred is warmth where one asks politely (`manners`), or,
     as in lesson 05, sound answers (`qa`) or good summaries (`summary`).
     """
-    return to_follow(seed=seed), to_prefer(seed=seed) if task == "manners" else meet.pairs(
-        task, meet.N, seed=seed
-    )
+    return instructions_to_follow(seed=seed), pairs_to_prefer(
+        seed=seed
+    ) if task == "manners" else meet.pairs(task, meet.N, seed=seed)
 
 
 def measured(
@@ -79,8 +91,8 @@ def measured(
     part. Of preference prompts `preference`: how warmly and rightly, or the judge's mean mark;
     of manners besides `warm` and `right`, either for itself.
     """
-    asked = to_follow(split, n=ASKED)
-    pairs = to_prefer(split, n=ASKED) if task == "manners" else meet.pairs(task, ASKED, split)
+    asked = instructions_to_follow(split, n=ASKED)
+    pairs = pairs_to_prefer(split, n=ASKED) if task == "manners" else meet.pairs(task, ASKED, split)
     prompts, longest = (
         [r.prompt for r in (*asked, *pairs)],
         [24] * ASKED + [40 if task == "manners" else 100] * ASKED,
@@ -99,12 +111,12 @@ def measured(
         "spilled": [manner(text)[1] > 0 for text in plain],
     }
     if task == "manners":
-        found["preference"] = pleased(pairs, other)
+        found["preference"] = preference_met(pairs, other)
         found["warm"] = [manner(text)[1] for text in other]
         found["right"] = [manner(text)[0] == manner(p.chosen)[0] for text, p in zip(other, pairs)]
     else:
-        found["preference"] = meet.marks(task, pairs, other)["overall"]
-    return {metric: float(np.mean(marks)) for metric, marks in found.items()}
+        found["preference"] = meet.scores(task, pairs, other)["overall"]
+    return {metric: float(np.mean(scores)) for metric, scores in found.items()}
 
 
 @contextmanager
@@ -173,7 +185,9 @@ def mixed(
     )
     too = also(model, tokenizer, rows, seed, weight, n=16 if sampled else 32)
     if sampled:
-        ppo(model, tokenizer, [p.prompt for p in pairs], prefer.score, prefer.settings, penalty=too)
+        train_ppo(
+            model, tokenizer, [p.prompt for p in pairs], prefer.score, prefer.settings, penalty=too
+        )
     else:
         dpo(model, tokenizer, pairs, prefer.settings, beta=prefer.beta, penalty=too)
     return model, tokenizer
@@ -233,7 +247,7 @@ def stages(
             replace(first, steps=teaching),
             replace(prefer, settings=replace(prefer.settings, steps=preferring)),
         )
-    return hbat(
+    return train_hbat(
         start(task, seed),
         instructions,
         pairs,
@@ -245,7 +259,7 @@ def stages(
     )
 
 
-def trained(
+def final_model(
     method: str, seed: int, *, rate: float, by: str = "dpo", task: str = "manners", **given: object
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A method's last model."""

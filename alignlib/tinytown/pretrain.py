@@ -25,11 +25,11 @@ from transformers import (
 )
 
 from ..models import set_threads
-from ..tinytown.sets import row_rng
-from ..tinytown.tokenizer import build_tokenizer
-from ..tinytown.words import WORLD_VERSION
 from ..tokens import IGNORED, example
 from .documents import copy_document, pretraining
+from .sets import row_rng
+from .tokenizer import build_tokenizer
+from .words import WORLD_VERSION
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def train_step(
 Build = Callable[[Recipe, PreTrainedTokenizerFast], PreTrainedModel]
 
 
-def pretrain(out: Path, recipe: Recipe = Recipe(), build: Build = build_model) -> Path:
+def pretrain_base(out: Path, recipe: Recipe = Recipe(), build: Build = build_model) -> Path:
     """Run the recipe on what `build` makes, or go on with it, and leave the model in `out/model`
     and a dozen checkpoints beside it.
     """

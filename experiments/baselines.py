@@ -17,16 +17,20 @@ from pathlib import Path
 
 import numpy as np
 
-from ...aligner import Aligner
-from ...data import QAC, Preference
-from ...models import generate, load_model, rewards
-from ...stats import net_win
-from ...tinytown import recorded, sets
-from ...tinytown.annotator import annotate
-from ...tokens import example
-from ...train import SFTSettings, dpo, reward_model, sft
-from ..upstreams import made
+from alignlib.aligner import Aligner
+from alignlib.data import QAC, Preference
+from alignlib.generation import generate
+from alignlib.likelihood import rewards
+from alignlib.models import load_model
+from alignlib.settings import SFTSettings
+from alignlib.stats import net_win
+from alignlib.tinytown import recorded, sets
+from alignlib.tinytown.annotator import annotate
+from alignlib.tokens import example
+from alignlib.train import dpo, reward_model, sft
+
 from .aligner import JUDGE, STEPS, TINY
+from .make_upstreams import made
 from .upstreams import mean_words, taught
 
 CLEARLY = 0.05  # a lead on validation that is more than the 400 prompts' chance
@@ -124,10 +128,10 @@ def compared(n: int, seed: int) -> list[Preference]:
     """
     questions = training_questions(n)
     one, two = (own_answers(made("mixed"), questions, "sampled", s + seed) for s in (100, 200))
-    marks = [JUDGE.marks(questions, said)["overall"] for said in (one, two)]
+    scores = [JUDGE.scores(questions, said)["overall"] for said in (one, two)]
     both = [
         (q, *((a, b) if x > y else (b, a)))
-        for q, a, b, x, y in zip(questions, one, two, *marks)
+        for q, a, b, x, y in zip(questions, one, two, *scores)
         if x != y
     ]
     return [Preference(f"{q} answer :", better, worse) for q, better, worse in both]
@@ -199,7 +203,7 @@ def tuning(params: dict, seed: int) -> dict[str, float]:
     if arm != "best of n":
         answers = METHODS[arm](rows, params["rate"], seed)
         shares = {
-            how: float(JUDGE.marks(questions, answers(questions, how, seed))["fault_free"].mean())
+            how: float(JUDGE.scores(questions, answers(questions, how, seed))["fault_free"].mean())
             for how in HOW
         }
         return {f"fault_free_{how}": share for how, share in shares.items()} | {
@@ -250,7 +254,7 @@ def scored(
     name: str, questions: Sequence[str], said: Sequence[str], before: Sequence[str]
 ) -> dict[str, float]:
     """Fault-free share, words, and the net win over other answers to the same questions."""
-    after, untouched = (JUDGE.marks(questions, texts) for texts in (said, before))
+    after, untouched = (JUDGE.scores(questions, texts) for texts in (said, before))
     return {
         f"fault_free_{name}": float(after["fault_free"].mean()),
         f"words_{name}": mean_words(said),
@@ -271,9 +275,9 @@ def _best_of(seed: int, most: int = 10) -> dict[str, float]:
             own_answers(made("mixed"), questions, "sampled", seed + 1000 * i) for i in range(most)
         ]
         liked = np.array([reward(questions, said) for said in drawn])  # (most, questions)
-        marks = np.array([JUDGE.marks(questions, said)["overall"] for said in drawn])
+        scores = np.array([JUDGE.scores(questions, said)["overall"] for said in drawn])
         for n in (2, 5, most):
-            for name, by in (("best", liked), ("oracle", marks)):
+            for name, by in (("best", liked), ("oracle", scores)):
                 said = [drawn[k][i] for i, k in enumerate(by[:n].argmax(0))]
                 metrics |= scored(f"{name}_of_{n}_{part}", questions, said, drawn[0])
     return metrics
