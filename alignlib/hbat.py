@@ -266,8 +266,6 @@ def _stage(
     rows, dropped = _fitting(rows, tokenizer, model.config.max_position_embeddings, how)
     curve = _learn(model, tokenizer, rows, how, penalty, progress)
     model.requires_grad_(True)
-    if not all(p.isfinite().all() for p in model.parameters()):
-        raise Diverged("after the last step weights are no numbers; lower the learning rate")
     held = 0.0 if penalty is None else float(penalty(model).detach())
     known = {k: {} if first else _read(came, model.device, k) for k in KINDS}
     if regularizer.importance != "none":

@@ -109,7 +109,7 @@ class Comparison:
             return []
         axes = [a for a in self.scores_after if a not in ("overall", "fault_free")]
         low = [
-            [f"{a} {self.marks_after[a][i]:.2g}" for a in axes if self.scores_after[a][i] < 1]
+            [f"{a} {self.scores_after[a][i]:.2g}" for a in axes if self.scores_after[a][i] < 1]
             for i in range(len(self.after))
         ]
         return [", ".join(found) or "nothing" for found in low]

@@ -113,7 +113,7 @@ class Task:
             self.base, rows, control=replace(control, seed=seed), first=first, then=then
         )
 
-    def train_hbat(
+    def hbat(
         self, seed: int, rounds: int, strength: float | None = None, **given: object
     ) -> list[Stage]:
         """HBAT on the two aims, by DPO, its stages taken from the cache where they are there; at

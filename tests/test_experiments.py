@@ -330,7 +330,7 @@ def test_a_smaller_base_is_pretrained_and_all_methods_start_from_it(
 ) -> None:
     read, loaded, spent, asked = [], [], [], []
     monkeypatch.setattr(
-        meet, "pretrain", lambda folder, recipe: read.append((folder.name, recipe)) or tiny_model
+        meet, "pretrain_base", lambda folder, recipe: read.append((folder.name, recipe)) or tiny_model
     )
     monkeypatch.setattr(
         meet, "load_model", lambda base: loaded.append(base) or load_model(tiny_model)
@@ -564,7 +564,8 @@ def aims_in_small(tiny_model: Path, in_small: None, monkeypatch: pytest.MonkeyPa
 def steps(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     """How many steps `sft`, `dpo` and `ppo` are asked for, all of which go on to train."""
     spent: dict[str, list[int]] = {"sft": [], "dpo": [], "ppo": []}
-    for module, (name, counted) in product((two_aims, alignlib.hbat), spent.items()):
+    for module, (method, counted) in product((two_aims, alignlib.hbat), spent.items()):
+        name = "train_ppo" if method == "ppo" else method
         real = getattr(module, name)
 
         def counting(
@@ -593,7 +594,7 @@ def test_however_they_are_arranged_every_method_gets_as_many_steps(
         two_aims, "batches", lambda *given: (mixed_in.append(i) or i for i in order(*given))
     )
     with two_aims.own_cache(0):
-        two_aims.trained(method, 0, by=by, **hbat.TRIALS[by][method][0])
+        two_aims.final_model(method, 0, by=by, **hbat.TRIALS[by][method][0])
     also = len(mixed_in) / 32  # rows of instructions beside preferences, in batches
     assert (
         sum(steps["sft"]) + also == 6

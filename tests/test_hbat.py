@@ -432,7 +432,7 @@ def test_a_last_step_that_ruins_the_weights_is_no_good_stage(tiny_model: Path) -
         steps=2, batch_size=4, learning_rate=math.inf, warmup_steps=0, schedule="constant"
     )
     with pytest.raises(
-        Diverged, match="round 1 of 2, instructions: after the last step weights are no numbers"
+        Diverged, match="round 1 of 2, instructions: the last step left weights that are not finite"
     ):
         hbat.train_hbat(
             tiny_model, *told(), wild, PREFER, rounds=2, strength=1.0, seed=10, progress=False

@@ -320,7 +320,7 @@ def test_a_pull_is_the_gradient_of_the_mean_log_probability_however_rows_are_bat
             model.named_parameters(), torch.autograd.grad(loss, list(model.parameters()))
         ):
             wanted[name] = wanted.get(name, 0) - told * g / len(rows)
-    monkeypatch.setattr(interpret, "within_budget", lambda lengths: [[4, 0], [2, 1, 3]])
+    monkeypatch.setattr(interpret, "by_tokens", lambda lengths: [[4, 0], [2, 1, 3]])
     found = interpret.mean_gradient(
         model, tokenizer, [r.prompt for r in rows], [r.completion for r in rows]
     )

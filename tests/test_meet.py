@@ -324,7 +324,7 @@ def test_bad_input_says_what_to_do(meet: Meet, tiny_model: Path, some: list[Pref
     )
     assert list(long.dropped.values()) == [1]
     for wrong in (dict(kind="prefix"), dict(start="zero"), dict(size=0)):
-        with pytest.raises(ValueError, match="kinds are prompt and lora"):
+        with pytest.raises(ValueError, match="kinds are prompt, lora"):
             ControlSettings(**wrong)
 
 

@@ -213,7 +213,7 @@ def test_edit_distance_and_swapping_by_hand() -> None:
 def test_two_aims_start_from_a_model_that_knows_both_manners_or_from_your_own(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alignlib.tasks.MANNERS", replace(tasks.MANNERS, steps=2))
+    monkeypatch.setattr("alignlib.tasks.BOTH_STYLES", replace(tasks.BOTH_STYLES, steps=2))
     town = load_task("tiny", model=str(tiny_model)).objectives
     assert (
         town.start(0) != town.start(1)

@@ -325,7 +325,7 @@ def test_batched_generation_equals_one_by_one_and_the_librarys_own(
         assert tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True) == said
     assert len(set(together)) > 40
     monkeypatch.setattr(
-        models, "_continuable", lambda *_: None
+        generation, "_cache_of", lambda *_: None
     )  # as for a model whose cache cannot be cut
     assert generate(model, tokenizer, prompts, max_new_tokens=limits, batch_size=16) == together
 

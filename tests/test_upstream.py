@@ -478,7 +478,7 @@ def test_an_upstream_is_recorded_whole_by_one_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(recorded, "file_of", lambda name: tmp_path / f"{name}.json")
-    monkeypatch.setattr(upstreams, "file_of", recorded.file_of)
+    monkeypatch.setattr(make_upstreams, "file_of", recorded.file_of)
     monkeypatch.setitem(UPSTREAMS, "echo", Maker("says it again", lambda folder: Echo()))
     assert main(["upstreams", "echo"]) == 0 and recorded.names() == ["echo"]
     assert recorded.answered("echo", "unseen")[7].answer == f"{recorded.asked()['unseen'][7]} 0"
