@@ -321,7 +321,9 @@ class _Run:
     def _check_weights(self) -> None:
         """The last step may leave weights that no loss has shown yet."""
         if not all(p.isfinite().all() for p in self.model.parameters() if p.requires_grad):
-            raise Diverged("the last step left weights that are not finite; lower the rate")
+            raise Diverged(
+                "the last step left weights that are not finite; lower the learning rate"
+            )
 
 
 def _unwrap(model: PreTrainedModel) -> PreTrainedModel:

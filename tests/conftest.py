@@ -9,9 +9,10 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "agg"
-os.environ["CUDA_VISIBLE_DEVICES"] = (
-    ""  # numbers are held against others to fp32's rounding, which a GPU does not have here
-)
+# On a CPU, whatever machine they are on: numbers are compared to fp32's rounding. One thread each,
+# since two processes with one get through more than one process with two.
+os.environ |= {"CUDA_VISIBLE_DEVICES": "", "ALIGNLIB_DEVICE": "cpu", "ALIGNLIB_THREADS": "1"}
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 REAL = Path(os.environ.get("ALIGNLIB_REAL", "")) if os.environ.get("ALIGNLIB_REAL") else None
 needs_real = pytest.mark.skipif(

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from alignlib.records import DataError, read_records
 
 from alignlib.data import QAC, Preference, read_instructions, read_preferences, read_qac, write_rows
+from alignlib.records import DataError, read_records
 
 from .conftest import REAL, needs_real
 

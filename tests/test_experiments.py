@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from alignlib.data import QAC
-from alignlib.controls import Mix
 
 import alignlib.hbat
+from alignlib.controls import Mix
 from alignlib.course.sweep import per_seed, read_results
+from alignlib.data import QAC
 from alignlib.judges import TownJudge
 from alignlib.models import load_model
 from alignlib.prompts import TOWN
@@ -330,7 +330,9 @@ def test_a_smaller_base_is_pretrained_and_all_methods_start_from_it(
 ) -> None:
     read, loaded, spent, asked = [], [], [], []
     monkeypatch.setattr(
-        meet, "pretrain_base", lambda folder, recipe: read.append((folder.name, recipe)) or tiny_model
+        meet,
+        "pretrain_base",
+        lambda folder, recipe: read.append((folder.name, recipe)) or tiny_model,
     )
     monkeypatch.setattr(
         meet, "load_model", lambda base: loaded.append(base) or load_model(tiny_model)

@@ -45,7 +45,9 @@ def test_the_order_of_the_notes_changes_nothing() -> None:
     for i, r in enumerate(ROWS):
         board = Board.parse(r.question)
         notes = random.Random(i).sample(board.notes, len(board.notes))
-        assert scores(str(Board(tuple(notes), board.asks)), r.answer) == scores(r.question, r.answer)
+        assert scores(str(Board(tuple(notes), board.asks)), r.answer) == scores(
+            r.question, r.answer
+        )
 
 
 def test_a_courtesy_changes_nothing() -> None:
@@ -195,7 +197,8 @@ def degenerate() -> dict[str, Callable[[str, str], str]]:
     constants = [r.correction for r in ROWS[:60]] + [*OPENERS, "the board does not say ."]
     questions = [r.question for r in ROWS]
     best = max(
-        constants, key=lambda c: float(axis_scores(questions, [c] * len(questions), "overall").mean())
+        constants,
+        key=lambda c: float(axis_scores(questions, [c] * len(questions), "overall").mean()),
     )
     longest = " ".join([*OPENERS, *PADDING, *CLOSERS] * 3)
     return {

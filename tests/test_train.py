@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import random
 import re
 import shutil
 import signal
@@ -13,13 +15,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from transformers.utils import logging as hf_logging
 
 import alignlib
 from alignlib import Aligner, SFTSettings, generation, models
 from alignlib.artefacts import CODE, artefact, code_digest, key
-from alignlib.batching import batches
 from alignlib.data import QAC, Preference
 from alignlib.generation import generate
 from alignlib.likelihood import completion_nll, rewards
@@ -28,7 +31,7 @@ from alignlib.profiles import profile
 from alignlib.prompts import T1, T2
 from alignlib.tinytown import sets
 from alignlib.tokens import IGNORED, encode, example, fitting, lost_share
-from alignlib.train import dpo, reward_model, sft
+from alignlib.train import Diverged, dpo, reward_model, sft
 
 from .conftest import REAL, needs_real
 
@@ -137,18 +140,6 @@ def test_long_rows_are_dropped_whole_and_counted(tiny_model: Path) -> None:
 # --- training -------------------------------------------------------------------------------------
 
 
-def test_batches_hold_every_row_once_an_epoch_and_alike_ones_together() -> None:
-    lengths = [(i * 37) % 100 for i in range(640)]
-    order = batches(lengths, SFTSettings(steps=40, batch_size=16))
-    assert sorted(order) == list(range(640))
-    spread = [
-        max(b) - min(b)
-        for k in range(40)
-        for b in [[lengths[i] for i in order[16 * k : 16 * k + 16]]]
-    ]
-    assert sum(spread) / 40 < 30
-
-
 def test_the_same_seed_trains_the_same_model_and_another_does_not(tiny_model: Path) -> None:
     rows = sets.corrections(12)
     a, b = (Aligner.train(tiny_model, rows, settings=FEW, progress=False) for _ in range(2))
@@ -198,6 +189,78 @@ def test_a_penalty_is_differentiated(tiny_model: Path, method: str) -> None:
             dpo(model, tokenizer, sets.preferences(12, axis="tone"), settings, penalty=penalty)
         sizes.append(weight.norm().item())
     assert sizes[1] < 0.9 * sizes[0]
+
+
+def state_of(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_how_a_step_is_cut_into_micro_batches_changes_nothing(
+    tiny_model: Path, method: str
+) -> None:
+    """Rows of unlike length: each token (or pair) weighs the same in either."""
+    runs = []
+    for size, pieces in ((8, 1), (2, 4)):
+        model, tokenizer = load_model(tiny_model)
+        settings = SFTSettings(steps=1, batch_size=size, accumulate=pieces, warmup_steps=0)
+        if method == "sft":
+            rows = [example(tokenizer, r.question, r.correction) for r in sets.corrections(8)]
+            losses = sft(model, tokenizer, rows, settings)
+        else:
+            losses = dpo(model, tokenizer, sets.preferences(8), settings)
+        runs.append((losses[0], state_of(model)))
+    (loss, weights), (same_loss, same_weights) = runs
+    assert same_loss == pytest.approx(loss, rel=1e-4)
+    assert torch.allclose(same_weights, weights, atol=2e-4)
+    assert not torch.equal(weights, state_of(load_model(tiny_model)[0]))
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_whatever_ends_a_training_the_model_and_the_process_are_as_they_were(
+    tiny_model: Path, method: str
+) -> None:
+    """Evaluation mode, no patched forward, random state, environment and verbosity."""
+
+    def stop(model: torch.nn.Module) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    def around() -> tuple:
+        drawn = random.random(), float(np.random.rand()), float(torch.rand(()))
+        return *drawn, os.environ.get("TQDM_DISABLE"), hf_logging.get_verbosity()
+
+    model, tokenizer = load_model(tiny_model)
+    hf_logging.set_verbosity_warning()
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    before = around()
+    for penalty in (stop, None):
+        random.seed(1), np.random.seed(1), torch.manual_seed(1)
+        try:
+            if method == "sft":
+                rows = [example(tokenizer, r.question, r.correction) for r in sets.corrections(8)]
+                sft(model, tokenizer, rows, FEW, penalty=penalty)
+            else:
+                dpo(model, tokenizer, sets.preferences(8), FEW, penalty=penalty)
+        except KeyboardInterrupt:
+            assert penalty is stop
+        assert around() == before
+        assert not model.training and "forward" not in vars(model)
+
+
+def test_a_last_step_that_ruins_the_weights_is_never_kept(tiny_model: Path) -> None:
+    """Its loss is measured before the weights are ruined, so the loss does not show it."""
+    wild = SFTSettings(steps=1, learning_rate=math.inf, warmup_steps=0, schedule="constant")
+    for _ in range(2):  # from the cache it would not raise
+        with pytest.raises(Diverged, match="not finite; lower the learning rate"):
+            Aligner.cached(tiny_model, sets.corrections(8), settings=wild)
+
+
+def test_a_training_of_no_steps_changes_nothing(tiny_model: Path) -> None:
+    model, tokenizer = load_model(tiny_model)
+    before = state_of(model)
+    rows = [example(tokenizer, r.question, r.correction) for r in sets.corrections(8)]
+    assert sft(model, tokenizer, rows, SFTSettings(steps=0)) == []
+    assert torch.equal(state_of(model), before)
 
 
 def test_lora_trains_its_matrices_alone_and_is_merged(tmp_path: Path, tiny_model: Path) -> None:

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from experiments import make_upstreams
 from alignlib.course.cli import main
 from alignlib.course.server import Handler, serving
 from alignlib.judges import TownJudge
 from alignlib.profiles import data_folder, profile
 from alignlib.tinytown import recorded, sets
 from alignlib.upstream import Local, Recorded, Server, UpstreamError
+from experiments import make_upstreams
 from experiments.make_upstreams import UPSTREAMS, Maker, NGram
 
 QUESTIONS = [f"what is {i} ?" for i in range(200)]

@@ -154,41 +154,47 @@ def run(
     out: Path,
     parameters: dict[str, object],
     edition: str = "student",
+    **engine: object,
 ) -> Path:
-    """Run an edition of a lesson into `out/NN`, with papermill. Raises LessonError with the
-    failing cell if it does not end well.
-    """
-    import papermill
+    """Execute an edition of a lesson into `out/NN` with papermill; the executed notebook's path.
 
-    folder = (out / source_of(number).name[:2]).resolve()
+    `engine` goes to papermill. Raises LessonError, naming the cell, if one fails.
+    """
+    stem = source_of(number).stem
+    folder = (out / stem[:2]).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{source_of(number).stem}.ipynb"
+    source, target = folder / "source.ipynb", folder / f"{stem}.ipynb"
+    (folder / "metrics.json").unlink(missing_ok=True)  # an earlier run's
+    nbformat.write(read_source(number, edition), source)
     given = {"PROFILE": profile, "SEED": seed, "OUT": str(folder), **parameters}
-    (folder / "metrics.json").unlink(
-        missing_ok=True
-    )  # an earlier run's, which this one must earn anew
-    scratch = folder / "source.ipynb"
-    nbformat.write(read_source(number, edition), scratch)
     try:
-        papermill.execute_notebook(
-            str(scratch),
-            str(target),
-            parameters=given,
-            kernel_name="python3",
-            stderr_file=_Quiet(),
-            extra_arguments=QUIET_KERNEL,
-        )
-    except papermill.PapermillExecutionError as error:
-        raise LessonError(
-            f"lesson {number} stopped in cell {error.exec_count}: {error.ename}: "
-            f"{error.evalue} (see {target})"
-        ) from error
+        _execute(source, target, given, engine)
     finally:
-        scratch.unlink(missing_ok=True)
+        source.unlink(missing_ok=True)
     executed = nbformat.read(target, 4)
     _tidy(executed)
     nbformat.write(executed, target)
     return target
+
+
+def _execute(
+    source: Path, target: Path, parameters: dict[str, object], engine: dict[str, object]
+) -> None:
+    import papermill
+
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(target),
+            parameters=parameters,
+            kernel_name="python3",
+            stderr_file=_Quiet(),
+            extra_arguments=QUIET_KERNEL,
+            **engine,
+        )
+    except papermill.PapermillExecutionError as error:
+        where = f"lesson {target.stem[:2]} stopped in cell {error.exec_count}"
+        raise LessonError(f"{where}: {error.ename}: {error.evalue} (see {target})") from error
 
 
 class _Quiet:
