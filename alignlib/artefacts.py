@@ -24,7 +24,15 @@ from typing import Any
 built = loaded = 0  # artefacts made, and found ready, by this process
 LEFT_BEHIND = 7 * 24 * 3600  # seconds after which a half-built folder is a killed run's
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
-CODE = ("batching", "generation", "likelihood", "models", "tokens", "train")  # of every artefact
+CODE = (
+    "batching",
+    "generation",
+    "likelihood",
+    "models",
+    "tokens",
+    "train",
+    "trainers",
+)  # of every artefact
 
 
 def cache_folder() -> Path:

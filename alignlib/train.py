@@ -1,52 +1,31 @@
-"""Supervised fine-tuning, DPO and reward models, through TRL: the only module that touches it.
+"""Supervised fine-tuning, DPO and reward models.
 
 Rows come tokenised (`tokens.example`), so that the loss mask is ours to see and to test. Which rows
 make up a step is ours too (`batching.batches`). A method adds a term to the loss through one hook,
-`penalty(model) -> Tensor`.
+`penalty(model) -> Tensor`. The trainers are TRL's (`trainers.py`).
 """
 
 from __future__ import annotations
 
-import math
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
 import torch
-from datasets import (
-    Dataset,
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
-)
-from torch.utils.data import DataLoader
 from transformers import (
     AutoModelForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PrinterCallback,
-    TrainerCallback,
 )
-from transformers.utils import logging as hf_logging
-from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 from .batching import batches
 from .data import Preference
-from .likelihood import token_nll
-from .models import computes_in_bf16, own_random_state, pick_device, set_threads
+from .models import own_random_state, pick_device
 from .settings import SFTSettings
-from .tokens import IGNORED, encode
+from .tokens import encode
+from .trainers import Diverged, Penalty, Rates, Row, Turns, quiet, run_trainer
 
-Penalty = Callable[[PreTrainedModel], torch.Tensor]
-Row = dict[str, list[int]]
-Step = list[list[int]]  # micro-batches of row numbers
-
-
-class Diverged(RuntimeError):
-    """A loss or a weight that is not a finite number."""
+__all__ = ["Diverged", "Penalty", "dpo", "reward_model", "sft", "sft_in_turns"]
 
 
 def sft(
@@ -64,8 +43,8 @@ def sft(
     penalty. Raises Diverged, as all trainers here do, if a loss or a weight is not finite.
     """
     order = batches(_lengths(rows), settings)
-    run = _Run(model, tokenizer, settings, penalty, progress)
-    return run.train(_SFT, SFTConfig(**run.config), rows, order)
+    given = {"penalty": penalty, "progress": progress}
+    return run_trainer("sft", model, tokenizer, rows, order, settings, **given)
 
 
 def sft_in_turns(
@@ -75,7 +54,7 @@ def sft_in_turns(
     settings: SFTSettings,
     *,
     turn: Callable[[str], None],
-    rates: Sequence[tuple[list[torch.nn.Parameter], float]] = (),
+    rates: Rates = (),
     progress: str | None = None,
 ) -> list[float]:
     """`sft` on groups of rows that take turns, one step each. Returns the loss of each step.
@@ -90,8 +69,8 @@ def sft_in_turns(
     names, size = list(groups), settings.batch_size * settings.accumulate
     turns = [names[step % len(names)] for step in range(settings.steps)]
     order = [row for name in turns for row in islice(drawn[name], size)]
-    run = _Run(model, tokenizer, settings, None, progress, rates)
-    return run.train(_SFT, SFTConfig(**run.config), rows, order, _Turns(turns, turn))
+    given = {"progress": progress, "rates": rates, "callbacks": [Turns(turns, turn)]}
+    return run_trainer("sft", model, tokenizer, rows, order, settings, **given)
 
 
 def dpo(
@@ -112,9 +91,9 @@ def dpo(
     rows = [_pair(tokenizer, p) for p in pairs]
     longest = [max(len(r["chosen_ids"]), len(r["rejected_ids"])) for r in rows]
     order = batches([len(r["prompt_ids"]) + n for r, n in zip(rows, longest)], settings)
-    run = _Run(model, tokenizer, settings, penalty, progress)
-    config = DPOConfig(beta=beta, precompute_ref_log_probs=True, **run.config)
-    return run.train(_DPO, config, rows, order)
+    given = {"penalty": penalty, "progress": progress}
+    method = {"beta": beta, "precompute_ref_log_probs": True}
+    return run_trainer("dpo", model, tokenizer, rows, order, settings, **given, **method)
 
 
 def reward_model(
@@ -129,7 +108,7 @@ def reward_model(
 
     Loss: -log sigmoid(chosen - rejected), after Bradley and Terry. `likelihood.rewards` asks it.
     """
-    with own_random_state(), _quiet():
+    with own_random_state(), quiet():
         torch.manual_seed(settings.seed)  # of the head
         model = AutoModelForSequenceClassification.from_pretrained(
             base,
@@ -143,8 +122,7 @@ def reward_model(
     kinds = ("chosen_ids", "rejected_ids")
     rows = [{kind: p["prompt_ids"] + p[kind] for kind in kinds} for p in pairs]
     order = batches([max(map(len, r.values())) for r in rows], settings)
-    run = _Run(model, tokenizer, settings, None, progress)
-    run.train(_Reward, RewardConfig(**run.config), rows, order)
+    run_trainer("reward", model, tokenizer, rows, order, settings, progress=progress)
     return model
 
 
@@ -157,231 +135,3 @@ def _pair(tokenizer: PreTrainedTokenizerBase, pair: Preference) -> Row:
 
 def _lengths(rows: Sequence[Row]) -> list[int]:
     return [len(r["input_ids"]) for r in rows]
-
-
-# --- what is ours in TRL's trainers -------------------------------------------------------------
-
-
-class _Stepwise:
-    """Steps as we drew them: the micro-batches of a step are one item of the data loader.
-
-    So the penalty is added once per step, and every row or token of a step weighs the same,
-    whichever micro-batch it is in.
-    """
-
-    steps: Sequence[Step] = ()
-    penalty: Penalty | None = None
-
-    def _prepare_dataset(self, dataset: Dataset, *args: object, **kwargs: object) -> Dataset:
-        return dataset  # already tokenised
-
-    def get_train_dataloader(self) -> DataLoader:
-        rows = list(self.train_dataset)
-
-        def collate(step: Step) -> list[dict]:
-            return [self.data_collator([rows[i] for i in micro_batch]) for micro_batch in step]
-
-        return DataLoader(list(self.steps), batch_size=None, collate_fn=collate)
-
-    def floating_point_ops(self, inputs: object) -> int:
-        return 0  # nobody reads it
-
-    def training_step(
-        self, model: PreTrainedModel, inputs: list[dict], num_items_in_batch: object = None
-    ) -> torch.Tensor:
-        model.train()
-        total = torch.zeros((), device=self.args.device)
-        whole = sum(map(self._size, inputs))
-        for k, micro_batch in enumerate(inputs):
-            part = self._size(micro_batch) / whole
-            with self.compute_loss_context_manager():
-                ready = self._prepare_inputs(micro_batch)
-                loss = part * self.compute_loss(model, ready)
-                if k == 0 and self.penalty is not None:
-                    loss = loss + self.penalty(model)
-            self.accelerator.backward(loss)
-            total += loss.detach()
-        return total
-
-    @staticmethod
-    def _size(micro_batch: dict) -> int:
-        """What the mean of a loss is over: rows."""
-        return len(micro_batch["input_ids"])
-
-
-class _SFT(_Stepwise, SFTTrainer):
-    """On CUDA the loss is TRL's. Elsewhere it is ours, which is faster there: TRL's works out the
-    entropy of every token as well.
-    """
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        if self.args.device.type == "cuda":
-            return super().compute_loss(model, inputs, return_outputs)
-        labels = inputs.pop("labels")
-        return sum(nll.sum() for _, nll in token_nll(model, inputs, labels)) / self._count(labels)
-
-    @classmethod
-    def _size(cls, micro_batch: dict) -> int:
-        """What the mean of the loss is over: tokens with a label."""
-        return int(cls._count(micro_batch["labels"]))
-
-    @staticmethod
-    def _count(labels: torch.Tensor) -> torch.Tensor:
-        return (labels[:, 1:] != IGNORED).sum()
-
-
-class _DPO(_Stepwise, DPOTrainer):
-    pass
-
-
-class _Reward(_Stepwise, RewardTrainer):
-    pass
-
-
-class _Run:
-    """One training: its settings in TRL's words, and the model left as it should be after it."""
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        settings: SFTSettings,
-        penalty: Penalty | None,
-        progress: str | None,
-        rates: Sequence[tuple[list[torch.nn.Parameter], float]] = (),
-    ) -> None:
-        set_threads()
-        self.model, self.tokenizer, self.settings = model, tokenizer, settings
-        self.penalty, self.progress, self.rates = penalty, progress, rates
-
-    @property
-    def config(self) -> dict[str, object]:
-        """The arguments that TRL's configurations share."""
-        s, on_cpu = self.settings, self.model.device.type == "cpu"
-        return {
-            "output_dir": "unused",  # `train` sets it
-            "max_steps": s.steps,
-            "per_device_train_batch_size": s.batch_size,
-            "learning_rate": s.learning_rate,
-            "lr_scheduler_type": s.schedule,
-            "warmup_steps": s.warmup_steps,
-            "weight_decay": s.weight_decay,
-            "max_grad_norm": s.clip,
-            "seed": s.seed,
-            "use_cpu": on_cpu,
-            "bf16": computes_in_bf16(self.model.device),
-            "activation_checkpointing": False,
-            "optim": "adamw_torch_fused",
-            "max_length": None,
-            "save_strategy": "no",
-            "logging_steps": 1,
-            "logging_nan_inf_filter": False,
-            "disable_tqdm": True,
-            "report_to": "none",
-            "dataloader_pin_memory": not on_cpu,
-        }
-
-    def train(
-        self, kind: type, config: object, rows: Sequence[Row], order: list[int], *more: object
-    ) -> list[float]:
-        """Train on the rows in this order, `batch_size * accumulate` a step. Returns the losses."""
-        if not order:
-            return []
-        losses, size = _Losses(self.settings.steps, self.progress), self.settings.batch_size
-        micro_batches = [order[i : i + size] for i in range(0, len(order), size)]
-        n = self.settings.accumulate
-        with tempfile.TemporaryDirectory() as folder, own_random_state(), _quiet():
-            config.output_dir = folder
-            try:
-                trainer = kind(
-                    model=self.model,
-                    args=config,
-                    processing_class=self.tokenizer,
-                    train_dataset=Dataset.from_list(list(rows)),
-                    callbacks=[losses, *more],
-                    optimizers=(self._optimizer(), None),
-                )
-                trainer.steps = [micro_batches[i : i + n] for i in range(0, len(micro_batches), n)]
-                trainer.penalty = self.penalty
-                trainer.remove_callback(PrinterCallback)
-                trainer.train()
-            finally:
-                losses.bar.close()
-                _unwrap(self.model).eval()
-        self._check_weights()
-        return losses.values
-
-    def _optimizer(self) -> torch.optim.Optimizer | None:
-        """The trainer's own, but for the rates; None to leave it to the trainer."""
-        groups = [{"params": some, "lr": rate} for some, rate in self.rates if some]
-        if not groups:
-            return None
-        return torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay, fused=True)
-
-    def _check_weights(self) -> None:
-        """The last step may leave weights that no loss has shown yet."""
-        if not all(p.isfinite().all() for p in self.model.parameters() if p.requires_grad):
-            raise Diverged(
-                "the last step left weights that are not finite; lower the learning rate"
-            )
-
-
-def _unwrap(model: PreTrainedModel) -> PreTrainedModel:
-    """The model without the `forward` that trainers put before its own.
-
-    A copy of the model would go on calling the original's.
-    """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    for part in (model, base):
-        for name in ("forward", "_original_forward"):
-            vars(part).pop(name, None)
-    return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars or remarks but our own; afterwards all is as talkative as it was."""
-    bars, verbosity = not are_progress_bars_disabled(), hf_logging.get_verbosity()
-    before = os.environ.get("TQDM_DISABLE")
-    hf_logging.set_verbosity_error()
-    disable_progress_bars()
-    os.environ["TQDM_DISABLE"] = "1"
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(verbosity)
-        if bars:
-            enable_progress_bars()
-        os.environ.pop("TQDM_DISABLE")
-        if before is not None:
-            os.environ["TQDM_DISABLE"] = before
-
-
-class _Turns(TrainerCallback):
-    """Says before each step whose turn it is."""
-
-    def __init__(self, turns: Sequence[str], turn: Callable[[str], None]) -> None:
-        self.turns, self.turn = turns, turn
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        self.turn(self.turns[state.global_step])
-
-
-class _Losses(TrainerCallback):
-    """Keeps every step's loss and shows it in a bar."""
-
-    def __init__(self, steps: int, progress: str | None) -> None:
-        from tqdm import tqdm
-
-        self.values: list[float] = []
-        self.bar = tqdm(total=steps, desc=progress, disable=progress is None, mininterval=1)
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" not in (logs or {}):
-            return
-        if not math.isfinite(logs["loss"]):
-            step = f"step {state.global_step} of {args.max_steps}"
-            raise Diverged(f"{step}: the loss is {logs['loss']}; lower the learning rate")
-        self.values.append(logs["loss"])
-        self.bar.update()
-        self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
