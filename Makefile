@@ -1,4 +1,5 @@
-# make course   run every lesson; make test   the tests; make lab   open the notebooks
+# make course   run every lesson; make lab   open the notebooks
+# make test     the tests, lessons at a tenth of their size; make test-all   all of them
 # On Linux without a GPU: make course TORCH_INDEX=https://download.pytorch.org/whl/cpu
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -10,14 +11,17 @@ BIN := $(VENV)/bin
 endif
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: course test lab build base clean
+.PHONY: course test test-all lab build base clean
 
 course: $(VENV)/installed
 	$(BIN)/python -m alignlib run all --out runs
 	@echo "Open the executed notebooks in runs/00, runs/01, ... (make lab shows them too); the figures lie beside them."
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
+
+test-all: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 -m "slow or not slow"
 
 lab: $(VENV)/installed
 	$(PIP) install -q -c constraints.txt -e '.[lab]'
