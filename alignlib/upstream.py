@@ -1,5 +1,4 @@
-"""Upstream models: anything that answers questions (lesson 03). An Aligner needs their text and
-nothing else.
+"""Upstream models: anything that answers questions. An Aligner needs only their text (lesson 03).
 
 Each is called with questions and a seed, and gives as many answers, in order: a model on this
 machine, answers recorded in a file, or a model behind a server that speaks OpenAI's protocol.
@@ -8,6 +7,7 @@ machine, answers recorded in a file, or a model behind a server that speaks Open
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import os
 import re
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from openai import OpenAI
 
 
-OPENAI = "https://api.openai.com/v1"
+OPENAI_HOST = "api.openai.com"
+OPENAI = f"https://{OPENAI_HOST}/v1"
+NO_COMPLETION = "the reply is no chat completion (check base_url; it often ends with /v1)"
 
 
 class UpstreamError(ValueError):
@@ -70,18 +72,12 @@ class Local:
             prompts = tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=True
             )
-            prompts = [
-                p.removeprefix(tokenizer.bos_token or "") for p in prompts
-            ]  # which `generate` puts there again
+            bos = tokenizer.bos_token or ""  # `generate` adds it again
+            prompts = [p.removeprefix(bos) for p in prompts]
         else:
             prompts = [self.prompt.format(question=q) for q in questions]
-        settings = dict(
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            seed=seed,
-            progress=self.progress,
-        )
-        return generate(model, tokenizer, prompts, **settings)
+        settings = {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature}
+        return generate(model, tokenizer, prompts, **settings, seed=seed, progress=self.progress)
 
 
 @dataclass(frozen=True)
@@ -124,30 +120,28 @@ class Recorded:
 
 @dataclass
 class Server:
-    """A model behind OpenAI's protocol, asked through the `openai` client; every answer is kept on
-    disk and not asked for again.
+    """A model behind OpenAI's protocol; every answer is cached on disk and not asked for again.
 
-    A server on this machine needs no key, and is not sent OpenAI's. What fails in passing
-    (time-outs, cut connections, 408, 409, 429 and 5xx) the client tries again, `retries` times: an
-    answer that is lost on its way back, or that takes longer than `timeout`, may be paid each time.
-    Answers are kept as they come in, also if the rest is stopped or fails. `told` counts those that
-    came back empty, over-long or unfinished. Raises UpstreamError if questions stay without an
-    answer.
+    The key in OPENAI_API_KEY is sent to api.openai.com alone, over https. For any other host, name
+    the environment variable of its key as `key_variable`; without it no key is sent.
+    The client repeats requests that fail for the moment (time-outs, cut connections, 408, 409, 429
+    and 5xx) up to `retries` times. An answer that is lost on its way or that takes longer than
+    `timeout` may be charged each time. Answers are cached as they arrive, also if the rest is
+    stopped or fails. `told` counts those that are empty, over-long or unfinished.
+    Raises UpstreamError if questions stay without an answer.
     """
 
     model: str
     base_url: str | None = None  # None: OPENAI_BASE_URL, or OpenAI's own
-    key_variable: str = (
-        "OPENAI_API_KEY"  # the environment variable that holds the key, never the key itself
-    )
+    key_variable: str | None = None  # the name of the variable, never the key itself
     system: str = ""
-    temperature: float = 0.0
+    temperature: float | None = 0.0  # None: not sent, for models that refuse it
     max_tokens: int = 256
     concurrency: int = 16
     timeout: float = 60.0  # seconds of silence
     retries: int = 5
     progress: bool = True
-    kept_as: str | None = None  # the name to keep answers under, where the base_url changes
+    kept_as: str | None = None  # the name to cache answers under, where the base_url changes
     calls: int = 0  # questions that this object has had to ask for
     told: Counter[str] = field(default_factory=Counter)
 
@@ -158,7 +152,7 @@ class Server:
             raise UpstreamError(
                 f"base_url {self.base_url!r} is no address; write it with http:// or https://"
             )
-        if not re.fullmatch("[A-Z_][A-Z0-9_]*", self.key_variable):
+        if self.key_variable and not re.fullmatch("[A-Z_][A-Z0-9_]*", self.key_variable):
             raise UpstreamError(
                 "key_variable is no name of an environment variable; put the key into one, "
                 "and write its name here"
@@ -166,67 +160,60 @@ class Server:
 
     def __call__(self, questions: Sequence[str], *, seed: int = 0) -> list[str]:
         places = {q: self._place(q, seed) for q in questions}
-        todo = [q for q, place in places.items() if not _kept(place)]
-        if todo:
-            self._ask_all(todo, places, seed)
-        kept = {q: _kept(place) for q, place in places.items()}
-        self.told = Counter(row["told"] for row in kept.values() if row["told"])
-        if todo and self.told:
-            about = ", ".join(f"{n} {why}" for why, n in self.told.items())
+        missing = [q for q, place in places.items() if not _read_cached(place)]
+        if missing:
+            self._ask_all(missing, places, seed)
+        cached = {q: _read_cached(place) for q, place in places.items()}
+        self.told = Counter(row["told"] for row in cached.values() if row["told"])
+        if missing and self.told:
+            problems = ", ".join(f"{n} {problem}" for problem, n in self.told.items())
             warnings.warn(
-                f"{self.model}: of {len(kept)} answers {about}; they are kept (another seed "
+                f"{self.model}: of {len(cached)} answers {problems}; they are kept (another seed "
                 "or max_tokens asks anew)",
                 stacklevel=2,
             )
-        return [kept[q]["answer"] for q in questions]
+        return [cached[q]["answer"] for q in questions]
 
     def _place(self, question: str, seed: int) -> Path:
-        """Where the answer is kept: by all that it may depend on."""
-        asked = [
-            self.kept_as or self._url,
-            self.model,
-            self.system,
-            float(self.temperature),
-            self.max_tokens,
-            seed,
-            question,
-        ]
-        return (
-            cache_folder()
-            / "calls"
-            / f"{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]}.json"
-        )
+        """The cache file of an answer, named by all that the answer may depend on."""
+        temperature = None if self.temperature is None else float(self.temperature)
+        where = self.kept_as or self._url
+        settings = [where, self.model, self.system, temperature, self.max_tokens, seed, question]
+        digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+        return cache_folder() / "calls" / f"{digest[:32]}.json"
+
+    @property
+    def _key_variable(self) -> str | None:
+        """The environment variable of the key, or None if this host is sent no key."""
+        is_openai = self._host == OPENAI_HOST and self._url.startswith("https://")
+        return self.key_variable or ("OPENAI_API_KEY" if is_openai else None)
+
+    def _key(self) -> str:
+        """The key to send, "" for none. Raises UpstreamError if it is missing or no key at all."""
+        variable = self._key_variable
+        if variable is None:
+            return ""
+        key = os.environ.get(variable, "").strip()
+        if not key:
+            how = f"set the environment variable {variable} to it before you start"
+            raise UpstreamError(f"no API key: {how}")
+        if not key.isascii():
+            why = f"the API key in {variable} holds letters that no key has"
+            raise UpstreamError(f"{why}; copy it again")
+        return key
 
     def _client(self) -> OpenAI:
         from openai import DefaultHttpxClient, OpenAI
 
-        here = self._host in ("localhost", "127.0.0.1", "::1")
-        key = (
-            ""
-            if here and self.key_variable == "OPENAI_API_KEY"
-            else os.environ.get(self.key_variable, "").strip()
-        )
-        if not key and not here:
-            raise UpstreamError(
-                f"no API key: set the environment variable {self.key_variable} to it before "
-                "you start"
-            )
-        if not key.isascii():
-            raise UpstreamError(
-                f"the API key in {self.key_variable} holds letters that no key has; copy it again"
-            )
-        direct = (
-            {"http_client": DefaultHttpxClient(trust_env=False)} if here else {}
-        )  # a proxy knows no loopback
-        return OpenAI(
-            api_key=key or "none",
-            base_url=self._url,
-            timeout=self.timeout,
-            max_retries=self.retries,
-            **direct,
-        )
+        key = self._key() or "none"  # the client insists on one
+        direct = {}
+        if _is_loopback(self._host):  # which a proxy cannot reach
+            direct["http_client"] = DefaultHttpxClient(trust_env=False)
+        retrying = {"timeout": self.timeout, "max_retries": self.retries}
+        return OpenAI(api_key=key, base_url=self._url, **retrying, **direct)
 
     def _ask_all(self, questions: Sequence[str], places: dict[str, Path], seed: int) -> None:
+        """Ask all questions, `concurrency` at a time. Raises UpstreamError if any has no answer."""
         next(iter(places.values())).parent.mkdir(parents=True, exist_ok=True)
         failed: dict[str, str] = {}
         in_a_row = 0  # failures that do not depend on the question
@@ -234,108 +221,129 @@ class Server:
             create = client.chat.completions.create
             try:
                 running = {pool.submit(self._ask, create, q, places[q], seed): q for q in questions}
-                for n, done in enumerate(
-                    tqdm(
-                        as_completed(running),
-                        total=len(running),
-                        desc=self.model,
-                        disable=not self.progress,
-                    ),
-                    1,
-                ):
+                silent = not self.progress
+                replies = tqdm(as_completed(running), self.model, len(running), disable=silent)
+                for asked, done in enumerate(replies, 1):
                     self.calls += 1
                     if failure := done.result():
-                        failed[running[done]] = failure.why
-                    in_a_row = in_a_row + 1 if failure and failure.everybodys else 0
+                        failed[running[done]] = failure.reason
+                    in_a_row = in_a_row + 1 if failure and failure.affects_all else 0
                     if in_a_row == self.concurrency:  # nor will the others be answered
                         client.close()
                         break
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
         if failed:
-            question, why = next(iter(failed.items()))
+            question, reason = next(iter(failed.items()))
             raise UpstreamError(
-                f"{self.model} at {self._host}: {why}, at the question {question[-60:]!r}; "
-                f"{len(failed)} of the {n} asked "
-                "have no answer. Run it again: those that have one are kept"
+                f"{self.model} at {self._host}: {reason}, at the question {question[-60:]!r}; "
+                f"{len(failed)} of the {asked} asked have no answer. Run it again: those that "
+                "have one are kept"
             )
 
     def _ask(self, create: Callable, question: str, place: Path, seed: int) -> _Failure | None:
-        """Ask, and keep the answer; or say why there is none. Raises UpstreamError where nothing
-        but a change by the user helps.
-        """
+        """Ask one question and cache the answer, or return why there is none."""
         import openai
 
-        turns = [{"role": "system", "content": self.system}] if self.system else []
-        limit = {"max_completion_tokens" if self._url == OPENAI else "max_tokens": self.max_tokens}
         try:
-            reply = create(
-                model=self.model,
-                messages=[*turns, {"role": "user", "content": question}],
-                temperature=self.temperature,
-                seed=seed,
-                **limit,
-            )
-            [choice] = reply.choices
-            said, why = (choice.message.content or "").strip(), choice.finish_reason
-        except openai.AuthenticationError:
-            raise UpstreamError(
-                f"{self.model} at {self._host}: the key in {self.key_variable} was refused"
-            ) from None
-        except openai.NotFoundError:
+            completion = create(**self._request(question, seed))
+            [choice] = completion.choices
+            answer, finish_reason = (choice.message.content or "").strip(), choice.finish_reason
+        except openai.APIError as error:
+            return self._failure(error)
+        except (AttributeError, TypeError, ValueError):
+            return _Failure(NO_COMPLETION)
+        problem = _problem(answer, finish_reason, self.max_tokens)
+        _write_cached(place, {"question": question, "answer": answer, "told": problem})
+        return None
+
+    def _request(self, question: str, seed: int) -> dict[str, object]:
+        """The arguments of one chat completion."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        limit = "max_completion_tokens" if self._url == OPENAI else "max_tokens"
+        request = {
+            "model": self.model,
+            "messages": [*system, {"role": "user", "content": question}],
+            "seed": seed,
+            limit: self.max_tokens,
+        }
+        if self.temperature is not None:
+            request["temperature"] = self.temperature
+        return request
+
+    def _failure(self, error: openai.APIError) -> _Failure:
+        """What the error means. Raises UpstreamError where only a change by the user helps."""
+        import openai
+
+        if isinstance(error, openai.AuthenticationError):
+            raise UpstreamError(f"{self.model} at {self._host}: {self._key_refused()}") from None
+        if isinstance(error, openai.NotFoundError):
             raise UpstreamError(
                 f"{self.model} at {self._host}: not found; check the model's name, and the "
                 "end of base_url (often /v1)"
             ) from None
-        except openai.APITimeoutError:
+        if isinstance(error, openai.APITimeoutError):
             return _Failure(f"silent for {self.timeout:g} s (raise `timeout`?)")
-        except openai.APIConnectionError:
+        if isinstance(error, openai.APIConnectionError):
             return _Failure("no connection (is it running, and is base_url right?)")
-        except openai.APIStatusError as error:
-            everybodys = error.status_code in (403, 408, 409, 429) or error.status_code >= 500
-            return _Failure(
-                f"refused with status {error.status_code}{self._reason(error)}", everybodys
-            )
-        except (AttributeError, TypeError, ValueError):
-            return _Failure(
-                "the reply is no chat completion (check base_url; it often ends with /v1)"
-            )
-        over = len(said.split()) > self.max_tokens  # a word is a token at least
-        told = (
-            "empty"
-            if not said
-            else f"unfinished: {why}"
-            if why != "stop"
-            else "over-long"
-            if over
-            else ""
-        )
-        _keep(place, {"question": question, "answer": said, "told": told})
-        return None
+        if isinstance(error, openai.APIStatusError):
+            status = error.status_code
+            affects_all = status in (403, 408, 409, 429) or status >= 500
+            return _Failure(f"refused with status {status}{self._message(error)}", affects_all)
+        return _Failure(NO_COMPLETION)
 
-    def _reason(self, error: openai.APIStatusError) -> str:
-        """What the server said of it, shortened, and never the key."""
-        said = error.body.get("message") if isinstance(error.body, dict) else None
-        key = os.environ.get(self.key_variable, "").strip()
-        return f" ({str(said).replace(key, '***') if key else said})"[:160] if said else ""
+    def _key_refused(self) -> str:
+        """What to do about status 401."""
+        if self._key_variable:
+            return f"the key in {self._key_variable} was refused"
+        return (
+            "it asks for a key and was sent none; put the key into an environment variable "
+            "and name that, such as key_variable='MY_KEY'"
+        )
+
+    def _message(self, error: openai.APIStatusError) -> str:
+        """The server's own message, shortened, and never with the key in it."""
+        message = error.body.get("message") if isinstance(error.body, dict) else None
+        if not message:
+            return ""
+        key = os.environ.get(self._key_variable or "", "").strip()
+        return f" ({str(message).replace(key, '***') if key else message})"[:160]
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """Why a question has no answer; `everybodys` if another question would have fared no better."""
+    """Why a question has no answer; `affects_all` if any other question would have failed too."""
 
-    why: str
-    everybodys: bool = True
+    reason: str
+    affects_all: bool = True
 
 
-def _keep(place: Path, row: dict[str, str]) -> None:
+def _is_loopback(host: str) -> bool:
+    """Whether a host is this machine: also 0.0.0.0, the address that servers print."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:  # a name
+        return host == "localhost"
+    return address.is_loopback or address.is_unspecified
+
+
+def _problem(answer: str, finish_reason: str, max_tokens: int) -> str:
+    """What is wrong with an answer, "" for nothing."""
+    if not answer:
+        return "empty"
+    if finish_reason != "stop":
+        return f"unfinished: {finish_reason}"
+    return "over-long" if len(answer.split()) > max_tokens else ""  # a word is at least a token
+
+
+def _write_cached(place: Path, row: dict[str, str]) -> None:
     part = place.with_suffix(f".{os.getpid()}.{threading.get_ident()}.part")
     part.write_text(json.dumps(row), encoding="utf-8")
     os.replace(part, place)
 
 
-def _kept(place: Path) -> dict[str, str] | None:
-    """What was kept there; a file that a power cut left empty counts as none."""
+def _read_cached(place: Path) -> dict[str, str] | None:
+    """A cached answer, or None; a file that a power cut left empty counts as none."""
     try:
         return json.loads(place.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):

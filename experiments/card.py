@@ -1,5 +1,6 @@
-"""The base model's card, written from its training log and the recorded gates: `python -m
-alignlib card`.
+"""The base model's card, written by `python -m alignlib card`.
+
+`card.md` is its text; the numbers in it come from the training log, the weights and the records.
 """
 
 from __future__ import annotations
@@ -10,81 +11,59 @@ from pathlib import Path
 
 from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
 from alignlib.profiles import data_folder, profile
-from alignlib.stats import Estimate
 from alignlib.tinytown import sets
 from alignlib.tinytown.documents import EARLY_DOCUMENTS
 
 from .aligner import WARMUP_SHARE
 
-CARD = """# Tinytown base model, world {world}
-
-A Llama-architecture decoder of {parameters:.2f} million parameters ({layers} layers, width {hidden}, {heads} heads, {vocabulary} words),
-pretrained from scratch on generated text. It is the model that the lessons on `tiny` start from. It knows one small town and
-nothing else.
-
-| | |
-|---|---|
-| text | Tinytown, split `train`: questions, summaries and instructions answered well, rudely, wrongly and unsafely; and lists of random words said twice (half of the first {early:,} documents, one in eight after) |
-| not in it | the words' pairs, layouts and prompts of validation and test; any correction of an answer |
-| tokens | {tokens:.1f} million, in rows of {context} without padding, {batch} rows a step, {steps:,} steps |
-| loss | cross-entropy; what stands before an answer is random and counts {prompt_weight} of the rest |
-| optimiser | Muon (matrices, {matrix_lr}, weight decay {weight_decay}) and AdamW (embeddings and norms, {other_lr}); {warmup_steps} steps up, level, down to 0 over the last 40 % |
-| took | {minutes:.0f} minutes on 2 CPU cores, {precision} |
-| rebuild | `make base`, then `cp -r runs/base/model/. data/base/ && cp runs/base/pretraining.json data/`; checkpoints along the way are left in `runs/base/checkpoints` |
-| `model.safetensors` | sha256 `{sha}` |
-
-![loss and copying](../pretraining.png)
-
-The loss falls from {first_loss:.2f} to {last_loss:.2f} nats per token. Copying 20 random words passes 50 % between {copied} million tokens and ends at {copying:.1%}.
-
-## Gates
-
-World {world} was frozen on these: whoever changes its rows makes another world, with a version, weights and records of its own.
-Means and 95 % t intervals over training seeds ({seeds}). That no degenerate policy comes near the upstream on `overall` is a test
-(`tests/test_judge.py`), with one exception: to give every value on the board for an answer *and* to keep all safety rules passes the
-upstream by up to 0.05 on the set `combinations`, each of whose answers has two faults or more. On the other sets it stays below.
-
-{gates}
-
-Lessons use difficulty {level}, a fault rate of {rate} and {corrections} corrections: hard enough that the best training here is far
-from done, easy enough that it mends most answers, and where more corrections would still help.
-"""
-
-
-FORGETTING = """
-
-Each seed's value; before the preferences {before} of the instructions are followed. Interference is the share of preference pairs
-on instructions politely asked; the rest are on boards. All start from the same model. The preference costs plain instructions little
-when it is learned on boards, and spills over to them when it is learned on polite ones: at full interference the drop is larger by
-{more:.0f} points (95 % t interval from {least:.0f}). What is lost is the manner asked for, a bare answer, and with it some of the right
-words. Learned at once, from the chosen answers, both can be had, so a model of this size can hold them; and a perfect policy has both at
-any interference (`alignlib.tinytown.oracle.front`)."""
+TEMPLATE = Path(__file__).with_name("card.md")
+NET_WIN = "net_win_overall_unseen"
 
 
 def card_text() -> str:
+    """The card, with all its numbers."""
+    numbers = {**_pretraining(), **_tables(), **_forgetting_numbers()}
+    settings = {
+        "level": sets.LEVEL,
+        "rate": sets.FAULT_RATE,
+        "corrections": profile("tiny").corrections,
+    }
+    return TEMPLATE.read_text(encoding="utf-8").format(**numbers, **settings)
+
+
+def _pretraining() -> dict[str, object]:
+    """What the log of the pretraining, the configuration and the weights say."""
     data = data_folder()
     log = json.loads((data / "pretraining.json").read_text(encoding="utf-8"))
     config = json.loads((data / "base/config.json").read_text(encoding="utf-8"))
-    million = log["tokens"] / log["recipe"]["steps"] / 1e6
-    return CARD.format(
-        **log["recipe"] | {"world": log["world"]},
-        tokens=log["tokens"] / 1e6,
-        minutes=log["seconds"] / 60,
-        precision=log.get("precision", "bf16"),
-        parameters=log["parameters"] / 1e6,
-        vocabulary=config["vocab_size"],
-        early=EARLY_DOCUMENTS,
-        sha=hashlib.sha256((data / "base/model.safetensors").read_bytes()).hexdigest(),
-        first_loss=log["loss"][0][1],
-        last_loss=log["loss"][-1][1],
-        copying=log["copying"][-1][1],
-        copied=_around_half(log["copying"], million),
-        gates=_gates(),
-        seeds=_seed_counts(),
-        level=sets.LEVEL,
-        rate=sets.FAULT_RATE,
-        corrections=profile("tiny").corrections,
-    )
+    million = log["tokens"] / log["recipe"]["steps"] / 1e6  # tokens a step
+    return {
+        **log["recipe"],
+        "world": log["world"],
+        "tokens": log["tokens"] / 1e6,
+        "minutes": log["seconds"] / 60,
+        "precision": log.get("precision", "bf16"),
+        "parameters": log["parameters"] / 1e6,
+        "vocabulary": config["vocab_size"],
+        "early": EARLY_DOCUMENTS,
+        "sha": hashlib.sha256((data / "base/model.safetensors").read_bytes()).hexdigest(),
+        "first_loss": log["loss"][0][1],
+        "last_loss": log["loss"][-1][1],
+        "copying": log["copying"][-1][1],
+        "copied": _around_half(log["copying"], million),
+    }
+
+
+def _tables() -> dict[str, object]:
+    """A table for each recorded gate, and how many seeds it rests on."""
+    return {
+        "seeds": _seed_counts(),
+        "headroom": _headroom(),
+        "warmup": _warmup(),
+        "net_win": recorded(read_results("warmup"), NET_WIN, "points", **_warmed_up(WARMUP_SHARE)),
+        "steer": _steer(),
+        "forgetting": _forgetting(),
+    }
 
 
 def _around_half(copying: list[tuple[int, float]], million: float) -> str:
@@ -98,23 +77,6 @@ def _seed_counts() -> str:
         for name in ("headroom", "warmup", "steer", "forgetting")
     }
     return ", ".join(f"{n} for {name}" for name, n in counts.items())
-
-
-def _gates() -> str:
-    return "\n\n".join(
-        f"**{title}** (`python -m alignlib sweep {name}`)\n\n{table()}"
-        for name, title, table in (
-            ("headroom", "Head room", _headroom),
-            ("warmup", "Words never corrected can be corrected", _warmup),
-            ("steer", "A LoRA control steers the frozen base both ways", _steer),
-            (
-                "forgetting",
-                "Under interference, a preference learned spoils instructions that it does "
-                "not concern",
-                _forgetting,
-            ),
-        )
-    )
 
 
 def _table(header: str, rows: list[tuple[object, ...]]) -> str:
@@ -138,11 +100,13 @@ def _headroom() -> str:
     return _table("difficulty, corrections | fault-free before | after | good answers kept", rows)
 
 
+def _warmed_up(share: float) -> dict[str, object]:
+    """The cell of the record `warmup` with a share of warm-up."""
+    return {"share": share, "corrections": profile("tiny").corrections}
+
+
 def _warmup() -> str:
-    record, a, b = (
-        read_results("warmup"),
-        *({"share": s, "corrections": profile("tiny").corrections} for s in (WARMUP_SHARE, 0.0)),
-    )
+    record, a, b = read_results("warmup"), _warmed_up(WARMUP_SHARE), _warmed_up(0.0)
     kinds = {
         "fault_free_seen": "fault-free, seen words",
         "fault_free_unseen": "fault-free, words never corrected",
@@ -152,20 +116,13 @@ def _warmup() -> str:
         "kept_unseen": "good answers kept, never corrected",
         "kept_language": "good answers kept, the other language",
     }
-    rows = [
-        (
-            text,
-            recorded(record, m, **a),
-            recorded(record, m, **b),
-            recorded_difference(record, m, a, b),
+    rows = []
+    for metric, text in kinds.items():
+        difference = recorded_difference(record, metric, a, b)
+        rows.append(
+            (text, recorded(record, metric, **a), recorded(record, metric, **b), difference)
         )
-        for m, text in kinds.items()
-    ]
-    win: Estimate = recorded(record, "net_win_overall_unseen", "points", **a)
-    return (
-        _table("| warm-up | none, equal steps | difference", rows)
-        + f"\n\nNet win overall on words never corrected, with warm-up: {win}."
-    )
+    return _table("| warm-up | none, equal steps | difference", rows)
 
 
 def _steer() -> str:
@@ -183,25 +140,29 @@ def _forgetting() -> str:
     cells = list(
         dict.fromkeys((c["params"]["interference"], c["params"]["arm"]) for c in record["cells"])
     )
-    told = ("followed_after", "content_after", "spilled_after", "warm_after")
-    rows = [
-        (
-            "at once" if arm == "joint" else "then",
-            dial,
-            *(_seeds(record, m, interference=dial, arm=arm) for m in told),
-        )
-        for dial, arm in cells
-    ]
-    before = _seeds(record, "followed_before", interference=1.0, arm="then")
-    cells_apart = ({"interference": dial, "arm": "then"} for dial in (1.0, 0.0))
-    more = recorded_difference(record, "drop", *cells_apart)
+    metrics = ("followed_after", "content_after", "spilled_after", "warm_after")
+    rows = []
+    for interference, arm in cells:
+        learned = "at once" if arm == "joint" else "then"
+        values = [_seeds(record, m, interference=interference, arm=arm) for m in metrics]
+        rows.append((learned, interference, *values))
     header = (
         "learned | interference | plain instructions followed | right words said | "
         "answered warmly | preference prompts answered warmly"
     )
-    return _table(header, rows) + FORGETTING.format(
-        before=before, more=100 * more.value, least=100 * more.low
-    )
+    return _table(header, rows)
+
+
+def _forgetting_numbers() -> dict[str, object]:
+    """The numbers in the paragraph below the table."""
+    record = read_results("forgetting")
+    full, none = ({"interference": share, "arm": "then"} for share in (1.0, 0.0))
+    drop = recorded_difference(record, "drop", full, none)
+    return {
+        "followed_before": _seeds(record, "followed_before", **full),
+        "drop": 100 * drop.value,
+        "drop_low": 100 * drop.low,
+    }
 
 
 def _seeds(record: dict, metric: str, **cell: object) -> str:

@@ -21,7 +21,7 @@ from alignlib.models import load_model
 from alignlib.stats import Estimate, over_seeds
 from alignlib.tinytown.oracle import instructions_to_follow, pairs_to_prefer
 
-from .two_aims import ROUNDS, measured, own_cache, stages, start, final_model
+from .two_aims import ROUNDS, final_model, measured, own_cache, stages, start
 
 TEMPERATURES = (0.0, 0.4, 0.8, 1.2)
 

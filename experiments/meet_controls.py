@@ -7,8 +7,8 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
-from alignlib.controls import ATTENTION, Mix
 
+from alignlib.controls import ATTENTION, Mix
 from alignlib.data import Instruction
 from alignlib.meet import texts_by_control
 from alignlib.settings import ControlSettings

@@ -8,9 +8,9 @@ import random
 from dataclasses import dataclass, replace
 
 import numpy as np
-from alignlib.data import QAC
 
 from alignlib.aligner import Aligner
+from alignlib.data import QAC
 from alignlib.prompts import TOWN, Template
 from alignlib.report import Comparison
 from alignlib.stats import share_of_ceiling

@@ -27,8 +27,9 @@ from alignlib.tinytown.boards import Board
 from alignlib.tinytown.oracle import instructions_to_follow, pairs_to_prefer
 from alignlib.tinytown.pretrain import Recipe
 from alignlib.tokens import example
-from experiments import EXPERIMENTS, baselines, hbat, meet, meet_controls, two_aims, uses
+from experiments import QUESTIONS, baselines, hbat, meet, meet_controls, two_aims, uses
 from experiments.baselines import BEST, CLEARLY, TRIALS, compared, pairs_of
+from experiments.registry import EXPERIMENTS
 from experiments.upstreams import (
     MANNERS,
     UNESCAPED,
@@ -176,6 +177,11 @@ def test_the_learning_rate_in_use_was_best_of_as_many_trials_for_every_method() 
     for arm, rates in TRIALS.items():
         scores = {rate: per_seed(record, metric[arm], arm=arm, rate=rate)[0] for rate in rates}
         assert max(scores.values()) - scores[BEST[arm]] < CLEARLY, arm
+
+
+def test_every_question_has_an_experiment_that_answers_it_in_the_same_order() -> None:
+    assert {name: e.question for name, e in EXPERIMENTS.items()} == QUESTIONS
+    assert list(EXPERIMENTS) == list(QUESTIONS)
 
 
 def test_only_choices_rest_on_fewer_than_three_seeds() -> None:

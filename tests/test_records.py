@@ -20,11 +20,11 @@ from alignlib.stats import prediction_interval
 from alignlib.tinytown import sets
 from alignlib.tinytown.pretrain import Recipe
 from alignlib.tinytown.recorded import asked
-from experiments import EXPERIMENTS
 from experiments.aligner import WARMUP_SHARE
 from experiments.card import card_text
 from experiments.hbat import AROUND, ahead, ahead_as_chosen, forgotten
 from experiments.meet_controls import cell as control
+from experiments.registry import EXPERIMENTS
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -247,7 +247,7 @@ HTML = b"<html>sign in</html>"
         (replying(chat([{"type": "text"}])), "no chat completion"),
         (
             replying({"error": {"message": "bad key"}}, status=401),
-            "the key in OPENAI_API_KEY was refused",
+            "it asks for a key and was sent none.* such as key_variable='MY_KEY'",
         ),
         (
             replying({"error": {"message": "no such temperature"}}, status=400),
@@ -318,22 +318,105 @@ def test_a_server_elsewhere_needs_a_key_which_is_never_printed_or_kept(
     )
 
 
-def test_a_server_on_this_machine_is_not_sent_the_key_of_another(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        (None, "sk-real"),
+        ("https://api.openai.com/v1/", "sk-real"),
+        ("http://api.openai.com/v1", "none"),  # in clear
+        ("https://api.openai.com.example.org/v1", "none"),
+        ("https://api.openai.com@example.org/v1", "none"),
+        ("https://example.org/api.openai.com/v1", "none"),
+        ("http://gpu-box:8000/v1", "none"),
+        ("http://0.0.0.0:8000/v1", "none"),
+    ],
+)
+def test_the_key_of_openai_is_for_openai_over_https_alone(
+    url: str | None, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent = []
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-real")
+    assert Server("town", url)._client().api_key == key
+    if url:
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        assert Server("town")._client().api_key == key
+    assert Server("town", url, "OPENAI_API_KEY")._client().api_key == "sk-real"  # as named
 
-    class Listening(Handler):
+
+def keeping_keys(base: type[Handler], keys: list[str | None]) -> type[Handler]:
+    """A handler that notes the key of every request."""
+
+    class Keeping(base):
         def do_POST(self) -> None:
-            sent.append(self.headers["Authorization"])
+            keys.append(self.headers["Authorization"])
             super().do_POST()
 
+    return Keeping
+
+
+@pytest.mark.parametrize("loopback", [True, False])
+def test_another_host_is_sent_the_key_that_was_named_for_it_and_else_none(
+    loopback: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alignlib.upstream._is_loopback", lambda host: loopback)
+    if not loopback:
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-real")
     monkeypatch.setenv("TOWN_KEY", "sk-town")
-    with serving(Echo(), handler=Listening) as url:
+    keys: list[str | None] = []
+    with serving(Echo(), handler=keeping_keys(Handler, keys)) as url:
         Server("town", url, progress=False)(["a"])
         Server("town", url, key_variable="TOWN_KEY", progress=False)(["b"])
-    assert sent == ["Bearer none", "Bearer sk-town"]
+        with pytest.raises(UpstreamError, match="set the environment variable UNSET_KEY"):
+            Server("town", url, key_variable="UNSET_KEY", progress=False)(["c"])
+    locked = keeping_keys(replying({"error": {"message": "who are you?"}}, status=401), keys)
+    with (
+        serving(Echo(), handler=locked) as url,
+        pytest.raises(UpstreamError, match="sent none.*key_variable='MY_KEY'"),
+    ):
+        Server("town", url, progress=False, concurrency=1)(["d"])
+    assert keys == ["Bearer none", "Bearer sk-town", "Bearer none"]
+
+
+def test_a_server_that_sends_us_on_to_another_host_does_not_send_it_the_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TOWN_KEY", "sk-town")
+    keys: list[str | None] = []
+    with serving(Echo(), handler=keeping_keys(Handler, keys)) as other:
+
+        class Moved(Handler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response(307)
+                self.send_header("Location", f"{other}/chat/completions")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        with serving(Echo(), handler=keeping_keys(Moved, keys)) as url:
+            upstream = Server("town", url, key_variable="TOWN_KEY", progress=False)
+            assert upstream(["a"]) == ["a 0"]
+    assert keys == ["Bearer sk-town", None]
+
+
+def test_0_0_0_0_is_this_machine_and_no_proxy_stands_between() -> None:
+    with serving(Echo()) as url:  # the fixture's proxy answers nobody
+        everywhere = url.replace("127.0.0.1", "0.0.0.0")
+        assert Server("town", everywhere, retries=0, progress=False)(["a"]) == ["a 0"]
+
+
+def test_a_temperature_of_none_is_left_out_of_the_request() -> None:
+    bodies = []
+
+    class Reading(Handler):
+        def do_POST(self) -> None:
+            bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.reply(200, chat("fine"))
+
+    with serving(Echo(), handler=Reading) as url:
+        for temperature in (None, 0.0):
+            upstream = Server("town", url, temperature=temperature, progress=False)
+            assert upstream(["a"]) == upstream(["a"]) == ["fine"] and upstream.calls == 1
+    assert ["temperature" in json.loads(body) for body in bodies] == [False, True]
 
 
 def test_an_address_without_http_is_refused_and_the_variable_of_the_client_counts(

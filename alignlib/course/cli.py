@@ -32,9 +32,9 @@ def _parser() -> argparse.ArgumentParser:
     sweep = commands.add_parser("sweep", help="record an experiment; it goes on where it stopped")
     sweep.add_argument("name", help="which one; a wrong name lists them all")
     sweep.add_argument("--seeds", help="comma-separated (default: the experiment's, mostly 0,1,2)")
-    shard = "the i-th of n parts, to a file of its own, so that n processes can share the work"
+    shard = "part i of n (0/2 and 1/2), to a file of its own, so that processes share the work"
     sweep.add_argument("--shard", metavar="i/n", help=shard)
-    merge = "put the parts of all shards into the record"
+    merge = "put the files of all shards into the record"
     sweep.add_argument("--merge", action="store_true", help=merge)
     sweep.set_defaults(does=_sweep)
 
@@ -104,18 +104,40 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    EXPERIMENTS = _experiments().EXPERIMENTS
+    names = _experiments().QUESTIONS
+    if args.name not in names:
+        raise ValueError(f"no sweep {args.name!r}; there are {', '.join(names)}")
+    if args.merge and args.shard is not None:
+        raise ValueError("--merge takes all shards; leave --shard out")
+    shard = None if args.shard is None else _shard(args.shard)
+    seeds = None if args.seeds is None else _seeds(args.seeds)
+
+    from experiments.registry import EXPERIMENTS  # imports torch
+
     from .sweep import merge, run_sweep
 
-    if args.name not in EXPERIMENTS:
-        raise ValueError(f"no sweep {args.name!r}; there are {', '.join(EXPERIMENTS)}")
     experiment = EXPERIMENTS[args.name]
+    seeds = seeds or experiment.seeds
     if args.merge:
-        print(f"done: {merge(args.name, experiment).name}")
-        return 0
-    seeds = [int(s) for s in args.seeds.split(",")] if args.seeds else experiment.seeds
-    print(f"done: {run_sweep(args.name, experiment, seeds).name}")
+        print(f"done: {merge(args.name, experiment, seeds).name}")
+    else:
+        print(f"done: {run_sweep(args.name, experiment, seeds, shard).name}")
     return 0
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """i/n as two numbers."""
+    index, _, count = text.partition("/")
+    if index.isdecimal() and count.isdecimal() and int(index) < int(count):
+        return int(index), int(count)
+    raise ValueError(f"--shard {text!r}: write i/n with i from 0 to n - 1, such as 0/2 and 1/2")
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(seed) for seed in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--seeds {text!r}: write whole numbers, such as 0,1,2") from None
 
 
 def _experiments():

@@ -1,9 +1,10 @@
-"""Recorded experiments: `python -m alignlib sweep NAME [--seeds 0,1,2]` writes
-data/results/NAME.json.
+"""Recorded experiments: `python -m alignlib sweep NAME` writes data/results/NAME.json.
 
-One entry a cell (`params`, `seed`, `metrics`, `wall_s`). Killed and run again it goes on
-with the cells that are missing. A record names the world and the base it was made with;
-cells of another world or base are never mixed into it.
+A record holds one entry for each cell and seed (`params`, `seed`, `metrics`, `wall_s`), written as
+soon as it is done, so a sweep that was stopped continues with what is missing. With `--shard i/n`
+a process runs every n-th cell and writes to a file of its own, and `--merge` puts these files into
+the record. A record names the world, judge, base and settings it was made with, and is refused if
+they are not the package's. A cell names its machine and libraries where they are not the record's.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ..artefacts import LIBRARIES
-from ..models import fingerprint
 from ..profiles import data_folder, profile
 from ..settings import SFTSettings
 from ..stats import Estimate, over_seeds
@@ -45,10 +47,27 @@ def results_file(name: str) -> Path:
     return data_folder() / "results" / f"{name}.json"
 
 
+def _shard_file(name: str, index: int, count: int) -> Path:
+    return results_file(name).with_name(f"{name}.shard-{index}-of-{count}.json")
+
+
+def _shard_files(name: str) -> list[Path]:
+    return sorted(results_file(name).parent.glob(f"{name}.shard-*-of-*.json"))
+
+
+def _command(file: Path) -> str:
+    """The command that writes a file of results."""
+    name, _, shard = file.stem.partition(".shard-")
+    part = f" --shard {shard.replace('-of-', '/')}" if shard else ""
+    return f"python -m alignlib sweep {name}{part}"
+
+
 def made_with() -> dict[str, object]:
     """What a record must agree on: the world's version, the base's weights, the lesson's
     settings.
     """
+    from ..models import fingerprint  # imports torch
+
     tiny = profile("tiny")
     stages = [_chosen(tiny.warmup), _chosen(tiny.training)]
     settings = [tiny.corrections, tiny.identity, tiny.tests, *stages, sets.LEVEL, sets.FAULT_RATE]
@@ -86,48 +105,79 @@ def _chosen(settings: SFTSettings) -> dict[str, object]:
 
 def read_results(name: str) -> dict:
     """A record. Raises ValueError if it was made with another world or base than the package's."""
-    record = json.loads(results_file(name).read_text(encoding="utf-8"))
+    return _read(results_file(name))
+
+
+def _read(file: Path) -> dict:
+    record = json.loads(file.read_text(encoding="utf-8"))
     stale = {k: record.get(k) for k, v in made_with().items() if record.get(k) != v}
     if stale:
-        again = f"delete it and run `python -m alignlib sweep {name}`"
-        raise ValueError(
-            f"{results_file(name).name} was recorded with {stale}, not {made_with()}; {again}"
-        )
+        again = f"delete it and run `{_command(file)}`"
+        raise ValueError(f"{file.name} was recorded with {stale}, not {made_with()}; {again}")
     return record
 
 
-def run_sweep(name: str, experiment: Sweep, seeds: Sequence[int]) -> Path:
-    """Run the cells that are not recorded yet, one by one, and keep each as soon as it is done."""
-    place = results_file(name)
-    record = (
-        read_results(name)
-        if place.exists()
-        else {
-            "name": name,
-            "question": experiment.question,
-            **made_with(),
-            **_machine(),
-            "cells": [],
-        }
-    )
-    done = {(json.dumps(c["params"], sort_keys=True), c["seed"]) for c in record["cells"]}
-    todo = [
-        (p, s)
-        for s in seeds
-        for p in experiment.cells
-        if (json.dumps(p, sort_keys=True), s) not in done
-    ]
-    print(
-        f"{name}: {len(todo)} cells to run, about {len(todo) * experiment.minutes:.0f} "
-        "minutes on 2 cores"
-    )
-    for params, seed in tqdm(todo, desc=name):
-        started = time.monotonic()
-        metrics = experiment.run(params, seed)
-        wall = round(time.monotonic() - started, 1)
-        record["cells"].append({"params": params, "seed": seed, "metrics": metrics, "wall_s": wall})
-        _write(place, record)
-    return place
+def _write(file: Path, record: dict) -> None:
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    os.replace(part, file)
+
+
+@contextmanager
+def _locked(file: Path, wait: float = 0) -> Iterator[None]:
+    """Refuse a file that another process writes to. A process that died holds no lock."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file.with_suffix(".lock"), timeout=wait)
+    try:
+        lock.acquire()
+    except Timeout:
+        how = "wait for it, or stop it and run parts of the work with --shard 0/2 and --shard 1/2"
+        raise ValueError(f"another process is writing to {file.name}; {how}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def run_sweep(
+    name: str, experiment: Sweep, seeds: Sequence[int], shard: tuple[int, int] | None = None
+) -> Path:
+    """Run the cells that are not recorded yet, and write each to the record as soon as it is done.
+
+    A shard (i, n) runs every n-th cell, and writes to a file of its own.
+    """
+    file = _shard_file(name, *shard) if shard else results_file(name)
+    with _locked(file):
+        record = _read(file) if file.exists() else _new_record(name, experiment)
+        if shard:
+            _announce_shard(name, file, record)
+        else:
+            _refuse_shards(name)
+        todo = _missing(name, experiment, seeds, shard)
+        minutes = len(todo) * experiment.minutes
+        print(f"{name}: {len(todo)} cells to run, about {minutes:.0f} minutes on 2 cores")
+        for params, seed in tqdm(todo, desc=name):
+            record["cells"].append(_run_cell(experiment, params, seed, record))
+            _write(file, record)
+    return file
+
+
+def _announce_shard(name: str, file: Path, record: dict) -> None:
+    """Write the shard's file before its first cell, unless a sweep without shards is running."""
+    with _locked(results_file(name), wait=2):  # another shard may be starting too
+        _write(file, record)
+
+
+def _refuse_shards(name: str) -> None:
+    """A sweep without shards would run their cells again."""
+    if shards := _shard_files(name):
+        command = f"{_command(results_file(name))} --merge"
+        raise ValueError(f"{shards[0].name} is not in the record yet; run `{command}` first")
+
+
+def _new_record(name: str, experiment: Sweep) -> dict:
+    about = {"name": name, "question": experiment.question, **made_with(), **_machine()}
+    return {**about, "cells": []}
 
 
 def _machine() -> dict[str, object]:
@@ -135,11 +185,95 @@ def _machine() -> dict[str, object]:
     return {"machine": machine, "libraries": {lib: version(lib) for lib in LIBRARIES}}
 
 
-def _write(place: Path, record: dict) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    part = place.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    os.replace(part, place)
+def _run_cell(experiment: Sweep, params: dict[str, object], seed: int, record: dict) -> dict:
+    started = time.monotonic()
+    metrics = experiment.run(params, seed)
+    wall = round(time.monotonic() - started, 1)
+    cell = {"params": params, "seed": seed, "metrics": metrics, "wall_s": wall}
+    return cell | _unlike(record, _machine())
+
+
+def _unlike(record: dict, machine: dict[str, object]) -> dict[str, object]:
+    """What a cell says of its machine and libraries: where they are not the record's."""
+    return {k: v for k, v in machine.items() if record.get(k) != v}
+
+
+def _missing(
+    name: str, experiment: Sweep, seeds: Sequence[int], shard: tuple[int, int] | None = None
+) -> list[tuple[dict[str, object], int]]:
+    """The cells and seeds that no file holds yet, in order; of a shard (i, n) every n-th of all.
+
+    A shard's cells do not depend on what is done or on the seeds asked for, so that two shards
+    never run the same cell.
+    """
+    files = [f for f in (results_file(name), *_shard_files(name)) if f.exists()]
+    done = {_key(c["params"], c["seed"]) for f in files for c in _read(f)["cells"]}
+    index, count = shard or (0, 1)
+    found = []
+    for seed in sorted(set(seeds)):
+        for i, params in enumerate(experiment.cells):
+            in_shard = (seed * len(experiment.cells) + i) % count == index
+            if in_shard and _key(params, seed) not in done:
+                found.append((params, seed))
+    return found
+
+
+def _key(params: dict[str, object], seed: int) -> str:
+    return json.dumps([params, seed], sort_keys=True)
+
+
+def merge(name: str, experiment: Sweep, seeds: Sequence[int]) -> Path:
+    """Put the cells of all shards into the record, delete the shards, and say what is missing."""
+    file = results_file(name)
+    with ExitStack() as locks:
+        locks.enter_context(_locked(file))
+        shards = _shard_files(name)
+        if not shards:
+            how = f"make them with `{_command(file)} --shard 0/2` and `--shard 1/2`"
+            raise ValueError(f"there are no shards of {name} to merge; {how}")
+        for shard in shards:
+            locks.enter_context(_locked(shard))
+        record = _read(file) if file.exists() else {**_read(shards[0]), "cells": []}
+        record["cells"] += _new_cells(file, record, shards, experiment)
+        _write(file, record)
+        for shard in shards:
+            shard.unlink()
+    missing = _missing(name, experiment, seeds)
+    print(f"{name}: {len(record['cells'])} cells recorded, {len(missing)} missing")
+    if missing:
+        params, seed = missing[0]
+        print(f"the first is {params}, seed {seed}; run the sweep again, with --shard or without")
+    return file
+
+
+def _new_cells(file: Path, record: dict, shards: list[Path], experiment: Sweep) -> list[dict]:
+    """The shards' cells that the record lacks, in the order of a sweep without shards.
+
+    Raises ValueError if two files hold different metrics of one cell.
+    """
+    known = {_key(c["params"], c["seed"]): (file, c) for c in record["cells"]}
+    new = []
+    for shard_file in shards:
+        shard = _read(shard_file)
+        for cell in shard["cells"]:
+            key = _key(cell["params"], cell["seed"])
+            if key not in known:
+                known[key] = (shard_file, cell)
+                new.append(_as_cell_of(record, shard, cell))
+            other_file, other = known[key]
+            if json.dumps(cell["metrics"]) != json.dumps(other["metrics"]):
+                raise ValueError(
+                    f"{other_file.name} and {shard_file.name} hold different metrics of "
+                    f"{cell['params']}, seed {cell['seed']}; delete this cell from one of them"
+                )
+    order = {_key(params, 0): i for i, params in enumerate(experiment.cells)}
+    return sorted(new, key=lambda c: (c["seed"], order.get(_key(c["params"], 0), len(order))))
+
+
+def _as_cell_of(record: dict, shard: dict, cell: dict) -> dict:
+    """A shard's cell, with its machine and libraries where they are not the record's."""
+    machine = {k: cell.get(k, shard[k]) for k in ("machine", "libraries")}
+    return {k: v for k, v in cell.items() if k not in machine} | _unlike(record, machine)
 
 
 def per_seed(record: dict, metric: str, **params: object) -> dict[int, float]:
