@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 import alignlib
 from alignlib.artefacts import code_digest
 from alignlib.course import cli, publish
-from alignlib.course.lessons import ROOT, lesson_numbers, read_source
+from alignlib.course.lessons import QUIET_KERNEL, ROOT, lesson_numbers, read_source
 from alignlib.course.publish import bootstrap, write_links
 from alignlib.models import fingerprint
 from alignlib.profiles import data_folder
@@ -106,15 +106,25 @@ def test_the_installed_wheel_trains_outside_the_checkout(wheel: Path, tmp_path: 
 # --- the first cell on Colab --------------------------------------------------------------------
 
 LOOK = """
-import os, huggingface_hub
-from alignlib import load_model
-from alignlib.models import add_lora
-from alignlib.profiles import data_folder
+import os
+
 import alignlib
 
-lora = add_lora(load_model(data_folder() / "base")[0], 2)
-print(alignlib.__file__, type(lora).__name__, huggingface_hub.__version__)
-print("GPU", os.environ["CUDA_VISIBLE_DEVICES"])
+print(alignlib.__file__, "GPU", os.environ["CUDA_VISIBLE_DEVICES"])
+"""
+LORA = """
+import huggingface_hub
+
+from alignlib.models import add_lora, load_model
+from alignlib.profiles import data_folder
+
+model = add_lora(load_model(data_folder() / "base")[0], rank=2)
+print(type(model).__name__, huggingface_hub.__version__)
+"""
+EXPERIMENTS = """
+import importlib.util
+
+print(importlib.util.find_spec("experiments").origin)
 """
 
 
@@ -158,7 +168,8 @@ class Colab:
         base = {"base": str(folder / "env"), "platbase": str(folder / "env")}
         self.site = Path(sysconfig.get_path("purelib", "venv", base))
         self.python = Path(sysconfig.get_path("scripts", "venv", base)) / "python"
-        (self.site / "all.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+        libraries = [place for place in sys.path if Path(place).name == "site-packages"]
+        (self.site / "libraries.pth").write_text("\n".join(libraries), encoding="utf-8")
         package_in(self.site, "torchao", "0.10.0")
         package_in(self.site, "huggingface_hub", "0.36.2")
         empty_wheel(self.wheels, "huggingface_hub", version("huggingface_hub"))
@@ -176,13 +187,16 @@ class Colab:
             "PIP_NO_BUILD_ISOLATION": "0",  # that is, no isolation: pip reads 0 as "not isolated"
         }
         client = NotebookClient(
-            notebook, timeout=300, resources={"metadata": {"path": str(self.content)}}
+            notebook,
+            timeout=300,
+            resources={"metadata": {"path": str(self.content)}},
+            extra_arguments=QUIET_KERNEL,
         )
         client.create_kernel_manager()
         client.km.kernel_spec.argv[0] = str(self.python)
         client.execute(env=inherited | offline | environment)
-        self.printed = ["".join(o.get("text", "") for o in cell.outputs) for cell in notebook.cells]
-        return self.printed[-1].splitlines()
+        streams = [o for o in notebook.cells[-1].outputs if o.get("name") == "stdout"]
+        return "".join(o.text for o in streams).splitlines()
 
 
 @pytest.fixture
@@ -194,25 +208,28 @@ def test_the_first_cell_installs_an_uploaded_wheel_and_lora_works(
     colab: Colab, wheel: Path
 ) -> None:
     shutil.copy(wheel, colab.content)
-    told = colab.run(bootstrap(), LOOK)
-    hub = version("huggingface_hub")
-    assert told == [
-        f"{colab.site / 'alignlib' / '__init__.py'} PeftModelForCausalLM {hub}",
-        "GPU 0",
-    ]
+    told = colab.run(bootstrap(), LOOK + LORA)
+    assert told[0] == f"{colab.site / 'alignlib' / '__init__.py'} GPU 0"
+    assert told[1] == f"PeftModelForCausalLM {version('huggingface_hub')}"
     assert not list(colab.site.glob("torch-*")), "torch was replaced"
 
 
 @needs_git
-def test_the_first_cell_clones_the_repository_if_there_is_no_wheel(colab: Colab) -> None:
+def test_the_first_cell_clones_the_repository_where_there_is_no_wheel(colab: Colab) -> None:
     (colab.content / "alignlib").mkdir()  # a folder of that name is no package
     clone = colab.content / publish.DISTRIBUTION
-    look = LOOK + "import experiments; print(experiments.__file__)"
-    told = colab.run(bootstrap(ROOT.as_uri()), look, CUDA_VISIBLE_DEVICES="1")
-    assert told[0].startswith(f"{clone / 'alignlib' / '__init__.py'} PeftModel")
-    assert told[1:] == ["GPU 1", str(clone / "experiments" / "__init__.py")]
-    again = colab.run(bootstrap("nowhere"), look, LOCAL_RANK="0", CUDA_VISIBLE_DEVICES="0,1")
-    assert again == [told[0], "GPU 0,1", told[2]]  # after a restart it is found where it is
+    told = colab.run(bootstrap(ROOT.as_uri()), LOOK + EXPERIMENTS, CUDA_VISIBLE_DEVICES="1")
+    assert told[0] == f"{clone / 'alignlib' / '__init__.py'} GPU 1"
+    assert told[1] == f"{clone / 'experiments' / '__init__.py'}"
+    assert (clone / "data" / "base" / "model.safetensors").is_file()
+
+
+def test_the_first_cell_installs_nothing_where_the_course_is_installed(colab: Colab) -> None:
+    (colab.site / "alignlib.pth").write_text(str(ROOT), encoding="utf-8")
+    launched = {"LOCAL_RANK": "0", "CUDA_VISIBLE_DEVICES": "0,1"}
+    told = colab.run(bootstrap("nowhere"), LOOK, **launched)
+    assert told == [f"{ROOT / 'alignlib' / '__init__.py'} GPU 0,1"]
+    assert (colab.site / "torchao").is_dir() and not list(colab.content.iterdir())
 
 
 def test_the_first_cell_is_short_and_every_notebook_has_it() -> None:
