@@ -9,6 +9,7 @@ BIN := $(VENV)/Scripts
 else
 BIN := $(VENV)/bin
 endif
+WRONG_PYTHON := This course needs Python 3.11, 3.12 or 3.13; name one as in: make course PYTHON=python3.12
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: course test test-all lab build base clean
@@ -35,6 +36,7 @@ base: $(VENV)/installed
 
 # Torch comes first and pinned, so that nothing else pulls another build of it.
 $(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit('$(WRONG_PYTHON)')"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(PIP) install -q -c constraints.txt -e '.[test]'

@@ -33,6 +33,12 @@ from .tokens import IGNORED
 Penalty = Callable[[PreTrainedModel], torch.Tensor]
 Row = dict[str, list[int]]
 Step = list[list[int]]  # micro-batches of row numbers
+# transformers 5.23 renamed the setting; TRL turns it on unless it is told not to
+CHECKPOINTING = next(
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")
+    if name in SFTConfig.__dataclass_fields__
+)
 Rates = Sequence[tuple[list[torch.nn.Parameter], float]]  # which parameters learn, at which rate
 
 
@@ -192,7 +198,7 @@ def _arguments(settings: SFTSettings, model: PreTrainedModel) -> dict[str, objec
         "seed": settings.seed,
         "use_cpu": on_cpu,
         "bf16": computes_in_bf16(model.device),
-        "activation_checkpointing": False,
+        CHECKPOINTING: False,
         "optim": "adamw_torch_fused",
         "max_length": None,
         "save_strategy": "no",

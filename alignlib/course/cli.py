@@ -96,8 +96,14 @@ def _value(text: str) -> object:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from .lessons import build, lesson_numbers
+    from .lessons import ROOT, build, lesson_numbers
+    from .publish import REPOSITORY, is_placeholder, write_links
 
+    if is_placeholder():
+        where = "set REPOSITORY in alignlib/course/publish.py"
+        print(f"alignlib: the address is still {REPOSITORY}; {where}", file=sys.stderr)
+    for name in write_links(ROOT):
+        print(name)
     for number in args.lessons or lesson_numbers():
         print(build(number).name)
     return 0

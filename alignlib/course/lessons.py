@@ -20,6 +20,8 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from .publish import bootstrap, colab_badge
+
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 SOURCES = NOTEBOOKS / "src"
@@ -27,14 +29,6 @@ LEFT_OUT = {
     "student": "solution",
     "solutions": "exercise",
 }  # the cells that each edition does without
-# where the course is published: set here and in the README's badge, then `python -m alignlib build`
-REPOSITORY = "OWNER/alignlib"
-COLAB = "https://colab.research.google.com"
-BOOTSTRAP = f"""try:
-    import alignlib
-except ImportError:  # on Colab
-    %pip install -q "alignlib @ git+https://github.com/{REPOSITORY}"
-"""
 QUIET_KERNEL = [
     "--log-level=40"
 ]  # errors only: it would remark on its loopback sockets at every start
@@ -77,10 +71,9 @@ def read_source(number: str, edition: str = "student") -> NotebookNode:
     source = source_of(number)
     notebook = jupytext.read(source, fmt="py:percent")
     notebook.metadata = nbformat.from_dict(METADATA)
-    notebook.cells[
-        0
-    ].source = f"{_badge(notebook_of(number, edition))}\n\n{notebook.cells[0].source}"
-    notebook.cells.insert(1, nbformat.v4.new_code_cell(BOOTSTRAP.strip()))
+    badge = colab_badge(notebook_of(number, edition).relative_to(ROOT).as_posix())
+    notebook.cells[0].source = f"{badge}\n\n{notebook.cells[0].source}"
+    notebook.cells.insert(1, nbformat.v4.new_code_cell(bootstrap()))
     for i, cell in enumerate(notebook.cells):
         cell["id"] = hashlib.sha256(
             f"{source.stem}/{i}/{cell.cell_type}/{cell.source}".encode()
@@ -90,11 +83,6 @@ def read_source(number: str, edition: str = "student") -> NotebookNode:
         c for c in notebook.cells if LEFT_OUT[edition] not in c.metadata.get("tags", [])
     ]
     return notebook
-
-
-def _badge(notebook: Path) -> str:
-    link = f"{COLAB}/github/{REPOSITORY}/blob/main/{notebook.relative_to(ROOT).as_posix()}"
-    return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({link})"
 
 
 def build(number: str) -> Path:
