@@ -1,13 +1,14 @@
-"""The third task: plain instructions with one right answer and no preference data, to measure
-forgetting on.
+"""The third task: plain instructions, each with one correct answer and without preference data.
+
+An instruction asks for an operation on a list of words. It serves to measure forgetting.
 """
 
 from __future__ import annotations
 
 import random
 
-from .draw import words_for
-from .words import MAX_PRICE, SPLITS, digest
+from .draw import Pool, words_for
+from .words import MAX_PRICE, split_of_layout
 
 OPERATIONS = {
     "repeat": lambda w: w,
@@ -21,37 +22,31 @@ OPERATIONS = {
 }
 
 
-def _word(rng: random.Random, words, things: list[str], kind: str) -> str:
+def _word(rng: random.Random, pool: Pool, things: tuple[str, ...], kind: str) -> str:
     if kind == "number":
         return str(rng.randint(1, MAX_PRICE))
-    return rng.choice({"thing": things, "place": words.places, "name": words.names}[kind])
+    return rng.choice({"thing": things, "place": pool.places, "name": pool.names}[kind])
 
 
 def sample_instruction(
     rng: random.Random, split: str, which: str = "all", language: str = "town"
 ) -> tuple[str, str]:
-    """An instruction and its one right answer. Its template (operation and kinds of words)
-    belongs to the split.
-    """
-    words = words_for(split, which, language)
+    """An instruction and its correct answer. Its operation and kinds of words fit the split."""
+    pool = words_for(split, which, language)
     while True:
         operation = rng.choice(list(OPERATIONS))
         kinds = rng.choices(("thing", "place", "name", "number"), k=rng.randint(4, 6))
-        if SPLITS[(0, 0, 0, 1, 2)[digest(f"{operation} {' '.join(kinds)}") % 5]] == split:
+        if split_of_layout(f"{operation} {' '.join(kinds)}") == split:
             break
-    things = list(rng.choice(words.lines)[0])
-    listed = [_word(rng, words, things, k) for k in kinds]
-    return f"instruction : {operation} : {' '.join(listed)}", " ".join(
-        OPERATIONS[operation](listed)
-    ) + " ."
+    things, _ = rng.choice(pool.lines)
+    words = [_word(rng, pool, things, kind) for kind in kinds]
+    prompt = f"instruction : {operation} : {' '.join(words)}"
+    return prompt, f"{' '.join(OPERATIONS[operation](words))} ."
 
 
 def wrong_answer(rng: random.Random, prompt: str) -> str:
-    """What another operation would have made of the same words."""
-    _, _, rest = prompt.partition(" : ")
-    operation, _, listed = rest.partition(" : ")
-    words = listed.split()
-    others = [
-        made for o in OPERATIONS if (made := OPERATIONS[o](words)) != OPERATIONS[operation](words)
-    ]
-    return " ".join(rng.choice(others)) + " ."
+    """The result of another operation on the same words."""
+    _, operation, words = prompt.split(" : ")
+    results = [other(words.split()) for other in OPERATIONS.values()]
+    correct = OPERATIONS[operation](words.split())
+    return " ".join(rng.choice([r for r in results if r != correct])) + " ."
