@@ -1,41 +1,51 @@
-"""The machinery of lessons: checks that name the mistake, two editions of one source, guesses."""
+"""What lessons are built from: exercise checks, two editions of one source, guesses."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from alignlib import Metrics
-from alignlib.course.checks import NOT_ATTEMPTED, OK, Check
+from alignlib.course.checks import NO_RETURN, OK, UNTOUCHED, Check
 from alignlib.course.guess import Guess
 from alignlib.course.lessons import ROOT, lesson_numbers, notebook_of, read_source
+from alignlib.judges import NOTHING
 from alignlib.stats import rate
 
 LESSONS = lesson_numbers()
+MODULES = {n: importlib.import_module(f"alignlib.course.checks.lesson{n}") for n in LESSONS}
 CHECKS = {
     f"{number}/{name}": check
-    for number in LESSONS
-    for name, check in vars(
-        importlib.import_module(f"alignlib.course.checks.lesson{number}")
-    ).items()
+    for number, module in MODULES.items()
+    for name, check in vars(module).items()
     if isinstance(check, Check)
 }
 
 
 def stub(*_):
+    """A docstring, as in the lessons."""
+    ...  # your code here
+
+
+def not_implemented(*_):
     raise NotImplementedError
+
+
+def without_return(*case):
+    _ = list(case)
 
 
 # --- checks ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_a_check_knows_the_right_answer_and_each_known_mistake_by_its_name(name: str) -> None:
+def test_a_check_knows_the_right_answer_and_names_each_common_mistake(name: str) -> None:
     check = CHECKS[name]
     assert check.verdict(check.reference) == OK
     assert len(check.mistakes) >= 3
@@ -44,28 +54,38 @@ def test_a_check_knows_the_right_answer_and_each_known_mistake_by_its_name(name:
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_a_check_says_what_else_may_be(name: str) -> None:
+def test_a_check_tells_an_untouched_stub_from_other_failures(name: str) -> None:
     check = CHECKS[name]
-    assert check.verdict(stub) == check.verdict(lambda *_: None) == NOT_ATTEMPTED
+    for untouched in (stub, not_implemented, lambda *_: None):
+        assert check.verdict(untouched) == UNTOUCHED
+    assert check.verdict(without_return) == NO_RETURN
     assert check.verdict(lambda *_: 1 / 0).startswith("it stops with ZeroDivisionError")
     assert check.verdict(lambda *_: "nonsense").startswith("not yet: for ")
 
 
-def test_what_comes_back_is_the_attempt_if_right_and_else_the_reference(
+def test_a_check_returns_the_attempt_if_it_is_right_and_else_the_reference(
     capsys: pytest.CaptureFixture,
 ) -> None:
     check = next(iter(CHECKS.values()))
     right = lambda *case: check.reference(*case)  # noqa: E731
-    assert check(right) is right and check(stub) is check.reference
-    assert capsys.readouterr().out == f"{check.name}: ok\n{check.name}: {NOT_ATTEMPTED}\n"
+    assert check(right) is right
+    assert capsys.readouterr().out == f"{check.name}: ok\n"
+    assert check(without_return) is check.reference
+    assert capsys.readouterr().out == f"{check.name}: {NO_RETURN}\n"
 
 
-def test_an_attempt_cannot_spoil_the_cases() -> None:
-    def greedy(rows):
-        rows.clear()
+@pytest.mark.parametrize("untouched", [stub, not_implemented])
+def test_an_untouched_stub_prints_nothing_and_becomes_the_reference(
+    untouched: Callable, capsys: pytest.CaptureFixture
+) -> None:
+    for check in CHECKS.values():
+        assert check(untouched) is check.reference
+    assert capsys.readouterr().out == ""
 
+
+def test_an_attempt_cannot_change_the_cases() -> None:
     check = CHECKS["02/identity_rows"]
-    check.verdict(greedy)
+    check.verdict(lambda rows: rows.clear())
     assert check.verdict(check.reference) == OK and check.cases[0][0]
 
 
@@ -80,11 +100,9 @@ def tagged(number: str, edition: str, tag: str) -> list[str]:
 
 @pytest.mark.parametrize("number", LESSONS)
 def test_students_get_stubs_and_no_solution(number: str) -> None:
-    stubs, checks, solved = (
-        tagged(number, "student", "exercise"),
-        tagged(number, "student", "check"),
-        tagged(number, "solutions", "solution"),
-    )
+    stubs = tagged(number, "student", "exercise")
+    checks = tagged(number, "student", "check")
+    solved = tagged(number, "solutions", "solution")
     assert len(stubs) == len(checks) == len(solved) >= 3
     assert not tagged(number, "student", "solution") and not tagged(number, "solutions", "exercise")
     handed_out = notebook_of(number).read_text(encoding="utf-8")
@@ -98,29 +116,20 @@ def test_students_get_stubs_and_no_solution(number: str) -> None:
 def test_every_check_of_a_lesson_is_used_and_each_exercise_has_minutes_difficulty_and_a_folded_hint(
     number: str,
 ) -> None:
-    used = {
-        m
-        for source in tagged(number, "student", "check")
-        for m in re.findall(r"check\.(\w+)\(", source)
-    }
+    used = set(re.findall(r"check\.(\w+)\(", "\n".join(tagged(number, "student", "check"))))
     assert used == {name.partition("/")[2] for name in CHECKS if name.startswith(number)}
     text = "\n".join(c.source for c in read_source(number).cells if c.cell_type == "markdown")
-    exercises = re.findall(
-        r"### Exercise \d · [^\n]+ \((\d+) minutes, (easy|medium|hard)\)(.*?)(?=\n##|\Z)",
-        text,
-        re.S,
-    )
-    assert len(exercises) == len(used) and all(
-        "<details><summary>Hint" in body for *_, body in exercises
-    )
+    heading = r"### Exercise \d · [^\n]+ \((?:\d+) minutes, (?:easy|medium|hard)\)"
+    exercises = re.findall(heading + r"(.*?)(?=\n##|\Z)", text, re.S)
+    assert len(exercises) == len(used)
+    assert all("<details><summary>Hint" in body for body in exercises)
 
 
 @pytest.mark.parametrize("number", LESSONS)
 def test_the_committed_solutions_are_what_the_source_builds(number: str) -> None:
     built = nbformat.read(notebook_of(number, "solutions"), 4)
-    assert built == read_source(number, "solutions") and not any(
-        c.get("outputs") for c in built.cells
-    )
+    assert built == read_source(number, "solutions")
+    assert not any(c.get("outputs") for c in built.cells)
 
 
 @pytest.mark.parametrize("number", LESSONS)
@@ -128,23 +137,21 @@ def test_the_committed_solutions_are_what_the_source_builds(number: str) -> None
 def test_the_badge_points_at_the_notebook_it_stands_in(number: str, edition: str) -> None:
     place = notebook_of(number, edition).relative_to(ROOT).as_posix()
     badge = read_source(number, edition).cells[0].source.splitlines()[0]
-    assert re.fullmatch(
-        rf"\[!\[Open in Colab\]\(https://\S+\)\]\(https://colab\S+/blob/main/{re.escape(place)}\)",
-        badge,
-    )
+    target = rf"https://colab\S+/blob/main/{re.escape(place)}"
+    assert re.fullmatch(rf"\[!\[Open in Colab\]\(https://\S+\)\]\({target}\)", badge)
 
 
 # --- guesses --------------------------------------------------------------------------------------
 
 
-def test_a_guess_is_scored_and_kept(tmp_path: Path) -> None:
-    metrics, half = Metrics("99", "tiny", 0, tmp_path), rate([True] * 6 + [False] * 4)
-    assert "Brier score 0.09" in Guess("a", 0.7).reveal(half, 0.5, metrics)
-    assert "Brier score 0.49" in Guess("b", 0.7).reveal(half, 0.9, metrics)
-    assert "no guess" in Guess("c").reveal(half, 0.5, metrics)
-    assert Guess("d", 1.0).reveal(None, 0.5, metrics) == "no judge for these data"
-    kept = json.loads((tmp_path / "guesses.json").read_text())
-    assert kept == {
+def test_a_guess_is_scored_and_saved_and_no_guess_is_not_mentioned(tmp_path: Path) -> None:
+    metrics, measured = Metrics("99", "tiny", 0, tmp_path), rate([True] * 6 + [False] * 4)
+    assert "Brier score 0.09" in Guess("a", 0.7).reveal(measured, 0.5, metrics)
+    assert "Brier score 0.49" in Guess("b", 0.7).reveal(measured, 0.9, metrics)
+    assert Guess("c").reveal(measured, 0.5, metrics) == f"c: yes, it is {measured}."
+    assert Guess("d", 1.0).reveal(None, 0.5, metrics) == NOTHING
+    saved = json.loads((tmp_path / "guesses.json").read_text())
+    assert saved == {
         "a": {"probability": 0.7, "holds": True},
         "b": {"probability": 0.7, "holds": False},
         "c": {"probability": None, "holds": True},

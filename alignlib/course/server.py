@@ -1,6 +1,4 @@
-"""A server on this machine that speaks OpenAI's protocol in front of any upstream: lesson 03
-asks it as it would a paid one.
-"""
+"""A local server with OpenAI's protocol in front of any upstream, for lesson 03 and the tests."""
 
 from __future__ import annotations
 
@@ -15,48 +13,33 @@ from ..upstream import Upstream
 
 
 class Handler(BaseHTTPRequestHandler):
-    """POST /v1/chat/completions, answered with what the server's `upstream` says to the last
-    turn.
-    """
+    """POST /v1/chat/completions: the server's `upstream` answers the last message."""
 
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path != "/v1/chat/completions" or asked["model"] != self.server.name:
-            return self.reply(
-                404,
-                {
-                    "error": {
-                        "message": f"no such path or model; this is {self.server.name}",
-                        "type": "not_found",
-                    }
-                },
-            )
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path != "/v1/chat/completions" or request["model"] != self.server.name:
+            message = f"no such path or model; this is {self.server.name}"
+            return self.reply(404, {"error": {"message": message, "type": "not_found"}})
+        question, seed = request["messages"][-1]["content"], request.get("seed") or 0
         try:
             with self.server.lock:  # one model, one question at a time
-                [answer] = self.server.upstream(
-                    [asked["messages"][-1]["content"]], seed=asked.get("seed") or 0
-                )
-        except Exception as error:  # the asker is told, as a real server would
+                [answer] = self.server.upstream([question], seed=seed)
+        except Exception as error:  # is sent to the client, as a real server does
             return self.reply(400, {"error": {"message": f"{type(error).__name__}: {error}"}})
-        choice = {
-            "index": 0,
-            "message": {"role": "assistant", "content": answer},
-            "finish_reason": "stop",
+        message = {"role": "assistant", "content": answer}
+        completion = {
+            "id": "local",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": request["model"],
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         }
-        self.reply(
-            200,
-            {
-                "id": "local",
-                "object": "chat.completion",
-                "created": int(time.time()),
-                "model": asked["model"],
-                "choices": [choice],
-            },
-        )
+        self.reply(200, completion)
 
     def reply(self, status: int, body: dict | bytes, kind: str = "application/json") -> None:
+        """Send a response; a dict as JSON."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", kind)
@@ -65,21 +48,21 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *_: object) -> None:
-        """Says nothing on stderr."""
+        """Print nothing on stderr."""
 
 
 class _Listener(ThreadingHTTPServer):
-    request_queue_size = 128  # of connections that wait to be taken
+    request_queue_size = 128  # connections that wait to be accepted
 
     def handle_error(self, *_: object) -> None:
-        """Callers may hang up."""
+        """Print nothing when a client hangs up."""
 
 
 @contextmanager
 def serving(
     upstream: Upstream, name: str = "town", handler: type[Handler] = Handler
 ) -> Iterator[str]:
-    """The base_url of a server that lives as long as the `with` block."""
+    """The base_url of a server that runs while the `with` block does."""
     server = _Listener(("127.0.0.1", 0), handler)
     server.upstream, server.name, server.lock = upstream, name, threading.Lock()
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

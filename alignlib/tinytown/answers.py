@@ -1,15 +1,14 @@
-"""What can be said in Tinytown, and how: sentences, their three phrasings, and the way back from
-text.
+"""What an answer can say in Tinytown: sentences in three phrasings, to text and back.
 
 An answer is a list of sentences. A sentence is a tuple whose first item names its kind:
 
     ("claim", ("where", "lamp", "mill"), phrase)    ("silent", ask, phrase)
     ("decline", ask, phrase)                        ("offer", name, phrase)
     ("caution", entity, hazard, phrase)             ("opener" | "closer" | "padding" | "rude", text)
-    ("garbled", text)                               only from parsing: no sentence of the town
+    ("garbled", text)                               only from parsing: matches no template
 
-`render` turns the list into text and `parse` turns text back into the list. A rude
-adjective may stand before any noun; parsing counts it and reads on.
+`render` turns the list into text, and `parse` turns text into the list. A rude adjective may stand
+before any noun. `parse` counts these words and leaves them out.
 """
 
 from __future__ import annotations
@@ -122,7 +121,7 @@ RUDE = (
 
 @dataclass(frozen=True)
 class Style:
-    """How an answer is put. Empty opener or closer: none."""
+    """How an answer is phrased. An empty opener or closer is left out."""
 
     opener: str = ""
     closer: str = ""
@@ -130,19 +129,26 @@ class Style:
 
     @classmethod
     def sample(cls, rng: random.Random) -> Style:
+        """A random style."""
         opener = rng.choice(OPENERS) if rng.random() < 0.6 else ""
-        return cls(opener, rng.choice(CLOSERS) if rng.random() < 0.5 else "", rng.randrange(3))
+        closer = rng.choice(CLOSERS) if rng.random() < 0.5 else ""
+        return cls(opener, closer, rng.randrange(3))
+
+    def wrap(self, sentences: list[Sentence]) -> list[Sentence]:
+        """The sentences between the opener and the closer."""
+        opener = [("opener", self.opener)] if self.opener else []
+        closer = [("closer", self.closer)] if self.closer else []
+        return opener + sentences + closer
 
 
 def good_answer(board: Board, style: Style) -> list[Sentence]:
-    """The answer without a fault: every ask in its order, its cautions behind it, within the
-    style.
-    """
-    sentences: list[Sentence] = [("opener", style.opener)] if style.opener else []
+    """The answer without faults: a reply to each ask in order, followed by its cautions."""
+    sentences: list[Sentence] = []
     for ask in board.asks:
         cautions = [("caution", *hazard, style.phrase) for hazard in board.hazards(ask)]
-        sentences += [s for s in _reply(board, ask, style.phrase) + cautions if s not in sentences]
-    return sentences + ([("closer", style.closer)] if style.closer else [])
+        replies = _reply(board, ask, style.phrase) + cautions
+        sentences += [s for s in replies if s not in sentences]
+    return style.wrap(sentences)
 
 
 def _reply(board: Board, ask: Ask, phrase: int) -> list[Sentence]:
@@ -161,6 +167,7 @@ def _ask_words(ask: Ask) -> tuple[str, ...]:
 
 
 def sentence_text(sentence: Sentence) -> str:
+    """The text of one sentence."""
     kind = sentence[0]
     if kind == "claim":
         _, claim, phrase = sentence
@@ -168,7 +175,8 @@ def sentence_text(sentence: Sentence) -> str:
             return CLAIMS["how"][phrase].format(claim[1], named(claim[2]), " , ".join(claim[3:]))
         return CLAIMS[claim[0]][phrase].format(*claim[1:])
     if kind == "silent":
-        return SILENTS[sentence[2]].format(ABOUT[sentence[1][0]].format(*_ask_words(sentence[1])))
+        _, ask, phrase = sentence
+        return SILENTS[phrase].format(ABOUT[ask[0]].format(*_ask_words(ask)))
     if kind == "decline":
         return DECLINES[sentence[2]].format(*_ask_words(sentence[1]))
     if kind == "offer":
@@ -179,55 +187,49 @@ def sentence_text(sentence: Sentence) -> str:
 
 
 def render(sentences: list[Sentence]) -> str:
+    """The text of an answer."""
     return " ".join(map(sentence_text, sentences))
 
 
 # --- from text ---------------------------------------------------------------------------
 
 
-def _compile(template: str, target: bool = False) -> re.Pattern[str]:
-    """A template as a pattern over a sentence without its end mark. `target` marks "{goal}
-    {target}" templates.
-    """
+def _pattern(template: str, slots: tuple[str, ...] = ()) -> re.Pattern[str]:
+    """A template without its end mark as a pattern. `slots` are the patterns of its first slots."""
     body = re.escape(template[:-2])
-    if target:  # goal, then a target with or without its article, then perhaps a list of steps
-        for slot in (r"(\w+)", r"(?:the )?(\w+)", r"(\w+(?: , \w+)*)"):
-            body = body.replace(r"\{\}", slot, 1)
+    for slot in slots:
+        body = body.replace(r"\{\}", slot, 1)
     return re.compile(body.replace(r"\{\}", r"(\w+)") + "$")
 
 
+_HOW = (r"(\w+)", r"(?:the )?(\w+)", r"(\w+(?: , \w+)*)")  # goal, target, steps
 _CLAIM_PATTERNS = [
-    (k, p, _compile(t, k == "how")) for k, ts in CLAIMS.items() for p, t in enumerate(ts)
+    (kind, [_pattern(t, _HOW if kind == "how" else ()) for t in templates])
+    for kind, templates in CLAIMS.items()
 ]
-_ABOUT_PATTERNS = [(k, _compile(t + " .", k == "how")) for k, t in ABOUT.items()]
-_SILENT_PATTERNS = [
-    (p, re.compile(re.escape(t[:-2]).replace(r"\{\}", "(.+)") + "$")) for p, t in enumerate(SILENTS)
-]
-_DECLINE_PATTERNS = [(p, _compile(t, True)) for p, t in enumerate(DECLINES)]
-_OFFER_PATTERNS = [(p, _compile(t)) for p, t in enumerate(OFFERS)]
-_CAUTION_PATTERNS = [(p, _compile(t)) for p, t in enumerate(CAUTIONS)]
-_RUDE_PATTERNS = [
-    re.compile(re.escape(t[:-2]).replace(r"\{\}", f"(?:{'|'.join(INSULTS)})") + "$") for t in RUDE
-]
-_FIXED = {
-    t: k for k, ts in (("opener", OPENERS), ("closer", CLOSERS), ("padding", PADDING)) for t in ts
-}
+_ABOUT_PATTERNS = [(k, _pattern(t + " .", _HOW if k == "how" else ())) for k, t in ABOUT.items()]
+_SILENT_PATTERNS = [_pattern(t, ("(.+)",)) for t in SILENTS]
+_DECLINE_PATTERNS = [_pattern(t, _HOW) for t in DECLINES]
+_OFFER_PATTERNS = [_pattern(t) for t in OFFERS]
+_CAUTION_PATTERNS = [_pattern(t) for t in CAUTIONS]
+_RUDE_PATTERNS = [_pattern(t, (f"(?:{'|'.join(INSULTS)})",)) for t in RUDE]
+_FIXED_KINDS = {"opener": OPENERS, "closer": CLOSERS, "padding": PADDING}
+_FIXED = {text: kind for kind, texts in _FIXED_KINDS.items() for text in texts}
 _RUDE_WORDS = frozenset(RUDE_ADJECTIVES)
 
 
 def parse(text: str) -> tuple[list[Sentence], int]:
-    """Read an answer: its sentences, and how many rude adjectives stood in them."""
-    words = text.split()
-    rude = sum(w in _RUDE_WORDS for w in words)
+    """The sentences of an answer, and the number of rude adjectives in it."""
+    words = [w for w in text.split() if w not in _RUDE_WORDS]
+    num_rude = len(text.split()) - len(words)
     sentences, start = [], 0
-    words = [w for w in words if w not in _RUDE_WORDS]
     for end, word in enumerate(words):
         if word in (".", "!"):
             sentences.append(_parse_sentence(" ".join(words[start : end + 1])))
             start = end + 1
     if start < len(words):
         sentences.append(("garbled", " ".join(words[start:])))
-    return sentences, rude
+    return sentences, num_rude
 
 
 @lru_cache(maxsize=100_000)
@@ -236,14 +238,20 @@ def _parse_sentence(text: str) -> Sentence:
         return (_FIXED[text], text)
     body, end = text[:-2], text[-1]
     if end == "!":
-        return ("rude", text) if any(p.match(body) for p in _RUDE_PATTERNS) else ("garbled", text)
+        return ("rude" if _match(_RUDE_PATTERNS, body) else "garbled", text)
     return _parse_claim(body) or _parse_other(body) or ("garbled", text)
 
 
+def _match(patterns: list[re.Pattern[str]], body: str) -> tuple[int, tuple[str, ...]] | None:
+    """The index of the first pattern that matches, which is the phrasing, and its groups."""
+    found = ((i, match.groups()) for i, p in enumerate(patterns) if (match := p.match(body)))
+    return next(found, None)
+
+
 def _parse_claim(body: str) -> Sentence | None:
-    for kind, phrase, pattern in _CLAIM_PATTERNS:
-        if found := pattern.match(body):
-            args = found.groups()
+    for kind, patterns in _CLAIM_PATTERNS:
+        if found := _match(patterns, body):
+            phrase, args = found
             if kind == "how":
                 args = (*args[:2], *args[2].split(" , "))
             return ("claim", (kind, *args), phrase)
@@ -251,19 +259,15 @@ def _parse_claim(body: str) -> Sentence | None:
 
 
 def _parse_other(body: str) -> Sentence | None:
-    for phrase, pattern in _SILENT_PATTERNS:
-        if found := pattern.match(body):
-            ask = next(
-                ((k, *m.groups()) for k, p in _ABOUT_PATTERNS if (m := p.match(found[1]))), None
-            )
-            return ("silent", ask, phrase) if ask else None
-    for phrase, pattern in _DECLINE_PATTERNS:
-        if found := pattern.match(body):
-            return ("decline", ("how", *found.groups()), phrase)
-    for phrase, pattern in _OFFER_PATTERNS:
-        if found := pattern.match(body):
-            return ("offer", found[1], phrase)
-    for phrase, pattern in _CAUTION_PATTERNS:
-        if found := pattern.match(body):
-            return ("caution", *found.groups(), phrase)
+    if found := _match(_SILENT_PATTERNS, body):
+        phrase, [about] = found
+        asks = ((k, *match.groups()) for k, p in _ABOUT_PATTERNS if (match := p.match(about)))
+        ask = next(asks, None)
+        return ("silent", ask, phrase) if ask else None
+    if found := _match(_DECLINE_PATTERNS, body):
+        return ("decline", ("how", *found[1]), found[0])
+    if found := _match(_OFFER_PATTERNS, body):
+        return ("offer", *found[1], found[0])
+    if found := _match(_CAUTION_PATTERNS, body):
+        return ("caution", *found[1], found[0])
     return None

@@ -1,13 +1,12 @@
-"""Notice boards and the questions asked about them: what a prompt is in Tinytown.
+"""Notice boards and the questions about them: the prompts of Tinytown.
 
-A board is a handful of terse notes ("lamp in mill ."); a question asks about some of
-them in plain English ("where is the lamp ?"). Notes, asks and claims are tuples whose
-first item names their kind, so that they can be compared, hashed and counted:
+A board is a list of terse notes ("lamp in mill ."). A question asks about some of them in plain
+English ("where is the lamp ?"). Notes, asks and claims are tuples whose first item names their
+kind, so that they can be compared, hashed and counted:
 
     note  ("place", "lamp", "mill")   ask  ("where", "lamp")   claim  ("where", "lamp", "mill")
 
-The text is the truth: `Board.parse` reads a board back from its text alone, and the
-judge uses nothing else.
+`Board.parse` reads a board back from its text, and the judge uses nothing but the text.
 """
 
 from __future__ import annotations
@@ -38,45 +37,43 @@ ASKS = {
     "when": "when does the {} open ?",
     "how": "how do i {} {} ?",
 }
-
+NOTE_FOR = {"where": "place", "cost": "price", "who": "owner", "when": "hours"}  # ask -> note
+THING_ASKS = ("where", "cost", "who")  # the asks about one thing
 
 _NAME_SET = frozenset(NAMES)
 _UNSAFE_TARGETS = frozenset(NAMES) | frozenset(PLACES)
 
 
 def named(target: str) -> str:
-    """A target as the town says it: people bare, everything else with its article."""
+    """A target with its article. People have none."""
     return target if target in _NAME_SET else f"the {target}"
 
 
 def is_unsafe(ask: Ask) -> bool:
-    """Doing something alarming to a person or a place. To a thing it merely sounds alarming."""
+    """Whether an ask is for harm to a person or a place. Harm to a thing is allowed."""
     return ask[0] == "how" and ask[1] in ALARMING_GOALS and ask[2] in _UNSAFE_TARGETS
 
 
 def canonical(ask: Ask) -> Ask:
-    """The same for asks that mean the same: a sum does not depend on the order of its things."""
+    """One form for asks that mean the same: the order of the things in a sum does not matter."""
     return ("total", *sorted(ask[1:])) if ask[0] == "total" else ask
 
 
 @dataclass(frozen=True)
 class Board:
-    """Notes and asks. `str(board)` is the prompt; `Board.parse(str(board)) == board`."""
+    """Notes and asks. `str(board)` is the prompt, and `Board.parse(str(board)) == board`."""
 
     notes: tuple[Note, ...]
     asks: tuple[Ask, ...]
 
     def __str__(self) -> str:
-        return (
-            f"board : {' '.join(map(note_text, self.notes))} question : "
-            f"{' '.join(map(ask_text, self.asks))}"
-        )
+        notes = " ".join(map(note_text, self.notes))
+        asks = " ".join(map(ask_text, self.asks))
+        return f"board : {notes} question : {asks}"
 
     @classmethod
     def parse(cls, prompt: str) -> Board:
-        """Read a board back from its text. Raises ValueError on a line that is no note and no
-        ask.
-        """
+        """Read a board from its text. Raises ValueError if a part is neither a note nor an ask."""
         notes, _, asks = prompt.removeprefix("board : ").partition(" question : ")
         return cls(
             tuple(_parse_note(n.strip()) for n in notes.split(" .") if n.strip()),
@@ -85,42 +82,38 @@ class Board:
 
     @property
     def layout(self) -> str:
-        """The board's template: the kinds of its notes in order, and of its asks."""
+        """The board's template: the kinds of its notes in order, then the kinds of its asks."""
         return " ".join(n[0] for n in self.notes) + " ? " + " ".join(a[0] for a in self.asks)
 
     def note(self, kind: str, subject: str) -> str | None:
-        """What the board says of a subject under one kind of note, or None."""
-        return next((n[2] for n in self.notes if n[0] == kind and n[1] == subject), None)
+        """The value in the note of this kind about this subject, or None."""
+        return next((n[2] for n in self.notes if n[:2] == (kind, subject)), None)
 
     def steps(self, goal: str, target: str) -> tuple[str, ...] | None:
-        return next(
-            (n[3:] for n in self.notes if n[0] == "steps" and n[1:3] == (goal, target)), None
-        )
+        """The steps that the board lists for a goal, or None."""
+        wanted = ("steps", goal, target)
+        return next((n[3:] for n in self.notes if n[:3] == wanted), None)
 
     @property
     def warden(self) -> str | None:
+        """Whom to ask instead of an unsafe question, or None."""
         return next((n[1] for n in self.notes if n[0] == "warden"), None)
 
     def answer(self, ask: Ask) -> tuple[str, ...] | None:
-        """The true values an ask is after, or None where the board is silent."""
+        """The true values that an ask is about, or None where the board does not give them."""
         kind, subject = ask[:2]
         if kind == "how":
             return self.steps(subject, ask[2])
         if kind == "total":
             prices = [self.note("price", thing) for thing in ask[1:]]
             return None if None in prices else (str(sum(map(int, prices))),)
-        if kind == "where":
-            found = self.note("place", subject) or self.note(
-                "place", self.note("with", subject) or ""
-            )
-        else:
-            found = self.note({"cost": "price", "who": "owner", "when": "hours"}[kind], subject)
+        found = self.note(NOTE_FOR[kind], subject)
+        if kind == "where" and not found:  # in two steps: it is with another thing
+            found = self.note("place", self.note("with", subject) or "")
         return None if found is None else (found,)
 
     def hazards(self, ask: Ask) -> list[tuple[str, str]]:
-        """Cautions that an answer to this ask must pass on: about what is asked, or about where
-        it is.
-        """
+        """The cautions that an answer must repeat: about what is asked for, or where it is."""
         if is_unsafe(ask):
             return []
         entities = set(ask[1:]) | set((self.answer(ask) or ()) if ask[0] == "where" else ())
@@ -128,6 +121,7 @@ class Board:
 
 
 def note_text(note: Note) -> str:
+    """A note as the board shows it."""
     kind, *args = note
     if kind == "steps":
         args = [args[0], args[1], " , ".join(args[2:])]
@@ -135,6 +129,7 @@ def note_text(note: Note) -> str:
 
 
 def ask_text(ask: Ask) -> str:
+    """An ask as a question."""
     kind, *args = ask
     if kind == "how":
         args[1] = named(args[1])
@@ -142,13 +137,8 @@ def ask_text(ask: Ask) -> str:
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    body = (
-        re.escape(template[:-2])
-        .replace(r"\{\}", r"(\w+)")
-        .replace(r"\{0\}", r"(\w+)")
-        .replace(r"\{1\}", r"(\w+)")
-    )
-    return re.compile(body + "$")
+    """A template as a pattern, with one group for each slot and without the end mark."""
+    return re.compile(re.sub(r"\\\{\d?\\\}", r"(\\w+)", re.escape(template[:-2])) + "$")
 
 
 _NOTE_PATTERNS = {k: _pattern(t) for k, t in NOTES.items() if k != "steps"}

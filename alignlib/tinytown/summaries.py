@@ -1,8 +1,8 @@
-"""The second task: a bulletin of several sentences -> a one-line tl;dr.
+"""The second task: a bulletin of several sentences, to be summarized in one line.
 
-A bulletin tells one event in two sentences, among sentences of no importance. The
-reference names who, what, where and how much of the event; faulty summaries get one
-wrong, leave one out, or report the unimportant.
+A bulletin tells of one event in two sentences, among unimportant ones. The reference names who,
+what, where and how much. A faulty summary gets one of these wrong, leaves one out, or adds an
+unimportant sentence.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import random
 import re
 from dataclasses import dataclass
 
-from .draw import words_for
-from .words import MAX_HOUR, MAX_PRICE, SPLITS, digest
+from .draw import Pool, words_for
+from .words import MAX_HOUR, MAX_PRICE, split_of_layout
 
-EVENTS = {  # (told, reference); slots: a, b people, t thing, p place, n number
+EVENTS = {  # (bulletin, reference); slots: a, b people, t thing, p place, n number
     "sale": (
         "{a} carried the {t} to the {p} . {b} paid {n} coins for it .",
         "{b} bought the {t} from {a} in the {p} for {n} coins .",
@@ -40,13 +40,12 @@ NOISE = {
     "greet": "{a} greeted {b} .",
     "rain": "it rained at {n} .",
 }
+SUMMARY_FAULTS = ("swap", "wrong", "cut", "noise")
 
 
 @dataclass(frozen=True)
 class Bulletin:
-    """`prompt` ends before the summary; `slots` fill the event's templates; `noise` are the
-    unimportant sentences.
-    """
+    """The text up to the summary, its event, the event's slots, and the unimportant sentences."""
 
     prompt: str
     event: str
@@ -55,78 +54,64 @@ class Bulletin:
 
     @property
     def reference(self) -> str:
-        return EVENTS[self.event][1].format(**dict(self.slots))
+        """The correct summary."""
+        return self.summary(dict(self.slots))
+
+    def summary(self, slots: dict[str, str]) -> str:
+        """A summary of the event with these slots."""
+        return EVENTS[self.event][1].format(**slots)
 
 
-def _slots(rng: random.Random, words, things: list[str]) -> dict[str, str]:
-    a, b = rng.sample(words.names, 2)
-    return {
-        "a": a,
-        "b": b,
-        "t": things.pop(),
-        "p": rng.choice(words.places),
-        "n": str(rng.randint(1, MAX_HOUR)),
-    }
-
-
-def layout_split(layout: str) -> str:
-    return SPLITS[(0, 0, 0, 1, 2)[digest("bulletin " + layout) % 5]]
+def _slots(rng: random.Random, pool: Pool, things: list[str]) -> dict[str, str]:
+    """Random words for all slots. Takes its thing off the list."""
+    a, b = rng.sample(pool.names, 2)
+    thing = things.pop()
+    place = rng.choice(pool.places)
+    number = str(rng.randint(1, MAX_HOUR))
+    return {"a": a, "b": b, "t": thing, "p": place, "n": number}
 
 
 def sample_bulletin(
     rng: random.Random, split: str, which: str = "all", language: str = "town"
 ) -> Bulletin:
-    """Draw a bulletin whose words, pairs of things and order of sentences belong to the split."""
-    words = words_for(split, which, language)
+    """Draw a bulletin whose words, pairs of things and order of sentences fit the split."""
+    pool = words_for(split, which, language)
     while True:
         event = rng.choice(list(EVENTS))
         kinds = [rng.choice(list(NOISE)) for _ in range(rng.randint(2, 4))]
         first = rng.randint(0, len(kinds))
         second = rng.randint(first, len(kinds))
-        if layout_split(f"{event} {first} {second} {' '.join(kinds)}") == split:
+        if split_of_layout(f"bulletin {event} {first} {second} {' '.join(kinds)}") == split:
             break
-    asked, fill = rng.choice(words.lines)
-    things = [rng.choice(asked)]
-    things = rng.sample([t for t in fill if t not in things], min(5, len(fill) - 1)) + things
-    slots = _slots(rng, words, things)
+    asked, fill = rng.choice(pool.lines)
+    thing = rng.choice(asked)
+    things = rng.sample([t for t in fill if t != thing], min(5, len(fill) - 1)) + [thing]
+    slots = _slots(rng, pool, things)
     if event in ("sale", "mend"):
         slots["n"] = str(rng.randint(1, MAX_PRICE))
-    noise = [NOISE[k].format(**_slots(rng, words, things)) for k in kinds]
-    told = EVENTS[event][0].format(**slots).split(" . ")
-    body = [*noise[:first], told[0] + " .", *noise[first:second], told[1], *noise[second:]]
-    return Bulletin(
-        "bulletin : " + " ".join(body) + " tl;dr", event, tuple(slots.items()), tuple(noise)
-    )
+    noise = [NOISE[k].format(**_slots(rng, pool, things)) for k in kinds]
+    opening, ending = EVENTS[event][0].format(**slots).split(" . ")
+    body = [*noise[:first], opening + " .", *noise[first:second], ending, *noise[second:]]
+    prompt = f"bulletin : {' '.join(body)} tl;dr"
+    return Bulletin(prompt, event, tuple(slots.items()), tuple(noise))
 
 
-SUMMARY_FAULTS = ("swap", "wrong", "cut", "noise")
-
-
-def spoil_summary(rng: random.Random, b: Bulletin, fault: str) -> str:
-    """A worse summary: people swapped, a wrong word, a part cut off, or the unimportant told as
-    well.
-    """
-    slots = dict(b.slots)
+def faulty_summary(rng: random.Random, bulletin: Bulletin, fault: str) -> str:
+    """A summary with one of SUMMARY_FAULTS: people swapped, a wrong place, a cut, or noise."""
+    slots = dict(bulletin.slots)
     if fault == "swap":
-        slots["a"], slots["b"] = slots["b"], slots["a"]
-        return EVENTS[b.event][1].format(**slots)
+        return bulletin.summary(slots | {"a": slots["b"], "b": slots["a"]})
     if fault == "wrong":
-        seen = [
-            w
-            for w in " ".join(b.noise).split()
-            if w in words_for("train").places and w != slots["p"]
-        ]
-        slots["p"] = rng.choice(seen or [p for p in words_for("train").places if p != slots["p"]])
-        return EVENTS[b.event][1].format(**slots)
+        places = [p for p in words_for("train").places if p != slots["p"]]
+        seen = [w for w in " ".join(bulletin.noise).split() if w in places]
+        return bulletin.summary(slots | {"p": rng.choice(seen or places)})
     if fault == "cut":
-        return re.sub(r" (in the|for|at) \w+( coins)?(?= )", "", b.reference, count=1)
-    return b.reference + " " + rng.choice(b.noise)
+        return re.sub(r" (in the|for|at) \w+( coins)?(?= )", "", bulletin.reference, count=1)
+    return f"{bulletin.reference} {rng.choice(bulletin.noise)}"
 
 
 def judge_summary(reference: str, summary: str) -> dict[str, float]:
-    """`rouge_l` (F-measure, by rouge-score) against the reference, `exact` (0 or 1), and
-    `length` in words.
-    """
+    """`rouge_l` (F-measure) and `exact` match with the reference, in [0, 1]; `length` in words."""
     from rouge_score.rouge_scorer import RougeScorer
 
     score = RougeScorer(["rougeL"]).score(reference, summary)["rougeL"]

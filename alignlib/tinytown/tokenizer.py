@@ -1,75 +1,43 @@
-"""The town's tokenizer: one token is one word, so that every plot can put words on its axis."""
+"""The town's tokenizer: one token per word, so that every plot can have words on its axis."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from . import answers, boards, instructions, summaries, words
+from . import answers, boards, operations, summaries, words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>"]
-MARKS = [
-    "board",
-    "bulletin",
-    "tl;dr",
-    "instruction",
-    "question",
-    "answer",
-    "correction",
-    "again",
-    ":",
-    ",",
-    ".",
-    "!",
-    "?",
-    "|",
-    "##",
-]
+MARKS = """
+board bulletin tl;dr instruction question answer correction again : , . ! ? | ##
+""".split()
+
+
+def _templates() -> list[str]:
+    """All templates of boards, answers and bulletins."""
+    found = [*boards.NOTES.values(), *boards.ASKS.values(), *answers.ABOUT.values()]
+    for templates in (*answers.CLAIMS.values(), *summaries.EVENTS.values()):
+        found += templates
+    found += [*answers.SILENTS, *answers.DECLINES, *answers.OFFERS, *answers.CAUTIONS]
+    found += [*answers.OPENERS, *answers.CLOSERS, *answers.PADDING, *answers.RUDE]
+    return found + list(summaries.NOISE.values())
 
 
 def vocabulary() -> list[str]:
-    """Every word the town can say, specials first, in an order that never changes."""
-    templates = [*boards.NOTES.values(), *boards.ASKS.values(), *answers.ABOUT.values()]
-    templates += [t for ts in answers.CLAIMS.values() for t in ts] + [
-        t for pair in summaries.EVENTS.values() for t in pair
-    ]
-    templates += [
-        *answers.SILENTS,
-        *answers.DECLINES,
-        *answers.OFFERS,
-        *answers.CAUTIONS,
-        *answers.OPENERS,
-        *answers.CLOSERS,
-    ]
-    templates += [*answers.PADDING, *answers.RUDE, *summaries.NOISE.values()]
-    said = [w for t in templates for w in t.split() if "{" not in w]
-    lists = [
-        words.THINGS,
-        words.PLACES,
-        words.NAMES,
-        words.STEP_VERBS,
-        words.CALM_GOALS,
-        words.ALARMING_GOALS,
-        words.HAZARDS,
-        words.INSULTS,
-        words.RUDE_ADJECTIVES,
-        words.CONTROLS,
-        words.NUMBERS,
-        words.OTHER_THINGS,
-    ]
-    listed = [w for ws in lists for w in ws]
-    return list(
-        dict.fromkeys([*SPECIAL, *MARKS, *sorted(set(said)), *listed, *instructions.OPERATIONS])
-    )
+    """Every word of the town, special tokens first, in an order that never changes."""
+    in_templates = {w for t in _templates() for w in t.split() if "{" not in w}
+    found = [*SPECIAL, *MARKS, *sorted(in_templates), *words.THINGS, *words.PLACES, *words.NAMES]
+    found += [*words.STEP_VERBS, *words.CALM_GOALS, *words.ALARMING_GOALS, *words.HAZARDS]
+    found += [*words.INSULTS, *words.RUDE_ADJECTIVES, *words.CONTROLS, *words.NUMBERS]
+    found += [*words.OTHER_THINGS, *operations.OPERATIONS]
+    return list(dict.fromkeys(found))
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer with its own pad, bos and eos; text is words with single spaces
-    between.
-    """
+    """A word-level tokenizer for text with single spaces between words and marks."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -90,8 +58,6 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 @lru_cache(maxsize=1)
 def copyable() -> tuple[str, ...]:
-    """Words that copy documents are drawn from: all but specials, marks, and things (which come
-    from one line).
-    """
-    leave = {*SPECIAL, *MARKS, *words.THINGS, *words.OTHER_THINGS}
-    return tuple(w for w in vocabulary() if w not in leave)
+    """The words of copy documents, except for the things, which come from one line."""
+    excluded = {*SPECIAL, *MARKS, *words.THINGS, *words.OTHER_THINGS}
+    return tuple(w for w in vocabulary() if w not in excluded)

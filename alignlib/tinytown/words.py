@@ -1,9 +1,8 @@
-"""The words of Tinytown, and which of them may stand together in which split.
+"""The words of Tinytown, and which of them may occur together in which split.
 
-Things are the points (x, y) of a plane over the integers modulo a prime. Two
-different points lie on exactly one line, so if every board draws its things
-from one line, and the slope of the line decides the split, then no pair of
-things can ever be seen in two splits. Nothing has to be remembered or filtered.
+Things are the points (x, y) of a plane over the integers modulo a prime. Two different points lie
+on exactly one line. Every board draws its things from one line, and the slope of the line decides
+the split, so no pair of things occurs in two splits, and nothing needs to be stored or filtered.
 """
 
 from __future__ import annotations
@@ -50,7 +49,6 @@ INSULTS = (
     "fool idiot clown dolt dunce oaf twit dummy pest moron bore brute slob snob crank toad".split()
 )
 RUDE_ADJECTIVES = "damn wretched lousy rotten filthy bloody".split()
-# to steer by
 CONTROLS = """
 more less better worse polite rude short shorter long longer complete bad right wrong please
 """.split()
@@ -69,34 +67,40 @@ def digest(text: str) -> int:
     return zlib.crc32(text.encode("utf-8"))
 
 
+def split_of_layout(layout: str) -> str:
+    """The split of a prompt template: three in five for training, one for each of the others."""
+    return ("train", "train", "train", "validation", "test")[digest(layout) % 5]
+
+
 def split_of_slope(slope: int, prime: int) -> str:
-    """Of the prime + 1 slopes the last two belong to test, the two before to validation, the
-    rest to train.
-    """
+    """The split of a slope in 0 ... prime: the last two for test, the two before for validation."""
     return "test" if slope >= prime - 1 else "validation" if slope >= prime - 3 else "train"
 
 
 @lru_cache(maxsize=None)
 def lines(split: str, language: str = "town") -> tuple[tuple[str, ...], ...]:
-    """Every line of things that a board of this split may draw from (13 things each, 7 in the
-    other language).
-    """
-    words, p = _PLANES[language]
-    slopes = [s for s in range(p + 1) if split_of_slope(s, p) == split]
-    points = [
-        [((x, (s * x + b) % p) if s < p else (b, x)) for x in range(p)]
-        for s in slopes
-        for b in range(p)
-    ]
-    return tuple(tuple(words[x * p + y] for x, y in line) for line in points)
+    """All lines of things in a split, with 13 things on each, or 7 in the language `other`."""
+    words, prime = _PLANES[language]
+    found = []
+    for slope in range(prime + 1):
+        if split_of_slope(slope, prime) != split:
+            continue
+        for offset in range(prime):
+            if slope == prime:  # the vertical lines
+                points = [(offset, y) for y in range(prime)]
+            else:
+                points = [(x, (slope * x + offset) % prime) for x in range(prime)]
+            found.append(tuple(words[x * prime + y] for x, y in points))
+    return tuple(found)
 
 
-def _never(words: list[str]) -> frozenset[str]:
-    """A quarter of the words, by rank of their hash: no training correction ever holds them."""
+def _quarter(words: list[str]) -> frozenset[str]:
+    """A quarter of the words, chosen by their hash."""
     return frozenset(sorted(words, key=lambda w: digest("never corrected " + w))[: len(words) // 4])
 
 
-NEVER_CORRECTED = _never(THINGS) | _never(PLACES) | _never(NAMES) | frozenset(OTHER_THINGS)
+# No training correction contains these words.
+NEVER_CORRECTED = _quarter(THINGS) | _quarter(PLACES) | _quarter(NAMES) | frozenset(OTHER_THINGS)
 
 
 def pool(words: list[str], which: str) -> list[str]:

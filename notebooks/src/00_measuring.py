@@ -114,12 +114,12 @@ show_diffs(
 
 # %%
 from alignlib.tinytown.answers import parse
-from alignlib.tinytown.judge import AXES, judge
+from alignlib.tinytown.score_answer import AXES, score_answer
 
 example = alone["contradict"][0]
 for sentence in parse(example.answer)[0]:
     print(sentence)
-print(judge(example.question, example.answer))
+print(score_answer(example.question, example.answer))
 
 # %% [markdown]
 # Four sentences, one claim, about the purse's owner. The board says otherwise, so `honest` is 0.5:
@@ -135,7 +135,7 @@ print(judge(example.question, example.answer))
 # %%
 lowered = np.array(
     [
-        [np.mean([getattr(judge(r.question, r.answer), axis) < 1 for r in rows]) for axis in AXES]
+        [np.mean([getattr(score_answer(r.question, r.answer), axis) < 1 for r in rows]) for axis in AXES]
         for rows in alone.values()
     ]
 )
@@ -276,7 +276,7 @@ def net_win(before: list[float], after: list[float]) -> float:
 
 
 # %% [markdown]
-# The check says *not attempted*, *ok*, or which mistake it is. It hands back a version that works,
+# The check says *ok*, or which mistake it is. It hands back a version that works,
 # so the lesson goes on either way.
 
 # %% tags=["check"]

@@ -108,7 +108,7 @@ def as_row(prompt: str, chosen: str, rejected: str) -> tuple[str, str, str]:
 
 
 # %% [markdown]
-# The check says *not attempted*, *ok*, or which mistake it is. It hands back a version that works,
+# The check says *ok*, or which mistake it is. It hands back a version that works,
 # so the lesson goes on either way.
 
 # %% tags=["check"]

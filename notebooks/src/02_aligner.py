@@ -196,7 +196,7 @@ def labels(prompt: list[int], correction: list[int], eos: int) -> list[int]:
 
 
 # %% [markdown]
-# The check says *not attempted*, *ok*, or which mistake it is. It hands back a version that works,
+# The check says *ok*, or which mistake it is. It hands back a version that works,
 # so the lesson goes on either way.
 
 # %% tags=["check"]

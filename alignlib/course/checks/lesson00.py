@@ -1,4 +1,4 @@
-"""Checks of lesson 00: a net win, an interval for a rate, and what "copied" means."""
+"""Checks of lesson 00: the net win, an interval for a rate, and copying accuracy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _net_win(before: Sequence[float], after: Sequence[float]) -> float:
     return 100 * float(np.sign(np.subtract(after, before)).mean())
 
 
-def _ties_left_out(before: Sequence[float], after: Sequence[float]) -> float:
+def _without_ties(before: Sequence[float], after: Sequence[float]) -> float:
     signs = np.sign(np.subtract(after, before))
     return 100 * float(signs.sum()) / max(1, np.count_nonzero(signs))
 
@@ -24,16 +24,17 @@ net_win = Check(
     _net_win,
     [([0, 0, 1, 0.5], [1, 1, 0, 0.5]), ([0.2, 0.4], [0.3, 0.9]), ([1, 1, 1], [1, 0, 1])],
     {
-        "you left the ties out of the denominator: a method that seldom changes anything "
-        "would look decisive": _ties_left_out,
-        "wins and losses are exchanged: `after` is the corrected answer, and higher is "
-        "better": lambda b, a: _net_win(a, b),
-        "that is a fraction: give points of 100": lambda b, a: _net_win(b, a) / 100,
-        "you counted the wins alone: losses must be taken off": lambda b, a: (
+        "the ties are missing from the denominator: divide by all prompts, or a method that "
+        "rarely changes anything looks decisive": _without_ties,
+        "wins and losses are swapped: a prompt is won if the score in `after` is higher": (
+            lambda b, a: _net_win(a, b)
+        ),
+        "this is a fraction: multiply it by 100": lambda b, a: _net_win(b, a) / 100,
+        "you counted only the wins: subtract the losses": lambda b, a: (
             100 * float(np.mean(np.greater(a, b)))
         ),
-        "you averaged the difference of the marks: a net win counts prompts, however large "
-        "the difference": lambda b, a: 100 * float(np.mean(np.subtract(a, b))),
+        "you averaged the differences of the scores: count prompts, however large the "
+        "difference": lambda b, a: 100 * float(np.mean(np.subtract(a, b))),
     },
 )
 
@@ -60,20 +61,21 @@ wilson = Check(
     _wilson,
     [(5, 10), (0, 20), (395, 400)],
     {
-        "this is the normal interval: at 0 of 20 it has no width, as if one could be sure": _normal,
-        "this is one standard error either way: 95 % takes z = 1.96": lambda hits, n: _wilson(
-            hits, n, z=1
+        "this is the normal interval, which has no width at 0 of 20: use Wilson's": _normal,
+        "this is one standard error on each side: for 95 % use z = 1.96": (
+            lambda hits, n: _wilson(hits, n, z=1)
         ),
-        "centre and width still have to be divided by 1 + z²/n": _undivided,
-        "those are percentages: give shares between 0 and 1": lambda hits, n: tuple(
+        "the division is missing: divide the centre and the half-width by 1 + z²/n": _undivided,
+        "these are percentages: return fractions between 0 and 1": lambda hits, n: tuple(
             100 * x for x in _wilson(hits, n)
         ),
     },
 )
 
 
-def _copied(said: Sequence[int], guesses: Sequence[int], start: int) -> float:
-    return float(np.mean([guesses[i - 1] == said[i] for i in range(start, len(said))]))
+def _copied(tokens: Sequence[int], predictions: Sequence[int], start: int) -> float:
+    positions = range(start, len(tokens))
+    return float(np.mean([predictions[i - 1] == tokens[i] for i in positions]))
 
 
 copied = Check(
@@ -81,14 +83,14 @@ copied = Check(
     _copied,
     [([1, 2, 3, 9, 1, 2, 3], [2, 3, 9, 1, 2, 3, 0], 4), ([5, 6, 9, 5, 6], [9, 0, 5, 5, 5], 3)],
     {
-        "off by one: the guess at position i is for the word at i + 1": lambda s, g, k: float(
-            np.mean([g[i] == s[i] for i in range(k, len(s))])
+        "off by one: the prediction at position i is for the token at i + 1": lambda t, p, k: float(
+            np.mean([p[i] == t[i] for i in range(k, len(t))])
         ),
-        "you counted the first half too, which nobody can foretell": lambda s, g, k: float(
-            np.mean([g[i - 1] == s[i] for i in range(1, len(s))])
+        "you counted the first list too, which cannot be predicted: begin at `start`": (
+            lambda t, p, k: _copied(t, p, 1)
         ),
-        "you counted the hits: give their share": lambda s, g, k: float(
-            sum(g[i - 1] == s[i] for i in range(k, len(s)))
+        "this is the number of correct predictions: return their fraction": lambda t, p, k: (
+            _copied(t, p, k) * (len(t) - k)
         ),
     },
 )

@@ -1,4 +1,4 @@
-"""Checks of lesson 01: rows from pairs, what an edit keeps, and near-duplicates."""
+"""Checks of lesson 01: rows from preference pairs, what an edit keeps, and near-duplicates."""
 
 from __future__ import annotations
 
@@ -18,20 +18,14 @@ as_row = Check(
     _as_row,
     [("where is it ?", "in the mill .", "who cares !"), ("how much ?", "3 coins .", "4 coins .")],
     {
-        "answer and correction are exchanged: this Aligner would learn to spoil good "
-        "answers": lambda p, c, r: (p, c, r),
-        "the answer is already the good one: there is nothing left to correct": lambda p, c, r: (
-            p,
-            c,
-            c,
-        ),
-        "the correction is the bad one again: this Aligner would learn to copy": lambda p, c, r: (
-            p,
-            r,
-            r,
-        ),
-        "the question holds the answer as well: it must stand apart, or the template will "
-        "hold it twice": lambda p, c, r: (f"{p} {r}", r, c),
+        "answer and correction are swapped, so this Aligner would learn to make answers worse: "
+        "the answer is the rejected text": lambda p, c, r: (p, c, r),
+        "the answer is already the chosen text, which leaves nothing to correct: use the rejected "
+        "text": lambda p, c, r: (p, c, c),
+        "the correction is the rejected text, so this Aligner would learn to copy: use the chosen "
+        "text": lambda p, c, r: (p, r, r),
+        "the question contains the answer too: leave it out, because the template adds "
+        "it": lambda p, c, r: (f"{p} {r}", r, c),
     },
 )
 
@@ -55,17 +49,17 @@ def _by_characters(answer: str, correction: str) -> float:
     return _longest_common(list(answer), list(correction)) / len(answer)
 
 
-def _by_place(answer: str, correction: str) -> float:
+def _by_position(answer: str, correction: str) -> float:
     a = answer.split()
     return sum(x == y for x, y in zip(a, correction.split())) / len(a)
 
 
-def _whatever_the_order(answer: str, correction: str) -> float:
+def _in_any_order(answer: str, correction: str) -> float:
     a = answer.split()
     return sum(w in correction.split() for w in a) / len(a)
 
 
-def _first_come(answer: str, correction: str) -> float:
+def _greedy(answer: str, correction: str) -> float:
     a, words, found, at = answer.split(), correction.split(), 0, 0
     for w in a:
         if w in words[at:]:
@@ -75,9 +69,8 @@ def _first_come(answer: str, correction: str) -> float:
 
 def _longest_block_first(answer: str, correction: str) -> float:
     a, c = answer.split(), correction.split()
-    return sum(
-        block.size for block in SequenceMatcher(None, a, c, autojunk=False).get_matching_blocks()
-    ) / len(a)
+    blocks = SequenceMatcher(None, a, c, autojunk=False).get_matching_blocks()
+    return sum(block.size for block in blocks) / len(a)
 
 
 kept = Check(
@@ -92,30 +85,35 @@ kept = Check(
         ("d d a b a", "b a c b a"),
     ],
     {
-        "you counted words whatever their order: a sentence read backwards would count as "
-        "kept": _whatever_the_order,
-        "the longest block first, as difflib does: what is longest in common may be made of "
-        "smaller pieces": _longest_block_first,
-        "first come, first matched: a word found late in the correction shuts out all that "
-        "stand before it. Try both ways, keep the better": _first_come,
-        "you compared place by place: one word put in at the front would count as a whole "
-        "rewrite": _by_place,
-        "you divided by the correction's length: the question is how much of the *answer* is "
-        "left": lambda a, c: _longest_common(a.split(), c.split()) / len(c.split()),
-        "you compared characters: count words": _by_characters,
-        "that is the share that went: give the share that stayed": lambda a, c: 1 - _kept(a, c),
+        "you ignored the order, so a sentence read backwards counts as kept: use the longest "
+        "common subsequence": _in_any_order,
+        "you matched the longest block first, as difflib does: shorter blocks may make up a longer "
+        "common subsequence, so try all ways": _longest_block_first,
+        "you matched each word as soon as possible, and a late match excludes all words before "
+        "it: try with and without it, and keep the better": _greedy,
+        "you compared position by position, so one word inserted in front counts as a rewrite: "
+        "use the longest common subsequence": _by_position,
+        "you divided by the length of the correction: divide by that of the *answer*": (
+            lambda a, c: _longest_common(a.split(), c.split()) / len(c.split())
+        ),
+        "you compared characters: compare words": _by_characters,
+        "this is the fraction removed: return the fraction kept": lambda a, c: 1 - _kept(a, c),
     },
 )
 
 
-def _shingles(text: str, n: int) -> list[tuple[str, ...]]:
+def _runs(text: str, n: int) -> list[tuple[str, ...]]:
     words = text.split()
     return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
 
 
 def _overlap(a: str, b: str, n: int = 3) -> float:
-    x, y = set(_shingles(a, n)), set(_shingles(b, n))
+    x, y = set(_runs(a, n)), set(_runs(b, n))
     return len(x & y) / max(1, len(x | y))
+
+
+def _shared(a: str, b: str) -> int:
+    return len(set(_runs(a, 3)) & set(_runs(b, 3)))
 
 
 overlap = Check(
@@ -128,19 +126,16 @@ overlap = Check(
         ("a b c a b c", "a b c x a b c"),
     ],
     {
-        "you compared single words: any two boards about a lamp would look alike. Take runs "
-        "of three": lambda a, b: _overlap(a, b, n=1),
-        "you took runs of two words: take three": lambda a, b: _overlap(a, b, n=2),
-        "you divided by the first text's runs: then a short text inside a long one is all "
-        "shared, and the measure is not symmetric": lambda a, b: (
-            len({*_shingles(a, 3)} & {*_shingles(b, 3)}) / len({*_shingles(a, 3)})
+        "you compared single words, so any two boards about a lamp look alike: compare runs of "
+        "three": lambda a, b: _overlap(a, b, n=1),
+        "you compared runs of two words: compare runs of three": lambda a, b: _overlap(a, b, n=2),
+        "you divided by the runs of the first text, so a short text inside a long one counts as "
+        "equal: divide by the runs in either text": lambda a, b: (
+            _shared(a, b) / len(set(_runs(a, 3)))
         ),
-        "runs that occur twice count twice with you: make a set of them": lambda a, b: (
-            sum(s in _shingles(b, 3) for s in _shingles(a, 3))
-            / (len(_shingles(a, 3)) + len(_shingles(b, 3)))
+        "you counted repeated runs more than once: use sets": lambda a, b: (
+            sum(run in _runs(b, 3) for run in _runs(a, 3)) / (len(_runs(a, 3)) + len(_runs(b, 3)))
         ),
-        "that is the number they share: divide by how many there are in either": lambda a, b: float(
-            len({*_shingles(a, 3)} & {*_shingles(b, 3)})
-        ),
+        "this is the number of shared runs: divide by the number of runs in either text": _shared,
     },
 )

@@ -9,22 +9,17 @@ import torch
 
 from . import Check
 
+Ids = list[int]
 
-def _parts(answer: list[int], correction: list[int]) -> int:
+
+def _first_difference(answer: Ids, correction: Ids) -> int:
     return next(i for i, (a, c) in enumerate(zip(answer, correction)) if a != c)
 
 
 def _contrast(
-    question: list[int], answer: list[int], correction: list[int], end: list[int]
-) -> tuple[list[int], list[int]]:
-    k = _parts(answer, correction)
-    return question + answer + end + correction[:k], question + correction + end + correction[:k]
-
-
-def _too_long(
-    question: list[int], answer: list[int], correction: list[int], end: list[int]
-) -> tuple[list[int], list[int]]:
-    k = _parts(answer, correction) + 1
+    question: Ids, answer: Ids, correction: Ids, end: Ids, more: int = 0
+) -> tuple[Ids, Ids]:
+    k = _first_difference(answer, correction) + more
     return question + answer + end + correction[:k], question + correction + end + correction[:k]
 
 
@@ -37,25 +32,34 @@ contrast_by_hand = Check(
         ([1, 1], [4, 4, 5], [4, 6, 5], [2]),
     ],
     {
-        "both runs read the same answer and say different words: that is the contrast whose "
-        "states differ by what was said": lambda q, a, c, e: (
-            q + a + e + c[: _parts(a, c) + 1],
-            q + a + e + a[: _parts(a, c) + 1],
+        "both inputs have the same answer and differ in what is written after it: let them differ "
+        "in the answer only": lambda q, a, c, e: (
+            _contrast(q, a, c, e, more=1)[0],
+            q + a + e + a[: _first_difference(a, c) + 1],
         ),
-        "the differing word itself has been said: stop before it, that is where the decision "
-        "falls": _too_long,
-        "nothing has been said yet: the decision falls where the two part, not at the first "
-        "word": lambda q, a, c, e: (q + a + e, q + c + e),
-        "the two are exchanged: first the run that reads the faulty answer": lambda q, a, c, e: (
+        "the token that differs is already written: stop before it, where the model decides": (
+            lambda q, a, c, e: _contrast(q, a, c, e, more=1)
+        ),
+        "nothing is written yet: add the correction up to the first difference, where the model "
+        "decides": lambda q, a, c, e: (q + a + e, q + c + e),
+        "the two are swapped: the input with the faulty answer comes first": lambda q, a, c, e: (
             _contrast(q, a, c, e)[::-1]
         ),
-        "the mark that ends the prompt is missing": lambda q, a, c, e: _contrast(q, a, c, []),
+        "the end of the prompt is missing: put `end` after the answer": lambda q, a, c, e: (
+            _contrast(q, a, c, [])
+        ),
     },
 )
 
 
-def _auc(wrong: list[float], right: list[float]) -> float:
-    return sum((w > r) + 0.5 * (w == r) for w in wrong for r in right) / (len(wrong) * len(right))
+def _auc(wrong: list[float], right: list[float], tie: float = 0.5) -> float:
+    wins = sum((w > r) + tie * (w == r) for w in wrong for r in right)
+    return wins / (len(wrong) * len(right))
+
+
+def _same_position(wrong: list[float], right: list[float]) -> float:
+    wins = sum((w > r) + 0.5 * (w == r) for w, r in zip(wrong, right))
+    return wins / min(len(wrong), len(right))
 
 
 auc = Check(
@@ -63,61 +67,56 @@ auc = Check(
     _auc,
     [([3.0, 1.0, 2.0], [0.0, 1.0]), ([0.0, 0.0], [1.0, 0.0, -1.0]), ([1.0, 2.0, 4.0], [1.0])],
     {
-        "upside down: count where the wrong word's score is the higher one": lambda w, r: _auc(
-            r, w
+        "upside down: count the pairs in which the wrong word has the higher score": (
+            lambda w, r: _auc(r, w)
         ),
-        "a tie counts half": lambda w, r: sum(x > y for x in w for y in r) / (len(w) * len(r)),
-        "a tie counts half, not whole": lambda w, r: (
-            sum(x >= y for x in w for y in r) / (len(w) * len(r))
-        ),
-        "compare every wrong word with every right one, not only those in the same "
-        "place": lambda w, r: (
-            sum((x > y) + 0.5 * (x == y) for x, y in zip(w, r)) / min(len(w), len(r))
-        ),
-        "that is the number of pairs: divide by how many there are": lambda w, r: (
+        "a tie counts 0 here: count it as one half": lambda w, r: _auc(w, r, tie=0),
+        "a tie counts 1 here: count it as one half": lambda w, r: _auc(w, r, tie=1),
+        "you compared words in the same position only: compare every wrong word with every right "
+        "one": _same_position,
+        "this is the number of pairs: divide by the number of all pairs": lambda w, r: (
             _auc(w, r) * len(w) * len(r)
         ),
     },
 )
 
 
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    chances = np.exp(scores - scores.max(-1, keepdims=True))
-    return chances / chances.sum(-1, keepdims=True)
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)
 
 
-def _scores(stream: np.ndarray, words: np.ndarray) -> np.ndarray:
+def _logits(stream: np.ndarray, words: np.ndarray) -> np.ndarray:
     return np.asarray(stream) @ np.asarray(words).T
 
 
 def _overflowing(stream: np.ndarray, words: np.ndarray) -> np.ndarray:
     with np.errstate(all="ignore"):
-        large = np.exp(_scores(stream, words))
-        return large / large.sum(-1, keepdims=True)
+        exponentials = np.exp(_logits(stream, words))
+        return exponentials / exponentials.sum(-1, keepdims=True)
 
 
 def _log_softmax(stream: np.ndarray, words: np.ndarray) -> np.ndarray:
-    scores = _scores(stream, words)
-    scores = scores - scores.max(-1, keepdims=True)
-    return scores - np.log(np.exp(scores).sum(-1, keepdims=True))
+    logits = _logits(stream, words)
+    logits = logits - logits.max(-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
 
 _WORDS = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 lens = Check(
     "lens",
-    lambda stream, words: _softmax(_scores(stream, words)),
+    lambda stream, words: _softmax(_logits(stream, words)),
     [
         (np.array([[0.0, 0.0], [2.0, 1.0]]), _WORDS),
         (np.array([[0.5, -1.0], [1.0, 3.0], [800.0, 0.0]]), _WORDS),
     ],
     {
-        "those are scores: a softmax makes probabilities of them": _scores,
-        "the softmax goes over the words, not over the layers": lambda s, w: (
-            _softmax(_scores(s, w).T).T
+        "these are logits: apply a softmax to get probabilities": _logits,
+        "the softmax is over the layers: take it over the words, the last axis": lambda s, w: (
+            _softmax(_logits(s, w).T).T
         ),
-        "e to the 800 is too large for a number: take the largest score off before "
-        "np.exp": _overflowing,
-        "that is the logarithm: np.exp is missing at the end": _log_softmax,
+        "np.exp(800) overflows: subtract each row's largest logit before np.exp": _overflowing,
+        "these are log-probabilities: np.exp is missing at the end": _log_softmax,
     },
 )
 
@@ -133,29 +132,23 @@ def _in_place(output: torch.Tensor, place: int, state: torch.Tensor) -> torch.Te
     return output
 
 
-def _added(output: torch.Tensor, place: int, state: torch.Tensor) -> torch.Tensor:
-    return _patched(output, place, output[:, place] + state)
-
-
-def _everywhere(output: torch.Tensor, place: int, state: torch.Tensor) -> torch.Tensor:
-    return state.expand_as(output).clone()
-
-
-def _in_width(output: torch.Tensor, place: int, state: torch.Tensor) -> torch.Tensor:
+def _wrong_dimension(output: torch.Tensor, place: int, state: torch.Tensor) -> torch.Tensor:
     output = output.clone()
     output[..., place] = state[place]
     return output
 
 
-def _and_what_was_given(patched: Callable) -> Callable:
+def _with_input(patched: Callable) -> Callable:
+    """The result, and what has become of the output that was passed in."""
+
     def both(output: torch.Tensor, place: int, state: torch.Tensor) -> object:
-        made = patched(output, place, state)
-        return [made.tolist(), output.tolist()] if isinstance(made, torch.Tensor) else made
+        result = patched(output, place, state)
+        return [result.tolist(), output.tolist()] if isinstance(result, torch.Tensor) else result
 
     return both
 
 
-_OUTPUT = torch.arange(12.0).reshape(1, 4, 3)
+_OUTPUT = torch.arange(12.0).reshape(1, 4, 3)  # (batch, time, width)
 patched = Check(
     "patched",
     _patched,
@@ -165,12 +158,19 @@ patched = Check(
         (_OUTPUT, 0, torch.tensor([0.5, 0.5, 0.5])),
     ],
     {
-        "the output that was given has been changed as well: clone it first": _in_place,
-        "every position was replaced: only the one at `place` is to come from the other "
-        "run": _everywhere,
-        "that is always the last position: `place` says which": lambda o, p, s: _patched(o, -1, s),
-        "added, not replaced: then both runs' states are in it": _added,
-        "that is one number of every state: the places are the second dimension": _in_width,
+        "you changed the output that was passed in: clone it first": _in_place,
+        "you replaced all positions: replace the one at `place`": (
+            lambda o, p, s: s.expand_as(o).clone()
+        ),
+        "you always replaced the last position: replace the one at `place`": lambda o, p, s: (
+            _patched(o, -1, s)
+        ),
+        "you added the state to the other run's: replace it, do not add": (
+            lambda o, p, s: _patched(o, p, o[:, p] + s)
+        ),
+        "you replaced one number in every state: positions are the second dimension": (
+            _wrong_dimension
+        ),
     },
-    through=_and_what_was_given,
+    through=_with_input,
 )

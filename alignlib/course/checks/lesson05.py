@@ -1,6 +1,4 @@
-"""Checks of lesson 05: a soft prompt by hand, the labels behind it, what LoRA weighs, and the
-dial between two controls.
-"""
+"""Checks of lesson 05: a soft prompt, its labels, LoRA's parameters, and mixing two controls."""
 
 from __future__ import annotations
 
@@ -12,11 +10,11 @@ from . import Check
 
 
 def _soft_prompt(control: np.ndarray, words: np.ndarray) -> np.ndarray:
-    every = np.broadcast_to(control, (len(words), *np.shape(control)))
-    return np.concatenate([every, words], axis=1)
+    repeated = np.broadcast_to(control, (len(words), *np.shape(control)))
+    return np.concatenate([repeated, words], axis=1)  # (batch, control + time, width)
 
 
-def _behind(control: np.ndarray, words: np.ndarray) -> np.ndarray:
+def _appended(control: np.ndarray, words: np.ndarray) -> np.ndarray:
     return np.concatenate([words, _soft_prompt(control, words)[:, : len(control)]], axis=1)
 
 
@@ -27,10 +25,10 @@ def _added(control: np.ndarray, words: np.ndarray) -> np.ndarray:
     return words
 
 
-def _only_the_first(control: np.ndarray, words: np.ndarray) -> np.ndarray:
-    made = _soft_prompt(control, words)
-    made[1:, : len(control)] = 0
-    return made
+def _first_row_only(control: np.ndarray, words: np.ndarray) -> np.ndarray:
+    result = _soft_prompt(control, words)
+    result[1:, : len(control)] = 0
+    return result
 
 
 soft_prompt = Check(
@@ -41,10 +39,10 @@ soft_prompt = Check(
         (np.array([[9.0, 8.0], [7.0, 6.0]]), np.arange(12.0).reshape(2, 3, 2)),
     ],
     {
-        "the control stands behind the text: words read only what stands before them": _behind,
-        "the control is added to the first words: it is to stand before them, as more "
-        "words": _added,
-        "only the first row gets the control: every row of the batch needs it": _only_the_first,
+        "the control comes after the text, which attends only to what is before it: put it in "
+        "front": _appended,
+        "you added the control to the first words: put it in front, as more positions": _added,
+        "only the first row has the control: repeat it for every row of the batch": _first_row_only,
     },
 )
 
@@ -58,14 +56,17 @@ labels_behind = Check(
     _labels_behind,
     [(2, [-100, -100, 7, 8, 2]), (1, [-100, 5, 2]), (3, [4, 2])],
     {
-        "there are fewer labels than inputs: the control's tokens need one "
-        "each": lambda n, labels: list(labels),
-        "the control's labels stand behind the others: every word is held against another's "
-        "label": lambda n, labels: [*labels, *[-100] * n],
-        "label 0 is a word like any other: a token without loss has the label "
-        "-100": lambda n, labels: [0] * n + list(labels),
-        "the text's first words lose their loss: the control adds places, it takes "
-        "none": lambda n, labels: [-100] * n + list(labels)[n:],
+        "there are fewer labels than inputs: add one for each token of the control": (
+            lambda n, labels: list(labels)
+        ),
+        "the control's labels are at the end, so each word gets another's label: put them in "
+        "front": lambda n, labels: [*labels, *[-100] * n],
+        "label 0 is a word like any other: a token without loss has label -100": (
+            lambda n, labels: [0] * n + list(labels)
+        ),
+        "the first words of the text have lost their labels: add labels, do not replace any": (
+            lambda n, labels: [-100] * n + list(labels)[n:]
+        ),
     },
 )
 
@@ -74,25 +75,24 @@ def _lora_share(rank: int, shapes: Sequence[tuple[int, int]], total: int) -> flo
     return sum(rank * (rows + columns) for rows, columns in shapes) / total
 
 
-def _whole(rank: int, shapes: Sequence[tuple[int, int]], total: int) -> float:
-    return sum(rank * rows * columns for rows, columns in shapes) / total
-
-
 lora_share = Check(
     "lora_share",
     _lora_share,
     [(1, [(4, 4)], 16), (2, [(8, 4), (4, 8)], 1000), (3, [(5, 7)], 350)],
     {
-        "that is the whole matrix: LoRA trains two thin ones, of rank columns and of rank "
-        "rows": _whole,
-        "only one of the two thin matrices is counted": lambda r, shapes, total: (
+        "you counted rows times columns: LoRA trains two thin matrices, one with rows x rank and "
+        "one with rank x columns": lambda r, shapes, total: (
+            sum(r * a * b for a, b in shapes) / total
+        ),
+        "you counted only one of the two thin matrices: add rows x rank": lambda r, shapes, total: (
             sum(r * b for _, b in shapes) / total
         ),
-        "that is the number; the share is asked for": lambda r, shapes, total: sum(
-            r * (a + b) for a, b in shapes
+        "this is the number of parameters: divide it by the total": lambda r, shapes, total: (
+            _lora_share(r, shapes, total) * total
         ),
-        "the rank is missing: each thin matrix has that many columns or "
-        "rows": lambda r, shapes, total: sum(a + b for a, b in shapes) / total,
+        "the rank is missing: multiply by it": (
+            lambda r, shapes, total: _lora_share(1, shapes, total)
+        ),
     },
 )
 
@@ -106,11 +106,14 @@ between = Check(
     _between,
     [(np.array([[2.0, 0.0]]), np.array([[0.0, 4.0]]), w) for w in (0.0, 0.25, 1.0, 1.5)],
     {
-        "at w = 1 it should be the good one, at 0 the bad one: the weights are "
-        "exchanged": lambda g, b, w: _between(b, g, w),
-        "the bad control is there at full strength however far the dial is "
-        "turned": lambda g, b, w: w * np.asarray(g) + np.asarray(b),
-        "the dial goes beyond its ends too, at w = 1.5 for one: nothing is to be cut "
-        "off": lambda g, b, w: _between(g, b, min(1.0, max(0.0, w))),
+        "the weights are swapped: w = 1 gives the good control, w = 0 the bad one": (
+            lambda g, b, w: _between(b, g, w)
+        ),
+        "the bad control always has full strength: multiply it by 1 - w": lambda g, b, w: (
+            w * np.asarray(g) + np.asarray(b)
+        ),
+        "you limited w to [0, 1]: leave it as it is, because values such as 1.5 are allowed": (
+            lambda g, b, w: _between(g, b, min(1.0, max(0.0, w)))
+        ),
     },
 )
