@@ -114,7 +114,7 @@ show_diffs(
 
 # %%
 from alignlib.tinytown.answers import parse
-from alignlib.tinytown.score_answer import AXES, score_answer
+from alignlib.tinytown.judge import AXES, score_answer
 
 example = alone["contradict"][0]
 for sentence in parse(example.answer)[0]:
