@@ -27,7 +27,7 @@ from alignlib.ewc import (
 )
 from alignlib.hbat import DPO, IMPORTANCE, KINDS, PPO, shards, stage_order
 from alignlib.models import ModelError, load_model
-from alignlib.ppo import reward_of
+from alignlib.ppo import reward_model_score
 from alignlib.settings import PPOSettings, SFTSettings
 from alignlib.tinytown import sets
 from alignlib.tinytown.oracle import (
@@ -449,8 +449,8 @@ def test_a_last_iteration_of_ppo_that_ruins_the_weights_names_itself(tiny_model:
     )
     with pytest.raises(
         Diverged,
-        match="round 1 of 2, preferences: PPO, iteration 1 of 1: no number among the losses "
-        "or weights",
+        match="round 1 of 2, preferences: PPO, iteration 1 of 1: a loss or a weight is not "
+        "finite",
     ):
         hbat.train_hbat(tiny_model, *told(), TEACH, wild, rounds=2, strength=1.0, progress=False)
 
@@ -510,10 +510,10 @@ def test_a_reward_model_with_another_tokenizer_is_refused(tiny_model: Path) -> N
     _, other = load_model(tiny_model)
     other.add_tokens(["another"])
     with pytest.raises(ValueError, match="is not the policy's"):
-        reward_of(model, other, tokenizer)
+        reward_model_score(model, other, tokenizer)
     judge = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1)
     judge.config.pad_token_id = tokenizer.pad_token_id
-    score = reward_of(judge, tokenizer, tokenizer)
+    score = reward_model_score(judge, tokenizer, tokenizer)
     learned = PPO(PPOSettings(2, batch_size=4, minibatch=4, max_new_tokens=5), score, "learned")
     _, told_by = hbat.train_hbat(
         tiny_model, *told(), TEACH, learned, rounds=1, strength=0.0, progress=False
