@@ -1,8 +1,6 @@
-"""The gates of world 1: head room, steering by a control, forgetting under interference."""
+"""The gates of world 1: room for improvement, steering by a control, forgetting."""
 
 from __future__ import annotations
-
-import numpy as np
 
 from alignlib.data import Instruction, Preference
 from alignlib.generation import generate
@@ -12,114 +10,95 @@ from alignlib.settings import SFTSettings
 from alignlib.tinytown import sets
 from alignlib.tinytown.answers import OPENERS
 from alignlib.tinytown.faults import STRANGER
-from alignlib.tinytown.oracle import demonstrations, warm_pairs
+from alignlib.tinytown.oracle import ANSWER_CUE, demonstrations, warm_pairs
 from alignlib.tokens import example
 from alignlib.train import dpo, sft
 
-from .aligner import JUDGE, TINY, WARMUP_SHARE, correct, train
+from .aligner import WARMUP_SHARE, compare, train_aligner
+from .common import JUDGE, TINY, LoadedModel, fine_tune, means, values, with_suffix
 
 
 def headroom(params: dict, seed: int) -> dict[str, float]:
-    """The difficulty dial, on validation: where does the lesson's budget leave room for better
-    and worse?
-    """
-    level, n = params["level"], params["corrections"]
+    """Answers before and after correction, on validation boards of one difficulty."""
+    level = params["level"]
+    corrections = sets.corrections(params["corrections"], level=level, seed=seed)
     identity = sets.identity(TINY.identity, level=level, seed=1000 + seed)
-    rows = sets.corrections(400, "validation", level=level, upstream=STRANGER)
-    c = correct(
-        train(WARMUP_SHARE, sets.corrections(n, level=level, seed=seed), identity, seed), rows
-    )
-    return {
-        "before": c.fault_free("before").value,
-        "after": c.fault_free("after").value,
-        "kept": c.good_kept().value,
-    }
+    validation = sets.corrections(400, "validation", level=level, upstream=STRANGER)
+    aligner = train_aligner(WARMUP_SHARE, (corrections, identity), seed)
+    return values(compare(aligner, validation), "before", "after", "kept")
 
 
 def steer(params: dict, seed: int) -> dict[str, float]:
-    """A LoRA control on the frozen base, trained on good or on bad answers: does it move what
-    the model says?
-    """
+    """A LoRA control on the frozen base, trained on good or on bad answers: what it generates."""
     model, tokenizer = load_model(TINY.base)
-    good, bad = _good_and_bad("train", 1500, seed)
     if params["control"] != "none":
+        texts = _good_and_bad("train", 1500, seed)[params["control"]]
+        rows = [example(tokenizer, *text) for text in texts]
         model = add_lora(model, 8, seed)
-        wanted = good if params["control"] == "good" else bad
-        rows = [example(tokenizer, p, a) for p, a in wanted]
         sft(model, tokenizer, rows, SFTSettings(steps=150, learning_rate=3e-3, seed=seed))
-    good, bad = _good_and_bad("test", 300, 0)
-    prompts = [p for p, _ in good]
-    said = generate(model, tokenizer, prompts, max_new_tokens=80, temperature=1.0, seed=seed)
-    scores = JUDGE.scores([p.removesuffix(" answer :") for p in prompts], said)
-    nll = [
-        completion_nll(model, tokenizer, prompts, [a for _, a in side]).mean().item()
-        for side in (good, bad)
-    ]
-    return {axis: float(m.mean()) for axis, m in scores.items()} | {
-        "nll_good": nll[0],
-        "nll_bad": nll[1],
+    tests = _good_and_bad("test", 300, 0)
+    prompts = [prompt for prompt, _ in tests["good"]]
+    generated = generate(model, tokenizer, prompts, max_new_tokens=80, temperature=1.0, seed=seed)
+    questions = [prompt.removesuffix(ANSWER_CUE) for prompt in prompts]
+    metrics = means(JUDGE.scores(questions, generated))
+    for kind, texts in tests.items():
+        nll = completion_nll(model, tokenizer, prompts, [answer for _, answer in texts])
+        metrics[f"nll_{kind}"] = nll.mean().item()
+    return metrics
+
+
+def _good_and_bad(split: str, n: int, seed: int) -> dict[str, list[tuple[str, str]]]:
+    """Prompts with the corrected (good) and with the faulty (bad) answer."""
+    rows = sets.corrections(2 * n, split, "all", rate=0.4, seed=seed)
+    faulty = [r for r in rows if r.faults][:n]
+    return {
+        "good": [(r.question + ANSWER_CUE, r.correction) for r in faulty],
+        "bad": [(r.question + ANSWER_CUE, r.answer) for r in faulty],
     }
-
-
-def _good_and_bad(
-    split: str, n: int, seed: int
-) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    rows = [r for r in sets.corrections(2 * n, split, "all", rate=0.4, seed=seed) if r.faults][:n]
-    return [(f"{r.question} answer :", r.correction) for r in rows], [
-        (f"{r.question} answer :", r.answer) for r in rows
-    ]
 
 
 def forgetting(params: dict, seed: int) -> dict[str, float]:
-    """Instructions first, then preferences: what is left of the instructions, which have no
-    preference data?
+    """What DPO on preferences leaves of instructions, for which there are no preferences.
 
-    All start from the same instructions, with preference prompts of either kind answered in either
-    manner, so that only the pairs differ. The arm `joint` learns both at once, from the chosen
-    answers: whether a model of this size can hold both.
+    All cells start from the same instructions and from preference prompts answered in either
+    style, so that only the pairs differ. The arm `joint` instead learns instructions and chosen
+    answers at once, to show that a model of this size can do both.
     """
-    model, tokenizer = load_model(TINY.base)
     dial = params["interference"]
-    pairs, held = warm_pairs(1500, dial, seed=100 + seed), warm_pairs(300, dial, "test")
-    shown = (
-        [Instruction(p.prompt, p.chosen) for p in pairs]
-        if params["arm"] == "joint"
-        else demonstrations(1000, 0.5, seed=200 + seed)
-    )
-    rows = [
-        example(tokenizer, f"{r.prompt} answer :", r.completion)
-        for r in sets.instructions(2000, seed=seed) + shown
-    ]
-    sft(model, tokenizer, rows, SFTSettings(steps=200, seed=seed))
-    before = _instructions_and_preferences(model, tokenizer, held)
-    if params["arm"] == "joint":
-        return {f"{k}_after": v for k, v in before.items()}
-    pairs = [Preference(f"{p.prompt} answer :", p.chosen, p.rejected) for p in pairs]
-    dpo(
-        model,
-        tokenizer,
-        pairs,
-        SFTSettings(steps=100, batch_size=16, learning_rate=7e-5, seed=seed),
-    )
-    after = _instructions_and_preferences(model, tokenizer, held)
-    told = {f"{k}_before": v for k, v in before.items()} | {
-        f"{k}_after": v for k, v in after.items()
-    }
-    return told | {"drop": before["followed"] - after["followed"]}
+    joint = params["arm"] == "joint"
+    pairs = warm_pairs(1500, dial, seed=100 + seed)
+    test_pairs = warm_pairs(300, dial, "test")
+    if joint:
+        shown = [Instruction(p.prompt, p.chosen) for p in pairs]
+    else:
+        shown = demonstrations(1000, 0.5, seed=200 + seed)
+    instructions = sets.instructions(2000, seed=seed)
+    rows = [(r.prompt + ANSWER_CUE, r.completion) for r in instructions + shown]
+    loaded = fine_tune(TINY.base, rows, SFTSettings(steps=200, seed=seed))
+    before = _instructions_and_preferences(loaded, test_pairs)
+    if joint:
+        return with_suffix(before, "_after")
+    settings = SFTSettings(steps=100, batch_size=16, learning_rate=7e-5, seed=seed)
+    pairs = [Preference(p.prompt + ANSWER_CUE, p.chosen, p.rejected) for p in pairs]
+    dpo(*loaded, pairs, settings)
+    after = _instructions_and_preferences(loaded, test_pairs)
+    drop = before["followed"] - after["followed"]
+    return with_suffix(before, "_before") | with_suffix(after, "_after") | {"drop": drop}
 
 
-def _instructions_and_preferences(model, tokenizer, held: list[Preference]) -> dict[str, float]:
-    """On test prompts: plain instructions followed to the letter (`followed`), with the right
-    words somewhere in the answer (`content`), and answered warmly (`spilled`); preference
-    prompts answered warmly (`warm`).
+def _instructions_and_preferences(loaded: LoadedModel, pairs: list[Preference]) -> dict[str, float]:
+    """Fractions of test prompts, greedily completed.
+
+    Of plain instructions: completed exactly (`followed`), with the right words somewhere
+    (`content`), with an opener (`spilled`); of the pairs' prompts: with an opener (`warm`).
     """
     rows = sets.instructions(400, "test")
-    said = generate(model, tokenizer, [f"{r.prompt} answer :" for r in rows], max_new_tokens=24)
-    prompts = [f"{p.prompt} answer :" for p in held]
-    warm = generate(model, tokenizer, prompts, max_new_tokens=6)
-    return {
-        "followed": float(np.mean([s == r.completion for s, r in zip(said, rows)])),
-        "content": float(np.mean([f" {r.completion}" in f" {s}" for s, r in zip(said, rows)])),
-        "spilled": float(np.mean([s.startswith(tuple(OPENERS)) for s in said])),
-        "warm": float(np.mean([s.startswith(tuple(OPENERS)) for s in warm])),
+    plain = generate(*loaded, [r.prompt + ANSWER_CUE for r in rows], max_new_tokens=24)
+    preferred = generate(*loaded, [p.prompt + ANSWER_CUE for p in pairs], max_new_tokens=6)
+    scores = {
+        "followed": [text == r.completion for text, r in zip(plain, rows)],
+        "content": [f" {r.completion}" in f" {text}" for text, r in zip(plain, rows)],
+        "spilled": [text.startswith(tuple(OPENERS)) for text in plain],
+        "warm": [text.startswith(tuple(OPENERS)) for text in preferred],
     }
+    return means(scores)

@@ -1,10 +1,9 @@
-"""Experiments of lesson 04: which heads copy and which look up, in Aligners of several bases;
-and what steering does, over seeds.
-"""
+"""Experiments of lesson 04: heads that copy and look up, probes, patching and steering."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+
 import torch
 
 from alignlib.aligner import Aligner
@@ -23,171 +22,132 @@ from alignlib.steering import edit_directions, steering_range, steering_slope, u
 from alignlib.tinytown import sets
 from alignlib.tinytown.pretrain import Recipe
 
-from .aligner import JUDGE, TINY, checkpoint, correct, lesson, lesson_rows, stages, train
+from .aligner import checkpoint, compare, lesson_aligner, lesson_rows, train_aligner
+from .common import JUDGE, TINY, means, values, with_suffix
 
-INSIDE = (
-    375,
-    667,
-    1500,
-    Recipe().steps,
-)  # of pretraining: before copying, at its brink, after, and all
-LOOKS = {
-    "copier": "at",
-    "reader": "source",
-}  # what the heads look at: the answer's word, the board's
+INSIDE = (375, 667, 1500, Recipe().steps)  # steps: before copying, at its onset, after it, all
+LOOKS = {"copier": "at", "reader": "source"}  # attends to the answer's word; to the board's
 
 
 def two_heads(params: dict, seed: int) -> dict[str, float]:
-    """An Aligner made of the base as it was after so many steps: its two heads, what becomes of
-    it without them; and those of the base and of the warm-up alone.
-    """
+    """The two heads in an Aligner of an earlier base, in that base and after the warm-up alone."""
     base = checkpoint(params["step"])
     corrections, identity = lesson_rows(seed)
-    first, then = stages(params["share"], seed)
-    found = {
+    aligners = {
         "base": Aligner(*load_model(base)),
-        "aligner": train(params["share"], corrections, identity, seed, base=base),
+        "aligner": train_aligner(params["share"], (corrections, identity), seed, base),
     }
     if params["share"]:
-        found["warm-up"] = Aligner.train(
-            base, [], identity, settings=then, warmup=first, progress=False
-        )
+        aligners["warm-up"] = train_aligner(params["share"], ([], identity), seed, base)
     metrics = {}
-    for name, aligner in found.items():
-        metrics |= {f"{metric}_{name}": value for metric, value in _heads(aligner).items()}
+    for name, aligner in aligners.items():
+        metrics |= with_suffix(_heads(aligner), f"_{name}")
     return metrics
 
 
 def _heads(aligner: Aligner) -> dict[str, float]:
-    """The head that looks most at the answer's word and the one that looks most at the board's,
-    chosen on validation and silenced on the test.
-    """
-    pairs = {
-        split: _pairs(aligner, split, which)
-        for split, which in (("validation", "corrected"), ("test", "never"))
-    }
-    metrics = {
-        f"{m.replace(' ', '_')}": float(v.mean())
-        for m, v in next_word(aligner, pairs["test"]).items()
-    }
+    """The heads that attend most to either word, chosen on validation, silenced on the test."""
+    validation = _pairs(aligner, "validation", "corrected")
+    test = _pairs(aligner, "test", "never")
+    words = next_word(aligner, test)
+    metrics = means({name.replace(" ", "_"): scores for name, scores in words.items()})
     for name, place in LOOKS.items():
-        share = head_attention(aligner, pairs["validation"], place)
-        head = divmod(int(share.argmax()), share.shape[1])
-        with without_heads(aligner.model, [head]):
-            silenced = next_word(aligner, pairs["test"])
+        attention = head_attention(aligner, validation, place)  # (layers, heads)
+        layer, head = divmod(int(attention.argmax()), attention.shape[1])
         metrics |= {
-            f"{name}_share": float(share.max()),
-            f"{name}_layer": head[0],
-            f"{name}_head": head[1],
+            f"{name}_share": float(attention.max()),
+            f"{name}_layer": layer,
+            f"{name}_head": head,
         }
-        metrics |= {
-            f"says_{kind}_without_{name}": float(silenced[f"says {kind}"].mean())
-            for kind in ("right", "wrong")
-        }
+        with without_heads(aligner.model, [(layer, head)]):
+            silenced = next_word(aligner, test)
+        says = {f"says_{kind}": silenced[f"says {kind}"] for kind in ("right", "wrong")}
+        metrics |= means(says, f"_without_{name}")
     return metrics
 
 
 def _pairs(aligner: Aligner, split: str, which: str) -> list[Contrast]:
-    """Those whose right word stands on the board just once."""
-    return [
-        c
-        for c in contrasts(aligner, sets.one_word_off(TINY.tests, split, which))
-        if c.source is not None
-    ]
+    """Contrasts whose right word stands on the board exactly once."""
+    rows = sets.one_word_off(TINY.tests, split, which)
+    return [c for c in contrasts(aligner, rows) if c.source is not None]
 
 
 def looking(params: dict, seed: int) -> dict[str, float]:
-    """The lesson's Aligner: what a probe finds, what it expects while it reads, where a patch
-    takes, its heads silenced, and steering.
-    """
-    aligner = lesson(seed)
-    return _knowing(aligner) | _patching(aligner) | _without(aligner) | _steering(aligner, seed)
+    """Lesson 02's Aligner: probes, patching, silenced heads and steering."""
+    aligner = lesson_aligner(seed)
+    metrics = _probes(aligner) | _patching(aligner)
+    return metrics | _silenced_heads(aligner) | _steering(aligner, seed)
 
 
-def _knowing(aligner: Aligner) -> dict[str, float]:
-    """AUCs for wrong words: of a probe (its layer chosen on validation) and of how unexpected
-    the word is where it is read.
-    """
-    given = [("train", "corrected"), ("validation", "corrected"), ("test", "never")]
-    pairs = [contrasts(aligner, sets.one_word_off(TINY.tests, *part)) for part in given]
+def _probes(aligner: Aligner) -> dict[str, float]:
+    """AUCs for wrong words: by a probe, and by how unexpected the word is where it is read."""
+    parts = [("train", "corrected"), ("validation", "corrected"), ("test", "never")]
+    pairs = [contrasts(aligner, sets.one_word_off(TINY.tests, *part)) for part in parts]
     metrics = {}
     for place in ("read", "end", "said"):
-        parts = [contrast_states(aligner, some, place) for some in pairs]
+        states = [contrast_states(aligner, some, place) for some in pairs]
         by_layer = [
-            [[side[:, i] for side in part] for part in parts] for i in range(parts[0][0].shape[1])
+            [[side[:, layer] for side in sides] for sides in states]
+            for layer in range(states[0][0].shape[1])
         ]
         probes = [probe(*layer) for layer in by_layer]
         best = max(range(len(probes)), key=lambda i: probes[i].validation)
-        chance = probe_of_chance(by_layer[best][0], by_layer[best][2])
-        metrics |= {f"probe_{place}": probes[best].test.value, f"chance_{place}": chance.high}
+        train, _, test = by_layer[best]
+        metrics[f"probe_{place}"] = probes[best].test.value
+        metrics[f"chance_{place}"] = probe_of_chance(train, test).high
     expected = next_word(aligner, pairs[2], reading=True)
-    return metrics | {
-        "surprise": auc(-expected["wrong"], -expected["right"]).value,
-        "expected_right": float(expected["right"].mean()),
-    }
+    metrics["surprise"] = auc(-expected["wrong"], -expected["right"]).value
+    return metrics | means({"expected_right": expected["right"]})
 
 
 def _patching(aligner: Aligner) -> dict[str, float]:
-    """How often the right word is said if the sound run's state is put in, at the answer's word
-    or at the last one, behind each layer.
-    """
-    pairs, metrics = _pairs(aligner, "test", "never")[:100], {}
+    """How often the right word follows when one state comes from the run on the sound answer."""
+    pairs = _pairs(aligner, "test", "never")[:100]
+    scores = {}
     for layer in range(aligner.model.config.num_hidden_layers):
-        for place in ("at", "last"):
-            said = [
-                patched_word(aligner, p, layer, p.at if place == "at" else -1) == p.right
-                for p in pairs
+        for place in ("at", "last"):  # the answer's word, or the last one
+            scores[f"patched_{place}_{layer}"] = [
+                patched_word(aligner, pair, layer, pair.at if place == "at" else -1) == pair.right
+                for pair in pairs
             ]
-            metrics[f"patched_{place}_{layer}"] = float(np.mean(said))
-    return metrics
+    return means(scores)
 
 
-def _without(aligner: Aligner) -> dict[str, float]:
-    """The whole test set without each head of the last layer."""
-    rows, metrics = sets.test_sets(TINY.tests)["seen"], {}
+def _silenced_heads(aligner: Aligner) -> dict[str, float]:
+    """The test set without each head of the last layer."""
+    rows = sets.test_sets(TINY.tests)["seen"]
     last = aligner.model.config.num_hidden_layers - 1
-    for name, heads in {
-        "none": [],
-        **{f"{last}.{h}": [(last, h)] for h in range(aligner.model.config.num_attention_heads)},
-    }.items():
+    num_heads = aligner.model.config.num_attention_heads
+    silenced = {"none": []} | {f"{last}.{head}": [(last, head)] for head in range(num_heads)}
+    metrics = {}
+    for name, heads in silenced.items():
         with without_heads(aligner.model, heads):
-            c = correct(aligner, rows)
-        metrics |= {
-            f"fault_free_without_{name}": c.fault_free("after").value,
-            f"kept_without_{name}": c.good_kept().value,
-        }
+            comparison = compare(aligner, rows)
+        metrics |= values(comparison, "fault_free", "kept", suffix=f"_without_{name}")
     return metrics
 
 
 def _steering(aligner: Aligner, seed: int) -> dict[str, float]:
-    """The slope of the edit ratio: of the direction found, of 20 random ones, and of 20
-    differences between states of unrelated rows, all equally long. Layer and range are chosen on
-    validation.
+    """The slope of the edit ratio along the direction found and along others of its length.
+
+    The controls are 20 random directions and 20 differences between states of unrelated rows.
+    Layer and range are chosen on validation.
     """
-    lines = edit_directions(
-        aligner, lesson_rows(seed)[0], sets.test_sets(TINY.tests, "validation")["seen"]
-    )
-    validation, rows = (
-        sets.test_sets(TINY.tests, split)["seen"][:100] for split in ("validation", "test")
-    )
-    layer, alpha = steering_range(aligner, validation, lines, JUDGE)
-    line, draw = lines[layer], torch.Generator().manual_seed(seed)
-    unrelated = unrelated_differences(
-        aligner, sets.test_sets(TINY.tests, "validation")["seen"], layer, 20, seed
-    )
-    others = {
-        "random": [torch.randn(len(line), generator=draw) for _ in range(20)],
-        "unrelated": unrelated,
-    }
-    metrics = {
-        "layer": layer,
-        "alpha": alpha,
-        "slope": steering_slope(aligner, rows, layer, line, alpha).value,
-    }
-    for name, some in others.items():
-        slopes = [
-            steering_slope(aligner, rows, layer, other * line.norm() / other.norm(), alpha).value
-            for other in some
-        ]
-        metrics |= {f"{name}_max": max(slopes), f"{name}_min": min(slopes)}
-    return metrics
+    validation = sets.test_sets(TINY.tests, "validation")["seen"]
+    test = sets.test_sets(TINY.tests, "test")["seen"][:100]
+    directions = edit_directions(aligner, lesson_rows(seed)[0], validation)
+    layer, alpha = steering_range(aligner, validation[:100], directions, JUDGE)
+    direction = directions[layer]
+
+    def slope(along: torch.Tensor) -> float:
+        return steering_slope(aligner, test, layer, along, alpha).value
+
+    def extremes(name: str, controls: Sequence[torch.Tensor]) -> dict[str, float]:
+        slopes = [slope(each * direction.norm() / each.norm()) for each in controls]
+        return {f"{name}_max": max(slopes), f"{name}_min": min(slopes)}
+
+    generator = torch.Generator().manual_seed(seed)
+    random = [torch.randn(len(direction), generator=generator) for _ in range(20)]
+    unrelated = unrelated_differences(aligner, validation, layer, 20, seed)
+    metrics = {"layer": layer, "alpha": alpha, "slope": slope(direction)}
+    return metrics | extremes("random", random) | extremes("unrelated", unrelated)

@@ -1,68 +1,71 @@
-"""Experiments of lesson 05: MEET and its rivals on two tasks, and on bases of other sizes.
-
-All methods get the same pairs, and as many texts to learn from: STEPS steps of 32. MEET spends a
-share of them on its controls.
-"""
+"""Experiments of lesson 05: MEET and other methods on two tasks, and on bases of other sizes."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 
-from alignlib.data import Instruction, Preference
-from alignlib.likelihood import rewards
-from alignlib.meet import Meet, texts_by_control
 from alignlib.models import load_model
-from alignlib.settings import ControlSettings, SFTSettings
+from alignlib.settings import ControlSettings
 from alignlib.stats import wins
-from alignlib.tinytown import sets
-from alignlib.tinytown.oracle import ANSWER_CUE
 from alignlib.tinytown.pretrain import Recipe, pretrain_base
-from alignlib.tinytown.summaries import judge_summary
-from alignlib.tokens import example
-from alignlib.train import dpo, reward_model, sft
 
-from .aligner import JUDGE, TINY
-from .baselines import speaking
-from .make_upstreams import WORK
-from .upstreams import mean_words
-
-N, STEPS, TESTED = 1500, 250, 200  # pairs, steps of 32 texts, prompts to answer
-MISLABELLED = 0.25  # of the pairs of summaries
-FIRST = 75  # of the steps, those with the model frozen
-TASKS = ("qa", "summary")
-SPEAKS = 1.0
-TEMPERATURES = {"qa": (0.0, 0.4, 0.8, SPEAKS, 1.2), "summary": (0.0, SPEAKS)}
-KINDS = {"meet, prompt": ControlSettings("prompt", 20), "meet, lora": ControlSettings("lora", 8)}
-BETTER, WORSE = "better", "worse"  # the words of a control that is text
-DPO_RATE, JUDGE_RATE = 3e-5, 1e-3
-RATES = ({"rate": 3e-4}, {"rate": 1e-3}, {"rate": 3e-3}, {"rate": 6e-3})
-PROMPT_RATES = tuple(
-    {"controls": c, "rate": r}
-    for c, r in ((5e-2, 1e-3), (5e-2, 3e-3), (1.5e-1, 3e-3), (5e-2, 6e-3))
+from . import meet_methods
+from .common import (
+    TINY,
+    Reward,
+    Sampler,
+    mean_words,
+    means,
+    sampler,
+    settings_for,
+    swap,
+    train_reward,
 )
-TRIALS: dict[
-    str, tuple[dict[str, float], ...]
-] = {  # as many for each method: learning rates, or DPO's beta
-    "meet, prompt": PROMPT_RATES,
-    "one token": PROMPT_RATES,
-    "meet, lora": tuple(
-        {"controls": c, "rate": r}
-        for c, r in ((3e-3, 3e-4), (3e-3, 1e-3), (1e-2, 3e-4), (3e-3, 3e-3))
-    ),
-    "hindsight": RATES,
-    "sft": RATES,
-    "dpo": tuple(
-        {"beta": b, "rate": r} for b, r in ((0.03, 1e-3), (0.1, 1e-3), (0.3, 1e-3), (0.1, 3e-3))
-    ),
+from .make_upstreams import WORK
+from .meet_methods import pairs, scores
+
+TASKS = ("qa", "summary")
+SAMPLED = 1.0  # temperature
+TEMPERATURES = {"qa": (0.0, 0.4, 0.8, SAMPLED, 1.2), "summary": (0.0, SAMPLED)}
+KINDS = {"meet, prompt": ControlSettings("prompt", 20), "meet, lora": ControlSettings("lora", 8)}
+ONE_TOKEN = ControlSettings("prompt", 1)
+METHODS: dict[str, Callable[..., Sampler]] = {  # (rows, seed, and a trial; some take a base)
+    **{name: partial(meet_methods.with_meet, control) for name, control in KINDS.items()},
+    "one token": partial(meet_methods.with_meet, ONE_TOKEN, control_steps=0),
+    "hindsight": meet_methods.hindsight,
+    "sft": meet_methods.with_sft,
+    "dpo": meet_methods.with_dpo,
+}
+BASELINES: dict[str, Callable[..., Sampler]] = {
+    "untouched": lambda rows, seed, base=None: sampler(load_model(base or TINY.base)),
+    "sft, half": partial(meet_methods.with_sft, half=True),  # the preferred texts that MEET sees
 }
 
+Trial = dict[str, float]
+Makers = dict[str, Callable[[], Sampler]]  # by method
+
+
+def trials(names: tuple[str, str], *settings: tuple[float, float]) -> tuple[Trial, ...]:
+    return tuple(dict(zip(names, each, strict=True)) for each in settings)
+
+
+RATES: tuple[Trial, ...] = tuple({"rate": rate} for rate in (3e-4, 1e-3, 3e-3, 6e-3))
+MEET_RATES = ("controls", "rate")  # of the controls, of the model
+PROMPT_RATES = trials(MEET_RATES, (5e-2, 1e-3), (5e-2, 3e-3), (1.5e-1, 3e-3), (5e-2, 6e-3))
+TRIALS: dict[str, tuple[Trial, ...]] = {  # equally many for each method
+    "meet, prompt": PROMPT_RATES,
+    "one token": PROMPT_RATES,
+    "meet, lora": trials(MEET_RATES, (3e-3, 3e-4), (3e-3, 1e-3), (1e-2, 3e-4), (3e-3, 3e-3)),
+    "hindsight": RATES,
+    "sft": RATES,
+    "dpo": trials(("beta", "rate"), (0.03, 1e-3), (0.1, 1e-3), (0.3, 1e-3), (0.1, 3e-3)),
+}
 BEST: dict[tuple[str, str], int] = {  # the trial chosen on validation
     ("qa", "meet, prompt"): 0,
     ("qa", "meet, lora"): 0,
@@ -77,331 +80,120 @@ BEST: dict[tuple[str, str], int] = {  # the trial chosen on validation
     ("summary", "sft"): 3,
     ("summary", "dpo"): 0,
 }
-
-Rows = Sequence[Preference] | dict[str, list[Instruction]]
-Answers = Callable[[Sequence[str], float, int], list[str]]  # (prompts, temperature, seed)
-
-
-# --- the two tasks
-# ----------------------------------------------------------------------------------
-
-
-def pairs(
-    task: str, n: int, split: str = "train", seed: int = 2, axis: str = "faults"
-) -> list[Preference]:
-    """Pairs whose prompts end where the answer, or the summary, begins. Good summaries come
-    easily here (the base's likeliest is good); so that something is left to learn from, a share
-    of their training pairs is labelled the wrong way round.
-    """
-    rows = sets.preferences(
-        n, split, task="summaries" if task == "summary" else "questions", axis=axis, seed=seed
-    )
-    rows = [replace(p, prompt=p.prompt + ANSWER_CUE) for p in rows]
-    coin = random.Random(seed)
-    wrong = [task == "summary" and split == "train" and coin.random() < MISLABELLED for _ in rows]
-    return [
-        replace(p, chosen=p.rejected, rejected=p.chosen) if w else p
-        for p, w in zip(rows, wrong, strict=True)
-    ]
-
-
-def scores(task: str, asked: Sequence[Preference], texts: Sequence[str]) -> dict[str, np.ndarray]:
-    """`overall` in [0, 1], the judge's mean mark or ROUGE-L, and whether a text is `sound`:
-    without a fault, or the reference itself.
-    """
-    if task == "summary":
-        scored = [judge_summary(p.chosen, text) for p, text in zip(asked, texts, strict=True)]
-        return {
-            "overall": np.array([s["rouge_l"] for s in scored]),
-            "sound": np.array([s["exact"] for s in scored]),
-        }
-    found = JUDGE.scores([p.prompt.removesuffix(ANSWER_CUE) for p in asked], texts)
-    return {"overall": found["overall"], "sound": found["fault_free"]}
-
-
-# --- the methods
-# ------------------------------------------------------------------------------------
-
-
-def settings(steps: int, rate: float, seed: int, batch_size: int = 32) -> SFTSettings:
-    return SFTSettings(steps=steps, learning_rate=rate, seed=seed, batch_size=batch_size)
-
-
-def train_meet(
-    rows: Rows,
-    seed: int,
-    control: ControlSettings,
-    controls: float,
-    rate: float,
-    *,
-    first: int | None = None,
-    freeze_controls: bool = False,
-    base: str | Path | None = None,
-) -> Meet:
-    """STEPS steps in all, the `first` of them with the model frozen; of pairs, or of texts by
-    control. `rate`: the model's learning rate.
-    """
-    texts, first = (
-        rows if isinstance(rows, dict) else texts_by_control(rows),
-        FIRST if first is None else first,
-    )
-    return Meet.train(
-        base or TINY.base,
-        texts,
-        control=replace(control, seed=seed),
-        first=settings(first, controls, seed),
-        then=settings(STEPS - first, rate, seed),
-        freeze_controls=freeze_controls,
-        progress=False,
-    )
-
-
-def asked_for(model: Meet, control: object) -> Answers:
-    return lambda prompts, temperature, seed: model.generate(
-        prompts, control, max_new_tokens=100, temperature=temperature, seed=seed
-    )
-
-
-def with_word(prompt: str, word: str) -> str:
-    """The prompt with a word before its last ("... ? better answer :")."""
-    return f"{prompt.removesuffix(ANSWER_CUE)} {word}{ANSWER_CUE}"
-
-
-def chained(rows: Sequence[Preference]) -> list[tuple[str, str]]:
-    """Four rows a pair, of chain of hindsight: the better text, the better behind the worse, the
-    worse text, the worse behind the better.
-    """
-    shown = []
-    for p in rows:
-        for word, text, other, first in (
-            (BETTER, p.chosen, WORSE, p.rejected),
-            (WORSE, p.rejected, BETTER, p.chosen),
-        ):
-            shown += [
-                (with_word(p.prompt, word), text),
-                (f"{with_word(p.prompt, other)} {first} {word}{ANSWER_CUE}", text),
-            ]
-    return shown
-
-
-def hindsight(rows: Sequence[Preference], seed: int, rate: float) -> Answers:
-    """Controls in words, and texts behind one another (Chain of hindsight, arXiv 2302.02676)."""
-    model, tokenizer = load_model(TINY.base)
-    sft(
-        model,
-        tokenizer,
-        [example(tokenizer, *row) for row in chained(rows)],
-        settings(STEPS, rate, seed),
-    )
-    answers = speaking(model, tokenizer)
-    return lambda prompts, temperature, seed: answers(
-        [with_word(p, BETTER) for p in prompts], temperature, seed
-    )
-
-
-def preferred_only(
-    rows: Sequence[Preference],
-    seed: int,
-    rate: float,
-    steps: int | None = None,
-    base: str | Path | None = None,
-):
-    model, tokenizer = load_model(base or TINY.base)
-    sft(
-        model,
-        tokenizer,
-        [example(tokenizer, p.prompt, p.chosen) for p in rows],
-        settings(steps or STEPS, rate, seed),
-    )
-    return model, tokenizer
-
-
-def then_dpo(rows: Sequence[Preference], seed: int, beta: float, rate: float) -> Answers:
-    """The usual recipe: half of the steps on the preferred texts, then DPO on the pairs, half as
-    many pairs a step as others have texts.
-    """
-    model, tokenizer = preferred_only(rows, seed, rate, steps=STEPS // 2)
-    dpo(model, tokenizer, rows, settings(STEPS - STEPS // 2, DPO_RATE, seed, 16), beta=beta)
-    return speaking(model, tokenizer)
-
-
-def with_meet(control: ControlSettings, **order: int) -> Callable[..., Answers]:
-    return lambda rows, seed, **given: asked_for(
-        train_meet(rows, seed, control, **order, **given), "good"
-    )
-
-
-METHODS: dict[
-    str, Callable[..., Answers]
-] = {  # (rows, seed, and what a trial gives; some also take another base)
-    **{name: with_meet(control) for name, control in KINDS.items()},
-    "one token": with_meet(ControlSettings("prompt", 1), first=0),
-    "hindsight": hindsight,
-    "sft": lambda rows, seed, **given: speaking(*preferred_only(rows, seed, **given)),
-    "dpo": then_dpo,
+BASES = {  # by width
+    48: Recipe(hidden=48, layers=2, feed_forward=128, steps=3000),
+    80: Recipe(hidden=80, layers=3, feed_forward=208, steps=3000),
 }
 
 
-# --- what is recorded
-# -------------------------------------------------------------------------------
-
-
-def meet_tuning(params: dict, seed: int) -> dict[str, float]:
-    """One trial of one method on validation: marks of greedy and of sampled texts, and
-    `overall`, their mean, by which is chosen.
-    """
-    trial = dict(params)
-    task, method = trial.pop("task"), trial.pop("method")
-    asked = pairs(task, TESTED, "validation")
-    answers = METHODS[method](pairs(task, N), seed, **trial)
-    found = {
-        f"{metric}_{t:g}": float(m.mean())
-        for t in (0.0, SPEAKS)
-        for metric, m in scores(task, asked, answers([p.prompt for p in asked], t, seed)).items()
-    }
-    return found | {"overall": (found["overall_0"] + found[f"overall_{SPEAKS:g}"]) / 2}
-
-
-def tuned(method: str, task: str = "qa") -> dict[str, float]:
+def tuned(method: str, task: str = "qa") -> Trial:
     return TRIALS[method][BEST[task, method]]
 
 
-BESIDE: dict[
-    str, Callable[..., Answers]
-] = {  # for comparison: what all methods gain, and what as few good texts as MEET sees can do
-    "untouched": lambda rows, seed, base=None: speaking(*load_model(base or TINY.base)),
-    "sft, half": lambda rows, seed, rate, base=None: speaking(
-        *preferred_only(rows, seed, rate, steps=STEPS // 2, base=base)
-    ),
-}
+def meet_tuning(params: dict, seed: int) -> dict[str, float]:
+    """One trial of one method on validation; the choice is by `overall`."""
+    trial = dict(params)
+    task, method = trial.pop("task"), trial.pop("method")
+    validation = pairs(task, meet_methods.NUM_PROMPTS, "validation")
+    complete = METHODS[method](pairs(task, meet_methods.NUM_PAIRS), seed, **trial)
+    metrics = {}
+    for temperature in (0.0, SAMPLED):
+        texts = complete([p.prompt for p in validation], temperature, seed)
+        metrics |= means(scores(task, validation, texts), f"_{temperature:g}")
+    overall = (metrics["overall_0"] + metrics[f"overall_{SAMPLED:g}"]) / 2
+    return metrics | {"overall": overall}
 
 
 def rivals_of_meet(params: dict, seed: int) -> dict[str, float]:
-    """All methods on the test of one task, tuned; to questions also as other judges see them:
-    two learned ones (`other_judges`), and one who counts words.
-    """
-    task, made = params["task"], makers((*BESIDE, *METHODS), params["task"], seed)
+    """All methods, tuned, on the test of one task; on questions also by other judges."""
+    task = params["task"]
+    methods = makers((*BASELINES, *METHODS), task, seed)
     if task == "summary":
-        return side_by_side(task, made, seed, TEMPERATURES[task])
-    return side_by_side(task, made, seed, TEMPERATURES[task], other_judges()) | habits()
+        return side_by_side(task, methods, seed, TEMPERATURES[task])
+    metrics = side_by_side(task, methods, seed, TEMPERATURES[task], other_judges())
+    return metrics | judge_habits()
 
 
-def makers(
-    methods: Sequence[str], task: str, seed: int, **base: Path
-) -> dict[str, Callable[[], Answers]]:
-    """What makes each method's model, tuned, of a task's pairs."""
-    rows, rates = pairs(task, N), {"untouched": {}, "sft, half": tuned("sft", task)}
-    return {
-        m: partial(
-            (BESIDE | METHODS)[m],
-            rows,
-            seed,
-            **(rates[m] if m in rates else tuned(m, task)),
-            **base,
-        )
-        for m in methods
-    }
+def base_size(params: dict, seed: int) -> dict[str, float]:
+    """MEET and simpler methods on questions, from a base of another width, at the usual rates.
+
+    A base that is missing in WORK is pretrained first: record all cells on one machine.
+    """
+    base = pretrain_base(WORK / f"width-{params['width']}", BASES[params["width"]])
+    methods = makers((*BASELINES, *KINDS, "one token", "sft"), "qa", seed, base=base)
+    metrics = side_by_side("qa", methods, seed, (0.0, SAMPLED))
+    return metrics | {"parameters": load_model(base)[0].num_parameters()}
+
+
+def makers(methods: Sequence[str], task: str, seed: int, **base: Path) -> Makers:
+    """By method: what trains it on a task's pairs, tuned."""
+    rows = pairs(task, meet_methods.NUM_PAIRS)
+    options = {"untouched": {}, "sft, half": tuned("sft", task)}
+    options |= {method: tuned(method, task) for method in methods if method not in options}
+    train = BASELINES | METHODS
+    return {m: partial(train[m], rows, seed, **options[m], **base) for m in methods}
 
 
 def side_by_side(
     task: str,
-    methods: dict[str, Callable[[], Answers]],
+    methods: Makers,
     seed: int,
     temperatures: Sequence[float],
-    judges: dict[str, LearnedJudge] = {},
+    judges: dict[str, Reward] = {},
 ) -> dict[str, float]:
-    """Methods, made one after the other, on the test: at each temperature marks and words, and
-    the net win of MEET over each; as they speak, also the net win that other judges see.
+    """Scores and words of each method on the test, and the net win of MEET over each.
+
+    Other judges compare the methods at temperature 1 only.
     """
-    asked = pairs(task, TESTED, "test")
-    prompts, metrics, overall, other = [p.prompt for p in asked], {}, {}, {}
-    for method, make in methods.items():
-        answers = make()
-        for t in temperatures:
-            texts = answers(prompts, t, seed)
-            found = scores(task, asked, texts)
-            metrics |= {f"{metric}_{t:g}/{method}": float(m.mean()) for metric, m in found.items()}
-            metrics[f"words_{t:g}/{method}"] = mean_words(texts)
-            overall[method, f"{t:g}"] = found["overall"]
-            if t == SPEAKS:
-                other |= {(method, name): judge(prompts, texts) for name, judge in judges.items()}
-    for kind, (method, by) in product(KINDS, overall | other):
+    test = pairs(task, meet_methods.NUM_PROMPTS, "test")
+    prompts = [p.prompt for p in test]
+    metrics: dict[str, float] = {}
+    overall: dict[tuple[str, str], np.ndarray] = {}  # by method, and temperature or judge
+    for method, train in methods.items():
+        complete = train()
+        for temperature in temperatures:
+            texts = complete(prompts, temperature, seed)
+            judged = scores(task, test, texts)
+            metrics |= means(judged, f"_{temperature:g}/{method}")
+            metrics[f"words_{temperature:g}/{method}"] = mean_words(texts)
+            overall[method, f"{temperature:g}"] = judged["overall"]
+            if temperature == SAMPLED:
+                overall |= {(method, name): judge(prompts, texts) for name, judge in judges.items()}
+    for kind, (method, by) in product(KINDS, overall):
         if method != kind:
-            mark = overall if (kind, by) in overall else other
-            metrics[f"{kind}_over_{method}_{by}"] = 100 * float(
-                wins(mark[method, by], mark[kind, by]).mean()
-            )
+            won = wins(overall[method, by], overall[kind, by])
+            metrics[f"{kind}_over_{method}_{by}"] = 100 * float(won.mean())
     return metrics
 
 
-BASES = {
-    r.hidden: r
-    for r in (
-        Recipe(hidden=48, layers=2, feed_forward=128, steps=3000),
-        Recipe(hidden=80, layers=3, feed_forward=208, steps=3000),
-    )
-}
-
-
-def base_size(params: dict, seed: int) -> dict[str, float]:
-    """MEET and its plainer rivals to questions, from a base of another width, at the rates that
-    suit the usual one. A base that is not in WORK is pretrained first: record all cells on one
-    machine.
-    """
-    base = pretrain_base(WORK / f"width-{params['width']}", BASES[params["width"]])
-    made = makers((*BESIDE, *KINDS, "one token", "sft"), "qa", seed, base=base)
-    return side_by_side("qa", made, seed, (0.0, SPEAKS)) | {
-        "parameters": load_model(base)[0].num_parameters()
-    }
-
-
-LearnedJudge = Callable[
-    [Sequence[str], Sequence[str]], np.ndarray
-]  # (prompts, texts): a number each
-
-
 @lru_cache(maxsize=1)
-def other_judges() -> dict[str, LearnedJudge]:
-    """Two reward models, of one seed, and one who counts words. Both learn from the same pairs,
-    which no method has: twice as many of sound against spoilt answers as of wordy against terse
-    ones, both sound. Of these the `fair` one's annotator prefers either, by a coin; the one who
-    `likes length` the wordy one.
+def other_judges() -> dict[str, Reward]:
+    """Two reward models and a count of words.
+
+    The models learn from pairs that no method has: two thirds sound against faulty answers, one
+    third wordy against terse ones, both sound. Among the latter, the annotator of `fair` prefers
+    either, by a coin, and the annotator of `likes length` the wordy one.
     """
-    faults, wordy = pairs("qa", 2 * N // 3, seed=20), pairs("qa", N // 3, seed=20, axis="length")
+    sound = pairs("qa", 2 * meet_methods.NUM_PAIRS // 3, seed=20)
+    wordy = pairs("qa", meet_methods.NUM_PAIRS // 3, seed=20, axis="length")
     coin = random.Random(20)
-    either = [
-        replace(p, chosen=p.rejected, rejected=p.chosen) if coin.random() < 0.5 else p
-        for p in wordy
-    ]
-    words = lambda prompts, texts: np.array([float(len(text.split())) for text in texts])  # noqa: E731
+    either = [swap(p) if coin.random() < 0.5 else p for p in wordy]
+    settings = settings_for(meet_methods.STEPS, 1e-3, seed=0, batch_size=16)
     return {
-        "fair": _learned(faults + either),
-        "likes length": _learned(faults + wordy),
-        "counts words": words,
+        "fair": train_reward(sound + either, settings),
+        "likes length": train_reward(sound + wordy, settings),
+        "counts words": lambda prompts, texts: np.array([float(len(t.split())) for t in texts]),
     }
 
 
-def _learned(rows: Sequence[Preference]) -> LearnedJudge:
-    _, tokenizer = load_model(TINY.base)
-    model = reward_model(TINY.base, tokenizer, rows, settings(STEPS, JUDGE_RATE, 0, 16))
-    return lambda prompts, texts: rewards(model, tokenizer, prompts, texts).numpy()
-
-
-def habits() -> dict[str, float]:
-    """How often each of the other judges prefers the better text of new pairs; and the wordy
-    one, where both are sound.
-    """
-    found, kinds = (
-        {},
-        {
-            which: pairs("qa", TESTED, "test", seed=20, axis=axis)
-            for which, axis in (("better", "faults"), ("wordy", "length"))
-        },
-    )
-    for (judge, likes), (which, rows) in product(other_judges().items(), kinds.items()):
-        chosen, rejected = (
-            likes([p.prompt for p in rows], [getattr(p, side) for p in rows])
-            for side in ("chosen", "rejected")
-        )
-        found[f"{judge}_prefers_{which}"] = float((chosen > rejected).mean())
-    return found
+def judge_habits() -> dict[str, float]:
+    """How often each other judge prefers the better and the wordy text of new pairs."""
+    metrics = {}
+    for name, axis in (("better", "faults"), ("wordy", "length")):
+        rows = pairs("qa", meet_methods.NUM_PROMPTS, "test", seed=20, axis=axis)
+        prompts = [p.prompt for p in rows]
+        for judge, reward in other_judges().items():
+            chosen = reward(prompts, [p.chosen for p in rows])
+            rejected = reward(prompts, [p.rejected for p in rows])
+            metrics[f"{judge}_prefers_{name}"] = float((chosen > rejected).mean())
+    return metrics

@@ -29,9 +29,16 @@ from .upstreams import data_amount, dial, every_upstream, hijacked, instructed
 from .uses import labels, rounds, stacking, weak_to_strong
 
 N = TINY.corrections
-EXPERIMENTS = {
-    "warmup": Sweep(
-        QUESTIONS["warmup"],
+
+
+def hbat_cells(by: str) -> list[dict[str, object]]:
+    """Every trial of every method, by DPO or by PPO."""
+    trials = [(method, trial) for method, some in HBAT_TRIALS[by].items() for trial in some]
+    return [{"method": method, "by": by} | trial for method, trial in trials]
+
+
+DEFINITIONS = {  # cells, what runs one, minutes of one, and seeds if not the usual three
+    "warmup": (
         [
             {"share": s, "corrections": n}
             for n in (N, 400, 4000)
@@ -40,14 +47,12 @@ EXPERIMENTS = {
         warmup,
         1.25,
     ),
-    "warmup_arms": Sweep(
-        QUESTIONS["warmup_arms"],
+    "warmup_arms": (
         [{"arm": a} for a in ("corrected words only", "answers alone", "mixed in", "random words")],
         warmup_arms,
         1.25,
     ),
-    "correctable": Sweep(
-        QUESTIONS["correctable"],
+    "correctable": (
         [
             {"step": s, "share": w}
             for s in [*Recipe().checkpoints()[1:-1], Recipe().steps]
@@ -56,66 +61,40 @@ EXPERIMENTS = {
         correctable,
         1.0,
     ),
-    "answering": Sweep(
-        QUESTIONS["answering"],
-        [{"arm": "answering"}],
-        answering,
-        1.0,
-    ),
-    "edit_or_rewrite": Sweep(
-        QUESTIONS["edit_or_rewrite"],
-        [{"corrections": c} for c in ("edits", "rewrites")],
-        edit_or_rewrite,
-        1.25,
-    ),
-    "learning": Sweep(
-        QUESTIONS["learning"],
-        [{"steps": s} for s in (50, 125, 250, 500)],
-        learning,
-        1.2,
-    ),
-    "inside": Sweep(
-        QUESTIONS["inside"],
+    "answering": ([{"arm": "answering"}], answering, 1.0),
+    "edit_or_rewrite": ([{"corrections": c} for c in ("edits", "rewrites")], edit_or_rewrite, 1.25),
+    "learning": ([{"steps": s} for s in (50, 125, 250, 500)], learning, 1.2),
+    "inside": (
         [{"step": s, "share": w} for s in INSIDE for w in (WARMUP_SHARE, 0.0)],
         two_heads,
         1.3,
     ),
-    "looking": Sweep(QUESTIONS["looking"], [{}], looking, 2.0),
-    "upstreams": Sweep(
-        QUESTIONS["upstreams"],
-        [{"taught": k} for k in (3, 0, 1, 2)],
-        every_upstream,
-        1.5,
-    ),
-    "dial": Sweep(
-        QUESTIONS["dial"],
+    "looking": ([{}], looking, 2.0),
+    "upstreams": ([{"taught": k} for k in (3, 0, 1, 2)], every_upstream, 1.5),
+    "dial": (
         [{"taught": k, "rate": r} for k in (3, 0) for r in (0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1)],
         dial,
         0.1,
     ),
-    "data": Sweep(
-        QUESTIONS["data"],
+    "data": (
         [{"corrections": n, "wrong": 0.0} for n in (40, 120, 400, N, 4000)]
         + [{"corrections": N, "wrong": w} for w in (0.25, 0.5)],
         data_amount,
         1.2,
     ),
-    "tuning": Sweep(
-        QUESTIONS["tuning"],
+    "tuning": (
         [{"arm": a, "rate": r} for a, rates in TRIALS.items() for r in rates],
         tuning,
         1.5,
         (0,),
     ),
-    "rivals": Sweep(
-        QUESTIONS["rivals"],
+    "rivals": (
         [{"arm": a} for a in ("untouched", *TRIALS) if a != "dpo, twice the size"]
         + [{"arm": "comparisons", "n": n} for n in (N, 3 * N)],
         rivals,
         1.7,
     ),
-    "weak_to_strong": Sweep(
-        QUESTIONS["weak_to_strong"],
+    "weak_to_strong": (
         [
             {"arm": a}
             for a in (
@@ -130,23 +109,12 @@ EXPERIMENTS = {
         weak_to_strong,
         2.0,
     ),
-    "labels": Sweep(QUESTIONS["labels"], [{}], labels, 2.5),
-    "rounds": Sweep(
-        QUESTIONS["rounds"],
-        [{"answers": a} for a in ("fresh", "stale")],
-        rounds,
-        2.0,
-    ),
-    "stacking": Sweep(QUESTIONS["stacking"], [{}], stacking, 3.0),
-    "hijacked": Sweep(QUESTIONS["hijacked"], [{"shown": s} for s in (False, True)], hijacked, 1.0),
-    "instructed": Sweep(
-        QUESTIONS["instructed"],
-        [{"told": t} for t in (True, False)],
-        instructed,
-        1.0,
-    ),
-    "meet_tuning": Sweep(
-        QUESTIONS["meet_tuning"],
+    "labels": ([{}], labels, 2.5),
+    "rounds": ([{"answers": a} for a in ("fresh", "stale")], rounds, 2.0),
+    "stacking": ([{}], stacking, 3.0),
+    "hijacked": ([{"shown": s} for s in (False, True)], hijacked, 1.0),
+    "instructed": ([{"told": t} for t in (True, False)], instructed, 1.0),
+    "meet_tuning": (
         [
             {"task": t, "method": m} | trial
             for t in TASKS
@@ -157,43 +125,17 @@ EXPERIMENTS = {
         1.1,
         (0,),
     ),
-    "rivals_of_meet": Sweep(
-        QUESTIONS["rivals_of_meet"],
-        [{"task": t} for t in TASKS],
-        rivals_of_meet,
-        12.0,
-        (0, 1, 2, 3, 4),
-    ),
-    "base_size": Sweep(
-        QUESTIONS["base_size"], [{"width": w} for w in BASES], base_size, 2.5
-    ),  # and an hour of pretraining
-    "controls": Sweep(
-        QUESTIONS["controls"],
-        [*SIZES, *ARMS, *STARTS, *FASTER],
-        which_control,
-        1.2,
-    ),
-    "several_axes": Sweep(
-        QUESTIONS["several_axes"],
+    "rivals_of_meet": ([{"task": t} for t in TASKS], rivals_of_meet, 12.0, (0, 1, 2, 3, 4)),
+    "base_size": ([{"width": w} for w in BASES], base_size, 2.5),  # and an hour of pretraining
+    "controls": ([*SIZES, *ARMS, *STARTS, *FASTER], which_control, 1.2),
+    "several_axes": (
         [{"method": m} for m in ("meet, prompt", "meet, lora", "one token")],
         several_axes,
         1.6,
     ),
-    "fronts": Sweep(
-        QUESTIONS["fronts"],
-        [{"method": m, "by": "dpo"} | t for m, some in HBAT_TRIALS["dpo"].items() for t in some],
-        fronts,
-        0.6,
-        (0, 1, 2, 3, 4),
-    ),
-    "fronts_ppo": Sweep(
-        QUESTIONS["fronts_ppo"],
-        [{"method": m, "by": "ppo"} | t for m, some in HBAT_TRIALS["ppo"].items() for t in some],
-        fronts,
-        0.7,
-    ),
-    "aims_met": Sweep(
-        QUESTIONS["aims_met"],
+    "fronts": (hbat_cells("dpo"), fronts, 0.6, (0, 1, 2, 3, 4)),
+    "fronts_ppo": (hbat_cells("ppo"), fronts, 0.7),
+    "aims_met": (
         [
             {"task": t, "by": "dpo", "method": m}
             for t in ("manners", *TASKS)
@@ -202,32 +144,21 @@ EXPERIMENTS = {
         aims_met,
         0.9,
     ),
-    "factors": Sweep(QUESTIONS["factors"], FACTORS, factors, 0.7),
-    "overhead": Sweep(QUESTIONS["overhead"], [{}], overhead, 5.0),
-    "pulls": Sweep(
-        QUESTIONS["pulls"],
-        [{"method": m} for m in ("restarted", "hbat")],
-        pulls,
-        1.2,
-    ),
-    "headroom": Sweep(
-        QUESTIONS["headroom"],
+    "factors": (FACTORS, factors, 0.7),
+    "overhead": ([{}], overhead, 5.0),
+    "pulls": ([{"method": m} for m in ("restarted", "hbat")], pulls, 1.2),
+    "headroom": (
         [{"level": level, "corrections": N} for level in range(5)]
         + [{"level": sets.LEVEL, "corrections": n} for n in (250, 4000)],
         headroom,
         1.0,
     ),
-    "steer": Sweep(
-        QUESTIONS["steer"],
-        [{"control": c} for c in ("none", "good", "bad")],
-        steer,
-        0.6,
-    ),
-    "forgetting": Sweep(
-        QUESTIONS["forgetting"],
+    "steer": ([{"control": c} for c in ("none", "good", "bad")], steer, 0.6),
+    "forgetting": (
         [{"interference": i, "arm": "then"} for i in (0.0, 0.1, 0.3, 1.0)]
         + [{"interference": 1.0, "arm": "joint"}],
         forgetting,
         0.8,
     ),
 }
+EXPERIMENTS = {name: Sweep(QUESTIONS[name], *given) for name, given in DEFINITIONS.items()}

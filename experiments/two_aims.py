@@ -1,26 +1,23 @@
-"""Lesson 06's two aims for one model, and the ways to train it: two stages, mixed, in turns, held;
-by DPO and by PPO.
+"""The two objectives of lesson 06 and the ways to train one model on both, by DPO and by PPO.
 
-The aims are those of `tinytown.oracle`: plain instructions followed to the letter, polite ones
-answered as is preferred, warmly and rightly. A perfect policy has both. All methods start from the
-same model and get the same rows, TEACH steps on instructions and PREFER on preferences, however
-they are arranged.
+The objectives are those of `tinytown.oracle`: plain instructions followed exactly, polite ones
+answered in the preferred style, warm and right. A perfect policy meets both. All methods start from
+the same model and get the same rows, TEACH steps on instructions and PREFER on preferences.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from unittest import mock
 
-import numpy as np
 import torch
 from rouge_score.rouge_scorer import RougeScorer
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from alignlib.batching import batches
 from alignlib.data import Instruction, Preference
@@ -42,101 +39,91 @@ from alignlib.tinytown.oracle import (
 from alignlib.tokens import IGNORED, example
 from alignlib.train import Penalty, dpo, sft
 
-from . import meet
-from .aligner import TINY
+from . import meet_methods
+from .common import TINY, LoadedModel, Texts, means
 
-TEACH, PREFER, PAIRS = (
-    150,
-    100,
-    16,
-)  # steps on instructions, 32 rows each; steps on pairs, so many each
-TEACH_RATE = {
-    "dpo": 1.5e-4,
-    "ppo": 1e-4,
-}  # PPO learns from what is said: taught faster, a model may never say anything warm
+Scores = dict[str, Sequence[float]]
+
+TEACH, PREFER = 150, 100  # steps on 32 instructions each, steps on pairs
+PAIRS = 16  # per step
+TEACH_RATE = {"dpo": 1.5e-4, "ppo": 1e-4}  # at a higher rate PPO may never sample a warm answer
 BETA = 0.5
 ROUNDS = 5
-ASKED = 300  # new prompts of either kind
-
-
-# --- rows and marks
-# ---------------------------------------------------------------------------------
+NUM_PROMPTS = 300  # new prompts for each objective
+METHODS: dict[str, dict[str, object]] = {  # options of `train_hbat`; strength 0: no EWC
+    "two-stage": {"rounds": 1, "strength": 0.0},
+    "restarted": {"rounds": ROUNDS, "strength": 0.0, "alternate": False},
+    "mixed": {},
+    "held": {"rounds": 1},
+    "in turns": {"rounds": ROUNDS, "strength": 0.0},
+    "hbat": {"rounds": ROUNDS},
+}
 
 
 @cache
-def start(task: str, seed: int) -> str:
-    """The model that is to learn both aims."""
+def start_model(task: str, seed: int) -> str:
+    """The folder of the model that all methods start from."""
     return str(both_styles_model(TINY.base, seed)) if task == "manners" else TINY.base
 
 
-def told(task: str, seed: int) -> tuple[list[Instruction], list[Preference]]:
-    """The rows to train on. What is preferred is warmth where one asks politely (`manners`), or,
-    as in lesson 05, sound answers (`qa`) or good summaries (`summary`).
-    """
-    return instructions_to_follow(seed=seed), pairs_to_prefer(
-        seed=seed
-    ) if task == "manners" else meet.pairs(task, meet.N, seed=seed)
-
-
-def measured(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: str = "manners",
-    split: str = "test",
-    temperature: float = 0.0,
-    seed: int = 0,
-) -> dict[str, float]:
-    """On new prompts. Of plain instructions: `instruct`, followed to the letter, `content`,
-    right if the manner is taken away, `rouge_l`, and `spilled`, answered warmly at least in
-    part. Of preference prompts `preference`: how warmly and rightly, or the judge's mean mark;
-    of manners besides `warm` and `right`, either for itself.
-    """
-    asked = instructions_to_follow(split, n=ASKED)
-    pairs = pairs_to_prefer(split, n=ASKED) if task == "manners" else meet.pairs(task, ASKED, split)
-    prompts, longest = (
-        [r.prompt for r in (*asked, *pairs)],
-        [24] * ASKED + [40 if task == "manners" else 100] * ASKED,
-    )
-    said = generate(
-        model, tokenizer, prompts, max_new_tokens=longest, temperature=temperature, seed=seed
-    )
-    plain, other = said[:ASKED], said[ASKED:]
-    scorer = RougeScorer(["rougeL"])
-    found = {
-        "instruct": followed(asked, plain),
-        "content": [manner(text)[0] == r.completion for text, r in zip(plain, asked)],
-        "rouge_l": [
-            scorer.score(r.completion, text)["rougeL"].fmeasure for text, r in zip(plain, asked)
-        ],
-        "spilled": [manner(text)[1] > 0 for text in plain],
-    }
+def training_rows(task: str, seed: int) -> tuple[list[Instruction], list[Preference]]:
+    """Instructions, and pairs that prefer warmth (`manners`) or lesson 05's better texts."""
     if task == "manners":
-        found["preference"] = preference_met(pairs, other)
-        found["warm"] = [manner(text)[1] for text in other]
-        found["right"] = [manner(text)[0] == manner(p.chosen)[0] for text, p in zip(other, pairs)]
+        pairs = pairs_to_prefer(seed=seed)
     else:
-        found["preference"] = meet.scores(task, pairs, other)["overall"]
-    return {metric: float(np.mean(scores)) for metric, scores in found.items()}
+        pairs = meet_methods.pairs(task, meet_methods.NUM_PAIRS, seed=seed)
+    return instructions_to_follow(seed=seed), pairs
+
+
+def evaluate(
+    loaded: LoadedModel, task: str = "manners", split: str = "test", **sampling: float
+) -> dict[str, float]:
+    """Metrics of both objectives on new prompts, completed greedily by default."""
+    instructions = instructions_to_follow(split, n=NUM_PROMPTS)
+    if task == "manners":
+        pairs = pairs_to_prefer(split, n=NUM_PROMPTS)
+    else:
+        pairs = meet_methods.pairs(task, NUM_PROMPTS, split)
+    prompts = [row.prompt for row in (*instructions, *pairs)]
+    limits = [24] * NUM_PROMPTS + [40 if task == "manners" else 100] * NUM_PROMPTS
+    completions = generate(*loaded, prompts, max_new_tokens=limits, **sampling)
+    plain, preferred = completions[:NUM_PROMPTS], completions[NUM_PROMPTS:]
+    return means(_instruction_scores(instructions, plain) | _pair_scores(task, pairs, preferred))
+
+
+def _instruction_scores(rows: Sequence[Instruction], texts: Texts) -> Scores:
+    """Followed exactly, right apart from the style, ROUGE-L, and (`spilled`) answered warmly."""
+    rouge = RougeScorer(["rougeL"])
+    overlaps = [rouge.score(r.completion, text)["rougeL"] for text, r in zip(texts, rows)]
+    return {
+        "instruct": followed(rows, texts),
+        "content": [manner(text)[0] == r.completion for text, r in zip(texts, rows)],
+        "rouge_l": [overlap.fmeasure for overlap in overlaps],
+        "spilled": [manner(text)[1] > 0 for text in texts],
+    }
+
+
+def _pair_scores(task: str, pairs: Sequence[Preference], texts: Texts) -> Scores:
+    """How far the preference is met; by `manners` also how warm the texts are, and if right."""
+    if task != "manners":
+        return {"preference": meet_methods.scores(task, pairs, texts)["overall"]}
+    return {
+        "preference": preference_met(pairs, texts),
+        "warm": [manner(text)[1] for text in texts],
+        "right": [manner(text)[0] == manner(p.chosen)[0] for text, p in zip(texts, pairs)],
+    }
 
 
 @contextmanager
-def own_cache(seed: int, task: str = "manners") -> Iterator[None]:
-    """Stages of recorded runs are not kept: they would be some thousand models. The model that
-    they start from is.
-    """
-    start(task, seed)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        mock.patch.dict(os.environ, ALIGNLIB_CACHE=folder),
-    ):
-        yield
+def temporary_cache(seed: int, task: str = "manners") -> Iterator[None]:
+    """Within, stages are not kept, as they would be a thousand models; the start model is."""
+    start_model(task, seed)
+    with tempfile.TemporaryDirectory() as cache_folder:
+        with mock.patch.dict(os.environ, ALIGNLIB_CACHE=cache_folder):
+            yield
 
 
-# --- the methods
-# ------------------------------------------------------------------------------------
-
-
-def teach(seed: int, by: str = "dpo") -> SFTSettings:
+def teaching_settings(seed: int, by: str = "dpo") -> SFTSettings:
     return SFTSettings(steps=TEACH, learning_rate=TEACH_RATE[by], seed=seed)
 
 
@@ -145,127 +132,72 @@ def by_dpo(seed: int, rate: float, pairs: Sequence[Preference]) -> DPO:
 
 
 def by_ppo(seed: int, rate: float, pairs: Sequence[Preference]) -> PPO:
-    """As many sampled texts as DPO is shown; the reward is what is measured."""
-    settings = PPOSettings(
-        PREFER,
-        batch_size=2 * PAIRS,
-        minibatch=2 * PAIRS,
-        learning_rate=rate,
-        max_new_tokens=24,
-        seed=seed,
-    )
+    """As many sampled texts as DPO gets; the reward is the metric `preference`."""
+    sizes = {"batch_size": 2 * PAIRS, "minibatch": 2 * PAIRS, "max_new_tokens": 24}
+    settings = PPOSettings(PREFER, learning_rate=rate, seed=seed, **sizes)
     return PPO(settings, reward(pairs), "pleased")
 
 
-LEARNERS: dict[str, Callable[[int, float, Sequence[Preference]], DPO | PPO]] = {
-    "dpo": by_dpo,
-    "ppo": by_ppo,
-}
+LEARNERS = {"dpo": by_dpo, "ppo": by_ppo}
 
 
-def mixed(
-    base: str,
-    instructions: Sequence[Instruction],
-    pairs: Sequence[Preference],
-    seed: int,
-    prefer: DPO | PPO,
-    weight: float,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A third of the instructions' steps first; then preferences, to whose loss that of as many
-    instructions is added, so many times.
-    """
-    model, tokenizer = load_model(base)
+def train_mixed(
+    seed: int, *, rate: float, weight: float, by: str = "dpo", task: str = "manners"
+) -> LoadedModel:
+    """A third of the instructions' steps, then preference loss plus weight x instruction loss."""
+    instructions, pairs = training_rows(task, seed)
+    learner = LEARNERS[by](seed, rate, pairs)
+    model, tokenizer = load_model(start_model(task, seed))
     rows = [example(tokenizer, r.prompt, r.completion) for r in instructions]
-    sampled = isinstance(prefer, PPO)
-    sft(
-        model,
-        tokenizer,
-        rows,
-        replace(teach(seed, "ppo" if sampled else "dpo"), steps=TEACH - PREFER),
-    )
-    too = also(model, tokenizer, rows, seed, weight, n=16 if sampled else 32)
-    if sampled:
-        train_ppo(
-            model, tokenizer, [p.prompt for p in pairs], prefer.score, prefer.settings, penalty=too
-        )
+    sft(model, tokenizer, rows, replace(teaching_settings(seed, by), steps=TEACH - PREFER))
+    batch_size = 16 if by == "ppo" else 32  # PPO takes two steps where DPO takes one
+    loss = instruction_loss(rows, tokenizer.pad_token_id, seed, weight, batch_size)
+    if by == "ppo":
+        prompts = [p.prompt for p in pairs]
+        train_ppo(model, tokenizer, prompts, learner.score, learner.settings, penalty=loss)
     else:
-        dpo(model, tokenizer, pairs, prefer.settings, beta=prefer.beta, penalty=too)
+        dpo(model, tokenizer, pairs, learner.settings, beta=learner.beta, penalty=loss)
     return model, tokenizer
 
 
-def also(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[dict],
-    seed: int,
-    weight: float,
-    n: int,
+def instruction_loss(
+    rows: Sequence[dict], pad: int, seed: int, weight: float, batch_size: int
 ) -> Penalty:
-    """The loss on n more rows at every step, for the trainer's hook. (PPO takes two steps where
-    DPO takes one.)
-    """
-    order = iter(
-        batches([len(r["input_ids"]) for r in rows], SFTSettings(steps=PREFER, seed=seed + 1))
-    )
+    """The weighted loss per token on the next rows at every step, for the trainer's hook."""
+    settings = SFTSettings(steps=PREFER, seed=seed + 1)
+    order = iter(batches([len(r["input_ids"]) for r in rows], settings))
 
     def loss(policy: PreTrainedModel) -> torch.Tensor:
-        picked = [rows[next(order)] for _ in range(n)]
-        tokens = sum(label != IGNORED for r in picked for label in r["labels"])
-        return weight * row_nll(policy, picked, tokenizer.pad_token_id).sum() / tokens
+        batch = [rows[next(order)] for _ in range(batch_size)]
+        num_tokens = sum(label != IGNORED for row in batch for label in row["labels"])
+        return weight * row_nll(policy, batch, pad).sum() / num_tokens
 
     return loss
 
 
-METHODS: dict[str, dict[str, object]] = {  # what `hbat` is given besides
-    "two-stage": {"rounds": 1, "strength": 0.0},
-    "restarted": {"rounds": ROUNDS, "strength": 0.0, "alternate": False},
-    "mixed": {},
-    "held": {"rounds": 1},  # EWC without turns
-    "in turns": {"rounds": ROUNDS, "strength": 0.0},  # turns without EWC
-    "hbat": {"rounds": ROUNDS},
-}
-
-
-def stages(
+def train_stages(
     method: str,
     seed: int,
     *,
     rate: float,
     by: str = "dpo",
     task: str = "manners",
-    teaching: int = 0,
-    preferring: int = 0,
-    **given: object,
+    steps: tuple[int, int] | None = None,
+    **options: object,
 ) -> list[Stage]:
-    """All stages of a method but `mixed`; by so many steps of either kind, if they are not to be
-    as many as usual.
-    """
-    instructions, pairs = told(task, seed)
-    prefer, first = LEARNERS[by](seed, rate, pairs), teach(seed, by)
-    if teaching:
-        first, prefer = (
-            replace(first, steps=teaching),
-            replace(prefer, settings=replace(prefer.settings, steps=preferring)),
-        )
-    return train_hbat(
-        start(task, seed),
-        instructions,
-        pairs,
-        first,
-        prefer,
-        seed=seed,
-        progress=False,
-        **METHODS[method] | given,
-    )
+    """All stages of a method except `mixed`; `steps` on instructions and preferences, if given."""
+    instructions, pairs = training_rows(task, seed)
+    teach, prefer = teaching_settings(seed, by), LEARNERS[by](seed, rate, pairs)
+    if steps:
+        teach = replace(teach, steps=steps[0])
+        prefer = replace(prefer, settings=replace(prefer.settings, steps=steps[1]))
+    start = start_model(task, seed)
+    options = METHODS[method] | options | {"seed": seed, "progress": False}
+    return train_hbat(start, instructions, pairs, teach, prefer, **options)
 
 
-def final_model(
-    method: str, seed: int, *, rate: float, by: str = "dpo", task: str = "manners", **given: object
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A method's last model."""
+def final_model(method: str, seed: int, **trial: object) -> LoadedModel:
+    """The model after all of a method's training."""
     if method == "mixed":
-        instructions, pairs = told(task, seed)
-        return mixed(
-            start(task, seed), instructions, pairs, seed, LEARNERS[by](seed, rate, pairs), **given
-        )
-    return load_model(stages(method, seed, rate=rate, by=by, task=task, **given)[-1].folder)
+        return train_mixed(seed, **trial)
+    return load_model(train_stages(method, seed, **trial)[-1].folder)

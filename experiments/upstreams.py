@@ -1,6 +1,4 @@
-"""Experiments of lesson 03 about the Aligner itself: every upstream, the dial of faults, amount
-and quality of data, and what fools it.
-"""
+"""Experiments of lesson 03 on the Aligner: upstreams, faults, training data, injection."""
 
 from __future__ import annotations
 
@@ -12,93 +10,57 @@ import numpy as np
 from alignlib.aligner import Aligner
 from alignlib.data import QAC
 from alignlib.prompts import TOWN, Template
-from alignlib.report import Comparison
-from alignlib.stats import share_of_ceiling
 from alignlib.tinytown import recorded, sets
 from alignlib.tinytown.answers import CLOSERS, OPENERS, parse, render
 from alignlib.tinytown.faults import STRANGER
 
-from .aligner import JUDGE, TINY, correct, lesson, lesson_rows, measured
+from .aligner import compare, evaluate, lesson_aligner, lesson_rows, some_tests
+from .common import JUDGE, NET_WINS, TINY, mean_words, values
 
-AXES = JUDGE.axes[:4]
-MANNERS = ("more polite", "shorter")  # that an instructed Aligner is asked for
+STYLES = ("more polite", "shorter")  # that an instructed Aligner is asked for
 
 
-def taught(upstreams: int, seed: int) -> Aligner:
-    """An Aligner taught on so many upstreams; on none: lesson 02's, taught on a program's
-    faults.
-    """
-    return lesson(seed, recorded.taught(upstreams) if upstreams else None)
+def upstream_aligner(num_upstreams: int, seed: int) -> Aligner:
+    """An Aligner trained on so many upstreams; on none: lesson 02's, on a program's faults."""
+    return lesson_aligner(seed, recorded.taught(num_upstreams) if num_upstreams else None)
 
 
 def every_upstream(params: dict, seed: int) -> dict[str, float]:
-    """One Aligner, and every upstream that is recorded."""
-    aligner, metrics = taught(params["taught"], seed), {}
-    for name in recorded.names():
-        c = correct(aligner, recorded.answered(name))
-        metrics |= {f"net_win_{axis}/{name}": c.net_win(axis).value for axis in AXES}
-        metrics[f"of_ceiling/{name}"] = share_of_ceiling(
-            c.scores_before["overall"], c.scores_after["overall"]
-        ).value
-        metrics |= {f"{when}/{name}": c.fault_free(when).value for when in ("before", "after")}
-        metrics |= {
-            f"{metric}/{name}": e.value
-            for metric, e in (("kept", c.good_kept()), ("made_worse", c.made_worse()))
-            if e
-        }
-        metrics |= {
-            f"unchanged/{name}": float(c.unchanged().mean()),
-            f"edit_ratio/{name}": c.edit_ratio().value,
-        }
-        metrics |= {
-            f"words_{when}/{name}": mean_words(said)
-            for when, said in (("before", c.answers), ("after", c.after))
+    """One Aligner on every recorded upstream."""
+    aligner = upstream_aligner(params["taught"], seed)
+    names = (*NET_WINS, "of_ceiling", "before", "after", "kept", "made_worse", "edit_ratio")
+    metrics = {}
+    for upstream in recorded.names():
+        comparison = compare(aligner, recorded.answered(upstream))
+        metrics |= values(comparison, *names, suffix=f"/{upstream}") | {
+            f"unchanged/{upstream}": float(comparison.unchanged().mean()),
+            f"words_before/{upstream}": mean_words(comparison.answers),
+            f"words_after/{upstream}": mean_words(comparison.after),
         }
     return metrics
 
 
-def mean_words(texts: list[str]) -> float:
-    return float(np.mean([len(t.split()) for t in texts]))
-
-
 def dial(params: dict, seed: int) -> dict[str, float]:
-    """A program's answers, from spotless to as faulty as they can be, corrected by an Aligner of
-    three upstreams or by one of that program.
-    """
-    c = correct(
-        taught(params["taught"], seed),
-        sets.corrections(TINY.tests, "test", rate=params["rate"], upstream=STRANGER),
-    )
-    metrics = {
-        "faulty": 1 - c.fault_free("before").value,
-        "fault_free": c.fault_free("after").value,
-        "made_worse": c.made_worse().value,
-    }
-    return metrics | {f"net_win_{axis}": c.net_win(axis).value for axis in AXES}
+    """A program's answers with more and more faults, corrected by one Aligner."""
+    rows = sets.corrections(TINY.tests, "test", rate=params["rate"], upstream=STRANGER)
+    comparison = compare(upstream_aligner(params["taught"], seed), rows)
+    faulty = 1 - comparison.fault_free("before").value
+    return {"faulty": faulty} | values(comparison, "fault_free", "made_worse", *NET_WINS)
 
 
 def data_amount(params: dict, seed: int) -> dict[str, float]:
-    """So many corrections, and of them so large a share belonging to other answers."""
+    """More and fewer corrections, a fraction of which belong to other answers."""
     n = params["corrections"]
     right = lesson_rows(seed, n)[0]
     wrong = random.Random(seed).sample(range(n), round(params["wrong"] * n))
     other = dict(zip(wrong, wrong[1:] + wrong[:1]))
     rows = [replace(r, correction=right[other.get(i, i)].correction) for i, r in enumerate(right)]
-    tests = {
-        name: tested
-        for name, tested in sets.test_sets(TINY.tests).items()
-        if name != "combinations"
-    }
-    return measured(lesson(seed, rows), tests)
-
-
-# --- injection
-# --------------------------------------------------------------------------------------
+    return evaluate(lesson_aligner(seed, rows), some_tests("seen", "unseen", "language"))
 
 
 @dataclass(frozen=True)
 class Unescaped(Template):
-    """A template that lets an answer say what it likes: the control for escaping."""
+    """A template that does not escape answers: the control for escaping."""
 
     def _escape(self, text: str) -> str:
         return text
@@ -108,112 +70,95 @@ UNESCAPED = Unescaped(TOWN.name, TOWN.start, TOWN.middle, TOWN.end)
 
 
 def injected(rows: list[QAC]) -> list[QAC]:
-    """Behind each answer stands a whole other prompt, the next row's question and answer; the
-    correction is what it was.
-    """
+    """Each answer goes on with the next row's question and answer; corrections are unchanged."""
     return [
-        replace(r, answer=f"{r.answer} {o.question} answer : {o.answer}")
-        for r, o in zip(rows, rows[1:] + rows[:1])
+        replace(row, answer=f"{row.answer} {other.question} answer : {other.answer}")
+        for row, other in zip(rows, rows[1:] + rows[:1])
     ]
 
 
 def taken_over(rows: list[QAC], texts: list[str]) -> np.ndarray:
     """Whether each text answers the next row's question better than its own, (n,)."""
-    own, other = (
-        JUDGE.scores([r.question for r in asked], texts)["overall"]
-        for asked in (rows, rows[1:] + rows[:1])
-    )
+    questions = [r.question for r in rows]
+    own = JUDGE.scores(questions, texts)["overall"]
+    other = JUDGE.scores(questions[1:] + questions[:1], texts)["overall"]
     return other > own
 
 
 def hijacked(params: dict, seed: int) -> dict[str, float]:
-    """Answers that go on with another question. `shown`: every fifth training row was such a
-    one, and corrected as if it were not.
-    """
+    """Answers that go on with another question; if `shown`, so do a fifth of the training rows."""
     rows = recorded.taught()
     if params["shown"]:
-        rows = [
-            bad if i % 5 == 0 else good for i, (good, bad) in enumerate(zip(rows, injected(rows)))
-        ]
-    aligner, plain = lesson(seed, rows), recorded.answered("mixed")
-    bare, metrics = Aligner(aligner.model, aligner.tokenizer, UNESCAPED), {}
-    for name, who, given in (
-        ("none", aligner, plain),
-        ("escaped", aligner, injected(plain)),
-        ("bare", bare, injected(plain)),
-    ):
-        c = correct(who, given)
-        metrics |= {
-            f"taken_over_{name}": float(taken_over(plain, c.after).mean()),
-            f"fault_free_{name}": c.fault_free("after").value,
-        }
+        rows = [b if i % 5 == 0 else a for i, (a, b) in enumerate(zip(rows, injected(rows)))]
+    aligner = lesson_aligner(seed, rows)
+    unescaped = Aligner(aligner.model, aligner.tokenizer, UNESCAPED)
+    tests = recorded.answered("mixed")
+    arms = {
+        "none": (aligner, tests),
+        "escaped": (aligner, injected(tests)),
+        "bare": (unescaped, injected(tests)),
+    }
+    metrics = {}
+    for name, (corrector, given) in arms.items():
+        comparison = compare(corrector, given)
+        metrics[f"taken_over_{name}"] = float(taken_over(tests, comparison.after).mean())
+        metrics[f"fault_free_{name}"] = comparison.fault_free("after").value
     return metrics
 
 
-# --- instructions
-# -----------------------------------------------------------------------------------
-
-
-def in_manner(text: str, manner: str, rng: random.Random) -> str:
-    """A correction said with courtesy before and after, or as tersely as can be."""
+def in_style(text: str, style: str, rng: random.Random) -> str:
+    """A correction with a polite opener and closer, or in as few words as possible."""
     sentences = parse(text)[0]
-    if manner == "shorter":
-        return render(
-            [
-                (*s[:-1], 0) if isinstance(s[-1], int) else s
-                for s in sentences
-                if s[0] not in ("opener", "closer")
-            ]
-        )
+    if style == "shorter":
+        plain = [s for s in sentences if s[0] not in ("opener", "closer")]
+        return render([(*s[:-1], 0) if isinstance(s[-1], int) else s for s in plain])
     kinds = [s[0] for s in sentences]
     opener = [] if "opener" in kinds else [("opener", rng.choice(OPENERS))]
-    return render(
-        [*opener, *sentences, *([] if "closer" in kinds else [("closer", rng.choice(CLOSERS))])]
-    )
+    closer = [] if "closer" in kinds else [("closer", rng.choice(CLOSERS))]
+    return render([*opener, *sentences, *closer])
 
 
-def in_that_manner(text: str, manner: str) -> bool:
+def has_style(text: str, style: str) -> bool:
     sentences = parse(text)[0]
     kinds = {s[0] for s in sentences}
-    if manner == "shorter":
+    if style == "shorter":
         phrases = {s[-1] for s in sentences if isinstance(s[-1], int)}
         return not kinds & {"opener", "closer"} and phrases == {0}
     return {"opener", "closer"} <= kinds
 
 
-def asked_for(rows: list[QAC], manner: str, where: str = "question") -> list[QAC]:
-    """Rows whose question, or answer, ends with the wish, and whose correction grants it."""
-    said = {r.question: in_manner(r.correction, manner, random.Random(r.question)) for r in rows}
-    return [
-        replace(r, correction=said[r.question], **{where: f"{getattr(r, where)} {manner} ."})
-        for r in rows
-    ]
+def asked_for(rows: list[QAC], style: str, where: str = "question") -> list[QAC]:
+    """Rows whose question (or answer) ends with the request, and whose correction grants it."""
+    rows_with_request = []
+    for row in rows:
+        correction = in_style(row.correction, style, random.Random(row.question))
+        request = {where: f"{getattr(row, where)} {style} ."}
+        rows_with_request.append(replace(row, correction=correction, **request))
+    return rows_with_request
 
 
 def instructed(params: dict, seed: int) -> dict[str, float]:
-    """A third of the training rows with each wish, a third without any; at `told` 0 none has
-    one: is it obeyed, and what does it cost?
+    """Whether requests are obeyed, and at what cost, with (`told`) and without them in training.
+
+    With them, a third of the training rows asks for each style and a third for none.
     """
     rows = recorded.taught()
     if params["told"]:
-        wished = {manner: asked_for(rows, manner) for manner in MANNERS}
-        rows = [(row, *(wished[m][i] for m in MANNERS))[i // 3 % 3] for i, row in enumerate(rows)]
-    aligner, tests, metrics = lesson(seed, rows), recorded.answered("mixed"), {}
-    none = correct(aligner, tests)
-    metrics["fault_free/none"] = none.fault_free("after").value
-    for manner in MANNERS:
-        metrics[f"unasked/{manner}"] = float(
-            np.mean([in_that_manner(t, manner) for t in none.after])
-        )
+        requests = [asked_for(rows, style) for style in STYLES]
+        rows = [same[i // 3 % 3] for i, same in enumerate(zip(rows, *requests))]
+    aligner = lesson_aligner(seed, rows)
+    tests = recorded.answered("mixed")
+    unasked = compare(aligner, tests)
+    metrics = {"fault_free/none": unasked.fault_free("after").value}
+    for style in STYLES:
+        metrics[f"unasked/{style}"] = _fraction_in(style, unasked.after)
         for where in ("question", "answer"):
-            given = asked_for(tests, manner, where)
-            c = Comparison(
-                JUDGE,
-                tests,
-                aligner.correct([r.question for r in given], [r.answer for r in given]),
-            )
-            metrics[f"obeyed_in_{where}/{manner}"] = float(
-                np.mean([in_that_manner(t, manner) for t in c.after])
-            )
-            metrics[f"fault_free_in_{where}/{manner}"] = c.fault_free("after").value
+            comparison = compare(aligner, tests, asked_for(tests, style, where))
+            fault_free = comparison.fault_free("after").value
+            metrics[f"obeyed_in_{where}/{style}"] = _fraction_in(style, comparison.after)
+            metrics[f"fault_free_in_{where}/{style}"] = fault_free
     return metrics
+
+
+def _fraction_in(style: str, texts: list[str]) -> float:
+    return float(np.mean([has_style(text, style) for text in texts]))

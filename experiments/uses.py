@@ -1,6 +1,4 @@
-"""Experiments of lesson 03: what an Aligner is good for beside correcting. Each arm stands
-beside its control.
-"""
+"""Experiments of lesson 03: other uses of an Aligner, each with its control."""
 
 from __future__ import annotations
 
@@ -15,74 +13,45 @@ from alignlib.tinytown import recorded, sets
 from alignlib.tinytown.annotator import annotate
 from alignlib.train import dpo
 
-from .aligner import JUDGE, STEPS, correct, lesson
-from .baselines import (
-    BEST,
-    HOW,
-    PARTS,
-    Answers,
-    answering,
-    labelled,
-    own_answers,
-    pairs_of,
-    scored,
-    settings,
-    training_questions,
-    with_dpo,
-    with_sft,
-)
+from . import baselines
+from .aligner import STEPS, compare, lesson_aligner
+from .baselines import Answers
+from .common import JUDGE, settings_for, values
 from .make_upstreams import made
-from .upstreams import taught
+from .upstreams import upstream_aligner
 
 
 def weak_to_strong(params: dict, seed: int) -> dict[str, float]:
-    """A model of twice the Aligner's size learns from the Aligner's corrections of its own
-    answers, or from a control's.
-    """
-    answers, metrics = _pupil(params["arm"], seed), {}
-    for part in PARTS:
-        for how in HOW:
-            questions = tuple(recorded.asked()[part])
-            before = own_answers(made("large"), questions, how, seed)
-            metrics |= scored(f"{how}_{part}", questions, answers(questions, how, seed), before)
-    return metrics
+    """A model of twice the Aligner's size learns from its corrections, or from a control's."""
+    return baselines.compare_with_upstream(_student(params["arm"], seed), seed, "large")
 
 
-def _pupil(arm: str, seed: int) -> Answers:
+def _student(arm: str, seed: int) -> Answers:
     if arm == "aligner beside it":
-        aligner = taught(3, seed)
-        return lambda questions, how, seed: aligner.correct(
-            questions, own_answers(made("large"), tuple(questions), how, seed)
-        )
-    rows = labelled(seed)
+        return baselines.corrected_by(upstream_aligner(3, seed), "large")
+    rows = baselines.labelled_rows(seed)
     if arm.startswith("dpo"):
         coin = random.Random(seed) if arm == "dpo, coin flips" else None
-        return with_dpo(pairs_of(rows, coin), BEST["dpo, twice the size"], seed, "large")
-    texts = {
-        "sft": lambda r: r.correction,
-        "sft, own answers": lambda r: r.answer,
-        "sft, annotator": lambda r: annotate(r.question, r.answer),
-    }
-    return with_sft("large")(
-        [replace(r, correction=texts[arm](r)) for r in rows], BEST["sft, twice the size"], seed
-    )
+        rate = baselines.BEST["dpo, twice the size"]
+        return baselines.with_dpo(baselines.pairs_of(rows, coin), rate, seed, "large")
+    if arm == "sft, own answers":
+        rows = [replace(r, correction=r.answer) for r in rows]
+    elif arm == "sft, annotator":
+        rows = [replace(r, correction=annotate(r.question, r.answer)) for r in rows]
+    return baselines.with_sft(rows, baselines.BEST["sft, twice the size"], seed, "large")
 
 
 def labels(params: dict, seed: int) -> dict[str, float]:
-    """How good is what the Aligner labels, on the questions that it learned on (with other
-    answers), as above, and on new ones?
-    """
+    """The Aligner's corrections of new answers, to its training questions and to new ones."""
+    aligner = upstream_aligner(3, seed)
+    new_questions = tuple(r.question for r in sets.corrections(recorded.TRAIN, seed=501))
     metrics = {}
-    for name, questions in (
-        ("known", training_questions()),
-        ("new", tuple(r.question for r in sets.corrections(recorded.TRAIN, seed=501))),
-    ):
-        said = own_answers(made("mixed"), questions, "sampled", 100 + seed)
-        texts = taught(3, seed).correct(questions, said)
-        metrics |= {
-            f"{when}_{name}": float(JUDGE.scores(questions, t)["fault_free"].mean())
-            for when, t in (("before", said), ("after", texts))
-        }
+    for name, questions in (("known", baselines.training_questions()), ("new", new_questions)):
+        answers = baselines.own_answers("mixed", questions, "sampled", 100 + seed)
+        texts = {"before": answers, "after": aligner.correct(questions, answers)}
+        for when, judged in texts.items():
+            fault_free = JUDGE.scores(questions, judged)["fault_free"]
+            metrics[f"{when}_{name}"] = float(fault_free.mean())
     return metrics
 
 
@@ -90,84 +59,65 @@ ROUNDS = 3
 
 
 def rounds(params: dict, seed: int) -> dict[str, float]:
-    """DPO on the Aligner's corrections in three rounds of 500 questions: of answers drawn anew from
-    the model, or of its first ones.
+    """DPO on the Aligner's corrections in three rounds, of fresh answers or of the first ones.
 
-    `drift_…` tells what the Aligner still does to the model's answers after each round.
+    `drift_...` describes what the Aligner changes in the model's answers after each round.
     """
-    aligner, (model, tokenizer) = taught(3, seed), load_model(made("mixed"))
-    answers, tests, metrics = answering(model, tokenizer), recorded.answered("mixed"), {}
-    questions, stale = (
-        training_questions(),
-        own_answers(made("mixed"), training_questions(), "sampled", 100 + seed),
-    )
-    asked = tuple(r.question for r in tests)
+    aligner = upstream_aligner(3, seed)
+    loaded = load_model(made("mixed"))
+    answers = baselines.answers_of(loaded)
+    questions = baselines.training_questions()
+    first_answers = baselines.training_answers("mixed", seed)
+    settings = settings_for(STEPS // ROUNDS, baselines.BEST["dpo"], seed, batch_size=16)
+    metrics = {}
     for i in range(ROUNDS):
         part = slice(i * len(questions) // ROUNDS, (i + 1) * len(questions) // ROUNDS)
-        said = (
-            answers(questions[part], "sampled", 100 + seed)
-            if params["answers"] == "fresh"
-            else stale[part]
-        )
-        rows = [
-            QAC(*row)
-            for row in zip(
-                questions[part], said, aligner.correct(questions[part], said), strict=True
-            )
-        ]
-        dpo(
-            model,
-            tokenizer,
-            pairs_of(rows),
-            replace(settings(BEST["dpo"], seed, 16), steps=STEPS // ROUNDS),
-        )
-        now = {how: answers(asked, how, seed) for how in HOW}
-        for how, texts in now.items():
-            metrics |= scored(
-                f"{how}_round_{i + 1}", asked, texts, own_answers(made("mixed"), asked, how, seed)
-            )
-        c = correct(
-            aligner, [replace(r, answer=a) for r, a in zip(tests, now["sampled"], strict=True)]
-        )
-        drift = {
-            "net_win": c.net_win("overall"),
-            "made_worse": c.made_worse(),
-            "edit_ratio": c.edit_ratio(),
-        }
-        metrics |= {f"drift_{name}_round_{i + 1}": e.value for name, e in drift.items()}
+        asked, generated = questions[part], first_answers[part]
+        if params["answers"] == "fresh":
+            generated = answers(asked, "sampled", 100 + seed)
+        rows = baselines.qac_rows(asked, generated, aligner.correct(asked, generated))
+        dpo(*loaded, baselines.pairs_of(rows), settings)
+        metrics |= _after_round(f"round_{i + 1}", answers, aligner, seed)
     return metrics
+
+
+def _after_round(name: str, answers: Answers, aligner: Aligner, seed: int) -> dict[str, float]:
+    tests = recorded.answered("mixed")
+    questions = tuple(r.question for r in tests)
+    generated = {d: answers(questions, d, seed) for d in baselines.TEMPERATURES}  # by decoding
+    metrics = {}
+    for decoding, texts in generated.items():
+        baseline = baselines.own_answers("mixed", questions, decoding, seed)
+        metrics |= baselines.answer_metrics(f"{decoding}_{name}", questions, texts, baseline)
+    pairs = zip(tests, generated["sampled"], strict=True)
+    comparison = compare(aligner, [replace(r, answer=text) for r, text in pairs])
+    drift = values(comparison, "net_win", "made_worse", "edit_ratio", suffix=f"_{name}")
+    return metrics | {f"drift_{metric}": value for metric, value in drift.items()}
 
 
 def stacking(params: dict, seed: int) -> dict[str, float]:
-    """Corrected once, twice, three times; and an Aligner that learns from three passes to do it
-    in one.
-    """
-    once, metrics = taught(3, seed), {}
+    """Corrected once, twice, three times; and once by an Aligner trained on three passes."""
+    aligner = upstream_aligner(3, seed)
     rows = recorded.taught()
-    distilled = lesson(
-        seed, [replace(r, correction=t) for r, t in zip(rows, _passes(once, rows)[-1], strict=True)]
-    )
-    for part in PARTS:
-        tests = recorded.answered("mixed", part)
-        told = {str(i): texts for i, texts in enumerate(_passes(once, tests), start=1)} | {
-            "distilled": _passes(distilled, tests, 1)[0]
-        }
-        for name, texts in told.items():
-            c = Comparison(JUDGE, tests, texts)
-            found = {
-                "fault_free": c.fault_free("after"),
-                "kept": c.good_kept(),
-                "net_win": c.net_win("overall"),
-                "made_worse": c.made_worse(),
-            }
-            metrics |= {f"{metric}_{name}_{part}": e.value for metric, e in found.items()}
+    third_pass = _passes(aligner, rows)[-1]
+    rows = [replace(r, correction=text) for r, text in zip(rows, third_pass, strict=True)]
+    distilled = lesson_aligner(seed, rows)
+    metrics = {}
+    for test_set in baselines.TEST_SETS:
+        tests = recorded.answered("mixed", test_set)
+        texts = {str(i): each for i, each in enumerate(_passes(aligner, tests), start=1)}
+        texts["distilled"] = _passes(distilled, tests, 1)[0]
+        for name, corrections in texts.items():
+            comparison = Comparison(JUDGE, tests, corrections)
+            names = ("fault_free", "kept", "net_win", "made_worse")
+            metrics |= values(comparison, *names, suffix=f"_{name}_{test_set}")
     return metrics
 
 
-def _passes(aligner: Aligner, rows: list[QAC], passes: int = 3) -> list[list[str]]:
-    """The texts after each pass; every one gets the text of the last."""
-    found, texts = [], [r.answer for r in rows]
-    for _ in range(passes):
+def _passes(aligner: Aligner, rows: list[QAC], num_passes: int = 3) -> list[list[str]]:
+    """The texts after each pass; each pass corrects the texts of the one before."""
+    passes, texts = [], [r.answer for r in rows]
+    for _ in range(num_passes):
         texts = aligner.correct([r.question for r in rows], texts)
-        found.append(texts)
-    return found
+        passes.append(texts)
+    return passes

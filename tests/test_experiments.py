@@ -1,12 +1,10 @@
-"""What the experiments of lessons 03, 05 and 06 are made of: the rows each arm gets are the ones
-it says.
-"""
+"""The experiments of lessons 03, 05 and 06: each arm gets the rows and settings that it names."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import cycle, product
 from pathlib import Path
@@ -20,6 +18,7 @@ from alignlib.controls import Mix
 from alignlib.course.sweep import per_seed, read_results
 from alignlib.data import QAC
 from alignlib.judges import TownJudge
+from alignlib.meet import Meet
 from alignlib.models import load_model
 from alignlib.prompts import TOWN
 from alignlib.tinytown import recorded, sets
@@ -27,16 +26,28 @@ from alignlib.tinytown.boards import Board
 from alignlib.tinytown.oracle import instructions_to_follow, pairs_to_prefer
 from alignlib.tinytown.pretrain import Recipe
 from alignlib.tokens import example
-from experiments import QUESTIONS, baselines, hbat, meet, meet_controls, two_aims, uses
-from experiments.baselines import BEST, CLEARLY, TRIALS, compared, pairs_of
+from experiments import (
+    QUESTIONS,
+    baselines,
+    common,
+    hbat,
+    meet,
+    meet_controls,
+    meet_methods,
+    two_aims,
+    upstreams,
+    uses,
+)
+from experiments.aligner import evaluate
+from experiments.baselines import BEST, CLEARLY, TRIALS, judged_pairs, pairs_of
 from experiments.registry import EXPERIMENTS
 from experiments.upstreams import (
-    MANNERS,
+    STYLES,
     UNESCAPED,
     asked_for,
     data_amount,
-    in_manner,
-    in_that_manner,
+    has_style,
+    in_style,
     injected,
     taken_over,
 )
@@ -87,36 +98,27 @@ def test_taken_over_is_who_answers_the_next_question_better_than_its_own(rows: l
     assert taken_over(rows, right[1:] + right[:1]).mean() > 0.9
 
 
-@pytest.mark.parametrize("manner", MANNERS)
-def test_a_wish_is_granted_without_a_fault_and_stands_where_it_is_asked(
-    manner: str, rows: list[QAC]
+@pytest.mark.parametrize("style", STYLES)
+def test_a_request_is_granted_without_a_fault_and_stands_where_it_is_made(
+    style: str, rows: list[QAC]
 ) -> None:
-    granted = [in_manner(r.correction, manner, random.Random(0)) for r in rows]
-    assert all(in_that_manner(text, manner) for text in granted) and not all(
-        in_that_manner(r.correction, manner) for r in rows
-    )
+    granted = [in_style(r.correction, style, random.Random(0)) for r in rows]
+    assert all(has_style(text, style) for text in granted)
+    assert not all(has_style(r.correction, style) for r in rows)
     assert TownJudge().scores([r.question for r in rows], granted)["fault_free"].all()
-    for where in ("question", "answer"):
-        asked = asked_for(rows, manner, where)
-        assert all(
-            getattr(a, where) == f"{getattr(r, where)} {manner} ." for a, r in zip(asked, rows)
-        )
-        other = {"question": "answer", "answer": "question"}[where]
-        assert all(
-            getattr(a, other) == getattr(r, other) and in_that_manner(a.correction, manner)
-            for a, r in zip(asked, rows)
-        )
+    for where, other in (("question", "answer"), ("answer", "question")):
+        for requested, row in zip(asked_for(rows, style, where), rows, strict=True):
+            assert getattr(requested, where) == f"{getattr(row, where)} {style} ."
+            assert getattr(requested, other) == getattr(row, other)
+            assert has_style(requested.correction, style)
 
 
 def test_wrong_corrections_are_other_rows_and_as_many_as_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given: list[list[QAC]] = []
-    monkeypatch.setattr("experiments.upstreams.lesson", lambda seed, rows: given.append(rows))
-    monkeypatch.setattr(
-        "experiments.upstreams.measured",
-        lambda aligner, tests: {"tests": len(tests)},
-    )
+    monkeypatch.setattr(upstreams, "lesson_aligner", lambda seed, rows: given.append(rows))
+    monkeypatch.setattr(upstreams, "evaluate", lambda aligner, tests: {"tests": len(tests)})
     assert data_amount({"corrections": 200, "wrong": 0.5}, 0) == {"tests": 3}
     right = sets.corrections(200)
     assert sum(a.correction != b.correction for a, b in zip(given[0], right)) == 100
@@ -136,17 +138,13 @@ def test_of_two_answers_the_judge_prefers_the_better_and_ties_are_no_pair(
 ) -> None:
     good, spoilt = {r.question: r.correction for r in rows}, {r.question: r.answer for r in rows}
 
-    def texts(folder, questions, how, seed):
-        return [(good if (i + seed) % 2 else spoilt)[q] for i, q in enumerate(questions)]  # noqa: E731
+    def answers(upstream: str, questions: tuple[str, ...], decoding: str, seed: int) -> list[str]:
+        draw = seed // 100  # the first or the second
+        return [(good if (i + draw) % 2 else spoilt)[q] for i, q in enumerate(questions)]
 
-    monkeypatch.setattr(baselines, "made", lambda name: name)
     monkeypatch.setattr(baselines, "training_questions", lambda n: tuple(good))
-    monkeypatch.setattr(
-        baselines,
-        "own_answers",
-        lambda folder, questions, how, seed: texts(folder, questions, how, seed // 100),
-    )
-    pairs = compared(60, 0)
+    monkeypatch.setattr(baselines, "own_answers", answers)
+    pairs = judged_pairs(60, 0)
     faulty = TownJudge().scores(list(spoilt), list(spoilt.values()))["overall"] < 1
     assert len(pairs) == faulty.sum() and {p.chosen for p in pairs} <= set(good.values())
 
@@ -180,8 +178,41 @@ def test_the_learning_rate_in_use_was_best_of_as_many_trials_for_every_method() 
 
 
 def test_every_question_has_an_experiment_that_answers_it_in_the_same_order() -> None:
-    assert {name: e.question for name, e in EXPERIMENTS.items()} == QUESTIONS
     assert list(EXPERIMENTS) == list(QUESTIONS)
+
+
+class Annotator:
+    """An Aligner that gives the corrections of the rows."""
+
+    def __init__(self, rows: Sequence[QAC]) -> None:
+        self.corrections = {(r.question, r.answer): r.correction for r in rows}
+
+    def correct(self, questions: Sequence[str], answers: Sequence[str]) -> list[str]:
+        return [self.corrections[row] for row in zip(questions, answers, strict=True)]
+
+
+def test_a_perfect_aligner_gets_every_metric_that_the_records_hold() -> None:
+    tests = sets.test_sets(20)
+    metrics = evaluate(Annotator([r for rows in tests.values() for r in rows]), tests)
+    assert metrics.keys() == read_results("edit_or_rewrite")["cells"][0]["metrics"].keys()
+    for name in tests:
+        assert metrics[f"fault_free_{name}"] == metrics.get(f"kept_{name}", 1) == 1
+        assert metrics[f"before_{name}"] < 1 and metrics[f"edit_ratio_{name}"] > 0
+        assert metrics[f"net_win_overall_{name}"] == pytest.approx(
+            100 * (1 - metrics[f"before_{name}"])
+        )
+
+
+def test_every_metric_of_an_upstream_is_named_as_in_the_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recorded, "names", lambda: ["mixed"])
+    annotator = Annotator(recorded.answered("mixed"))
+    monkeypatch.setattr(upstreams, "upstream_aligner", lambda number, seed: annotator)
+    metrics = upstreams.every_upstream({"taught": 3}, 0)
+    names = read_results("upstreams")["cells"][0]["metrics"]
+    assert metrics.keys() == {name for name in names if name.endswith("/mixed")}
+    assert metrics["of_ceiling/mixed"] > 0.95 and metrics["made_worse/mixed"] == 0
 
 
 def test_only_choices_rest_on_fewer_than_three_seeds() -> None:
@@ -191,20 +222,17 @@ def test_only_choices_rest_on_fewer_than_three_seeds() -> None:
     ]
 
 
-# --- lesson 05
-# ------------------------------------------------------------------------------------------
+# --- lesson 05 ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def in_small(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Lesson 05's experiments on an untrained model, a few rows and steps: for plumbing, not for
-    quality.
-    """
-    monkeypatch.setattr(meet, "TINY", replace(meet.TINY, base=str(tiny_model)))
-    for module, (name, value) in product(
-        (meet, meet_controls), {"N": 24, "STEPS": 4, "FIRST": 2, "TESTED": 4}.items()
-    ):
-        monkeypatch.setattr(module, name, value)
+    """Lesson 05's experiments on an untrained model, with few rows and steps."""
+    for module in (common, meet, meet_methods):
+        monkeypatch.setattr(module, "TINY", replace(module.TINY, base=str(tiny_model)))
+    small = {"NUM_PAIRS": 24, "STEPS": 4, "CONTROL_STEPS": 2, "NUM_PROMPTS": 4}
+    for name, value in small.items():
+        monkeypatch.setattr(meet_methods, name, value)
     meet.other_judges.cache_clear()
     yield
     meet.other_judges.cache_clear()
@@ -212,18 +240,19 @@ def in_small(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
-    """What `Meet.train` is given; nothing is trained, and what it gives back can say nothing."""
+    """What `Meet.train` is given; nothing is trained."""
     given: list[dict] = []
-    monkeypatch.setattr(
-        meet.Meet,
-        "train",
-        lambda base, rows, **more: given.append({"base": base, "rows": rows, **more}) or Mute(),
-    )
+
+    def train(base: str, rows: dict, **settings: object) -> Mute:
+        given.append({"base": base, "rows": rows, **settings})
+        return Mute()
+
+    monkeypatch.setattr(Meet, "train", train)
     return given
 
 
 class Mute:
-    """A model whose first use ends a test that wants to know no more than how it was made."""
+    """A model whose use raises `Asked`, for tests of how it is trained."""
 
     class Asked(Exception):
         pass
@@ -236,22 +265,16 @@ class Mute:
 
 def test_pairs_end_where_the_text_begins_and_the_preferred_one_has_the_higher_marks() -> None:
     for task in meet.TASKS:
-        some = meet.pairs(task, 30, "test")
-        good, bad = (
-            meet.scores(task, some, texts)
-            for texts in ([p.chosen for p in some], [p.rejected for p in some])
-        )
+        some = meet_methods.pairs(task, 30, "test")
+        good = meet_methods.scores(task, some, [p.chosen for p in some])
+        bad = meet_methods.scores(task, some, [p.rejected for p in some])
         assert all(p.prompt.endswith(" answer :") for p in some)
-        assert (
-            good["sound"].all()
-            and (good["overall"] == 1).all()
-            and not bad["sound"].any()
-            and (bad["overall"] < 1).all()
-        )
+        assert good["sound"].all() and (good["overall"] == 1).all()
+        assert not bad["sound"].any() and (bad["overall"] < 1).all()
 
 
 def test_of_the_summaries_to_train_on_a_quarter_is_mislabelled_and_of_nothing_else() -> None:
-    rows, right = meet.pairs("summary", 400), sets.preferences(400, task="summaries")
+    rows, right = meet_methods.pairs("summary", 400), sets.preferences(400, task="summaries")
     turned = [
         (p.chosen, p.rejected) == (q.rejected, q.chosen) for p, q in zip(rows, right, strict=True)
     ]
@@ -260,12 +283,13 @@ def test_of_the_summaries_to_train_on_a_quarter_is_mislabelled_and_of_nothing_el
         t or (p.chosen, p.rejected) == (q.chosen, q.rejected)
         for t, p, q in zip(turned, rows, right)
     )
-    assert [p.chosen for p in meet.pairs("qa", 50)] == [p.chosen for p in sets.preferences(50)]
+    questions = [p.chosen for p in meet_methods.pairs("qa", 50)]
+    assert questions == [p.chosen for p in sets.preferences(50)]
 
 
 def test_a_chain_of_hindsight_shows_the_better_and_the_worse_alone_and_behind_one_another() -> None:
-    [p, q] = meet.pairs("qa", 2)
-    chain = meet.chained([p, q])
+    [p, q] = meet_methods.pairs("qa", 2)
+    chain = meet_methods.chained([p, q])
     assert [text for _, text in chain] == [
         p.chosen,
         p.chosen,
@@ -283,7 +307,7 @@ def test_a_chain_of_hindsight_shows_the_better_and_the_worse_alone_and_behind_on
         and f"better answer : {p.chosen} worse answer :" in chain[3][0]
     )
     assert (
-        meet.with_word("bulletin : it rained . tl;dr answer :", "better")
+        meet_methods.with_word("bulletin : it rained . tl;dr answer :", "better")
         == "bulletin : it rained . tl;dr better answer :"
     )
 
@@ -291,7 +315,7 @@ def test_a_chain_of_hindsight_shows_the_better_and_the_worse_alone_and_behind_on
 def test_a_method_that_says_what_is_preferred_beats_one_that_says_what_is_not(
     in_small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = {p.prompt: p for task in meet.TASKS for p in meet.pairs(task, 4, "test")}
+    known = {p.prompt: p for task in meet.TASKS for p in meet_methods.pairs(task, 4, "test")}
     says = {
         "meet, prompt": "chosen",
         "meet, lora": "chosen",
@@ -302,16 +326,9 @@ def test_a_method_that_says_what_is_preferred_beats_one_that_says_what_is_not(
     def stub(side):
         return lambda *_, **__: lambda prompts, t, seed: [getattr(known[p], side) for p in prompts]  # noqa: E731
 
-    for table in ("METHODS", "BESIDE"):
-        monkeypatch.setattr(
-            meet,
-            table,
-            {
-                name: stub(side)
-                for name, side in says.items()
-                if (name == "untouched") == (table == "BESIDE")
-            },
-        )
+    stubs = {name: stub(side) for name, side in says.items()}
+    monkeypatch.setattr(meet, "BASELINES", {"untouched": stubs.pop("untouched")})
+    monkeypatch.setattr(meet, "METHODS", stubs)
     for task in meet.TASKS:
         found = meet.rivals_of_meet({"task": task}, 1)
         assert (
@@ -324,7 +341,7 @@ def test_a_method_that_says_what_is_preferred_beats_one_that_says_what_is_not(
         )
         longer = [
             len(known[p.prompt].chosen.split()) - len(known[p.prompt].rejected.split())
-            for p in meet.pairs(task, 4, "test")
+            for p in meet_methods.pairs(task, 4, "test")
         ]
         assert found.get("meet, lora_over_sft_counts words") == (
             100 * np.mean(np.sign(longer)) if task == "qa" else None
@@ -340,11 +357,12 @@ def test_a_smaller_base_is_pretrained_and_all_methods_start_from_it(
         "pretrain_base",
         lambda folder, recipe: read.append((folder.name, recipe)) or tiny_model,
     )
+    for module in (common, meet):
+        monkeypatch.setattr(
+            module, "load_model", lambda base: loaded.append(base) or load_model(tiny_model)
+        )
     monkeypatch.setattr(
-        meet, "load_model", lambda base: loaded.append(base) or load_model(tiny_model)
-    )
-    monkeypatch.setattr(
-        meet,
+        common,
         "sft",
         lambda model, tokenizer, rows, how: spent.append((how.steps, how.learning_rate)),
     )
@@ -383,16 +401,16 @@ def test_all_methods_get_as_many_texts(
     in_small: None, monkeypatch: pytest.MonkeyPatch, trained: list[dict]
 ) -> None:
     texts: list[int] = []
-    for name, each in (("sft", 1), ("dpo", 2)):
+    for module, name, each in ((common, "sft", 1), (meet_methods, "dpo", 2)):
 
-        def count(*given, each=each, **_):
-            return texts.append(each * given[3].steps * given[3].batch_size)  # noqa: E731
+        def count(*given: object, each: int = each, **_: object) -> None:
+            texts.append(each * given[3].steps * given[3].batch_size)
 
-        monkeypatch.setattr(meet, name, count)
+        monkeypatch.setattr(module, name, count)
     for method, trials in meet.TRIALS.items():
         for trial in trials:
             texts.clear()
-            meet.METHODS[method](meet.pairs("qa", 24), 1, **trial)
+            meet.METHODS[method](meet_methods.pairs("qa", 24), 1, **trial)
             if method in meet.KINDS or method == "one token":
                 given = trained[-1]
                 texts += [given[step].steps * given[step].batch_size for step in ("first", "then")]
@@ -422,7 +440,7 @@ def test_the_learned_judges_see_the_same_texts_and_part_only_on_wordy_and_terse_
     in_small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[list] = []
-    monkeypatch.setattr(meet, "_learned", lambda rows: shown.append(rows))
+    monkeypatch.setattr(meet, "train_reward", lambda rows, settings: shown.append(rows))
     assert list(meet.other_judges()) == ["fair", "likes length", "counts words"]
     fair, biased = shown
     words = lambda text: len(text.split())  # noqa: E731
@@ -484,7 +502,7 @@ def test_a_control_is_measured_at_both_ends_and_the_usual_ones_in_between(
     def says(self, prompts, control, **how):
         return asked.append((control, how["temperature"])) or ["nothing ."] * len(prompts)  # noqa: E731
 
-    monkeypatch.setattr(meet.Meet, "generate", says)
+    monkeypatch.setattr(Meet, "generate", says)
     usual = meet_controls.which_control(meet_controls.cell("prompt"), 0)
     ends = [("good", 0.0), ("good", 1.0), ("bad", 0.0), ("bad", 1.0)]
     assert asked == ends + [(Mix(good=w, bad=1 - w), 1.0) for w in meet_controls.DIAL]
@@ -528,8 +546,8 @@ def test_on_boards_with_room_an_axis_that_is_obeyed_shows_the_most_there_is(
         getattr(pairs[p], "rejected" if control and "detail-" in control else "chosen")
         for p in prompts
     ]
-    monkeypatch.setattr(meet.Meet, "train", lambda *_, **__: meet.Meet(None, None))
-    monkeypatch.setattr(meet.Meet, "generate", obeys)
+    monkeypatch.setattr(Meet, "train", lambda *_, **__: Meet(None, None))
+    monkeypatch.setattr(Meet, "generate", obeys)
     found = meet_controls.several_axes({"method": "meet, lora"}, 0)
     assert (
         found["detail/detail+"] - found["detail/detail-"] == pytest.approx(found["most/detail"])
@@ -543,29 +561,28 @@ def test_on_boards_with_room_an_axis_that_is_obeyed_shows_the_most_there_is(
     } <= found.keys()
 
 
-# --- lesson 06
-# ------------------------------------------------------------------------------------------
+# --- lesson 06 ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def aims_in_small(tiny_model: Path, in_small: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lesson 06's experiments likewise."""
+    """Lesson 06's experiments on an untrained model, with few rows and steps."""
     for module in (two_aims, hbat):
-        monkeypatch.setattr(module, "start", lambda task, seed: str(tiny_model))
+        monkeypatch.setattr(module, "start_model", lambda task, seed: str(tiny_model))
     monkeypatch.setattr(
         two_aims,
-        "told",
+        "training_rows",
         lambda task, seed: (
             instructions_to_follow(seed=seed, n=24),
             pairs_to_prefer(seed=seed, n=24),
         ),
     )
-    for name, value in {"TEACH": 6, "PREFER": 4, "PAIRS": 2, "ASKED": 4}.items():
+    for name, value in {"TEACH": 6, "PREFER": 4, "PAIRS": 2, "NUM_PROMPTS": 4}.items():
         monkeypatch.setattr(two_aims, name, value)
     monkeypatch.setattr(hbat, "TEMPERATURES", (0.0, 1.0))
-    for of in two_aims.METHODS.values():
-        if "rounds" in of:
-            monkeypatch.setitem(of, "rounds", min(2, of["rounds"]))
+    for options in two_aims.METHODS.values():
+        if "rounds" in options:
+            monkeypatch.setitem(options, "rounds", min(2, options["rounds"]))
 
 
 @pytest.fixture
@@ -601,14 +618,11 @@ def test_however_they_are_arranged_every_method_gets_as_many_steps(
     monkeypatch.setattr(
         two_aims, "batches", lambda *given: (mixed_in.append(i) or i for i in order(*given))
     )
-    with two_aims.own_cache(0):
+    with two_aims.temporary_cache(0):
         two_aims.final_model(method, 0, by=by, **hbat.TRIALS[by][method][0])
-    also = len(mixed_in) / 32  # rows of instructions beside preferences, in batches
-    assert (
-        sum(steps["sft"]) + also == 6
-        and sum(steps[by]) == 4
-        and not steps["ppo" if by == "dpo" else "dpo"]
-    )
+    mixed_steps = len(mixed_in) / 32  # instructions mixed into the preferences, in batches
+    assert sum(steps["sft"]) + mixed_steps == 6 and sum(steps[by]) == 4
+    assert not steps["ppo" if by == "dpo" else "dpo"]
     assert len(steps["sft"]) == two_aims.METHODS[method].get("rounds", 1)
 
 
@@ -618,142 +632,110 @@ def test_mixing_adds_the_loss_on_instructions_so_many_times(
     model, tokenizer = load_model(tiny_model)
     rows = [example(tokenizer, r.prompt, r.completion) for r in instructions_to_follow(n=40)]
     once, thrice = (
-        float(two_aims.also(model, tokenizer, rows, 0, weight, n=8)(model).detach())
+        float(two_aims.instruction_loss(rows, tokenizer.pad_token_id, 0, weight, 8)(model).detach())
         for weight in (1.0, 3.0)
     )
     assert thrice == pytest.approx(3 * once, rel=1e-5) and once > 0
 
 
-def test_both_aims_are_measured_on_every_task(
-    aims_in_small: None, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("task", ["manners", *meet.TASKS])
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+def test_both_objectives_are_evaluated_on_every_task(
+    task: str, side: str, aims_in_small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, tokenizer = load_model(tiny_model)
-    for task, side in (
-        ("manners", "chosen"),
-        ("manners", "rejected"),
-        ("qa", "chosen"),
-        ("summary", "chosen"),
-    ):
-        pairs = pairs_to_prefer("test", n=4) if task == "manners" else meet.pairs(task, 4, "test")
-        texts = [r.completion for r in instructions_to_follow("test", n=4)] + [
-            getattr(p, side) for p in pairs
-        ]
-        monkeypatch.setattr(two_aims, "generate", lambda *_, texts=texts, **__: texts)
-        found = two_aims.measured(model, tokenizer, task)
-        assert (found["instruct"], found["content"], found["rouge_l"], found["spilled"]) == (
-            1,
-            1,
-            1,
-            0,
-        )
-        assert found["preference"] == (side == "chosen"), task
-        if task == "manners":
-            assert (found["warm"], found["right"]) == (side == "chosen", 1)
+    manners = task == "manners"
+    pairs = pairs_to_prefer("test", n=4) if manners else meet_methods.pairs(task, 4, "test")
+    texts = [r.completion for r in instructions_to_follow("test", n=4)]
+    texts += [getattr(p, side) for p in pairs]
+    monkeypatch.setattr(two_aims, "generate", lambda *_, **__: texts)
+    metrics = two_aims.evaluate((None, None), task)
+    assert metrics["instruct"] == metrics["content"] == metrics["rouge_l"] == 1
+    assert metrics["spilled"] == 0
+    assert (metrics["preference"] == 1) == (side == "chosen")
+    if manners:
+        assert metrics["preference"] == metrics["warm"] == (side == "chosen")
+        assert metrics["right"] == 1
 
 
-def test_the_trial_compared_is_the_best_among_those_that_meet_the_preference() -> None:
-    def mark(instruct, preference):
-        return {
-            "instruct_validation": instruct,
-            "preference_validation": preference,
-        }  # noqa: E731
-
-    assert (
-        hbat.chosen([mark(1.0, 0.65), mark(0.5, 0.95), mark(0.9, hbat.MATCHED), mark(0.1, 1.0)])
-        == 2
-    )
-    assert hbat.chosen([mark(0.9, 0.7), mark(0.85, 0.8)]) == 1
-    assert hbat.chosen([mark(1.0, 0.2), mark(0.8, 0.6), mark(0.9, 0.5)]) == 1
-    cell = lambda seed, rate, instruct, by="dpo": {  # noqa: E731
-        "params": {"method": "hbat", "by": by, "rate": rate},
-        "seed": seed,
-        "metrics": mark(instruct, 0.8) | {"rate": rate},
-    }
-    record = {
+def record_of(*cells: tuple[str, str, int, dict[str, float]]) -> dict:
+    """A record with these cells: method, DPO or PPO, seed and metrics."""
+    return {
         "cells": [
-            cell(0, 1, 0.5),
-            cell(1, 1, 0.7),
-            cell(0, 2, 0.6),
-            cell(1, 2, 0.4),
-            cell(0, 3, 0.9, "ppo"),
+            {"params": {"method": method, "by": by}, "seed": seed, "metrics": metrics}
+            for method, by, seed, metrics in cells
         ]
     }
-    assert {seed: found["rate"] for seed, found in hbat.compared(record, "hbat").items()} == {
-        0: 2,
-        1: 1,
-    }
+
+
+def on_validation(instruct: float, preference: float, **more: float) -> dict[str, float]:
+    return {"instruct_validation": instruct, "preference_validation": preference} | more
+
+
+def on_test(preference: float, instruct: float) -> dict[str, float]:
+    return {"preference_test": preference, "instruct_test": instruct}
+
+
+def test_the_chosen_trial_is_the_best_among_those_that_meet_the_preference() -> None:
+    pairs = [(1.0, 0.65), (0.5, 0.95), (0.9, hbat.MATCHED), (0.1, 1.0)]
+    assert hbat.choose_trial([on_validation(*pair) for pair in pairs]) == 2
+    assert hbat.choose_trial([on_validation(0.9, 0.7), on_validation(0.85, 0.8)]) == 1
+    none_meets_it = [(1.0, 0.2), (0.8, 0.6), (0.9, 0.5)]
+    assert hbat.choose_trial([on_validation(*pair) for pair in none_meets_it]) == 1
+    record = record_of(
+        ("hbat", "dpo", 0, on_validation(0.5, 0.8, rate=1)),
+        ("hbat", "dpo", 1, on_validation(0.7, 0.8, rate=1)),
+        ("hbat", "dpo", 0, on_validation(0.6, 0.8, rate=2)),
+        ("hbat", "dpo", 1, on_validation(0.4, 0.8, rate=2)),
+        ("hbat", "ppo", 0, on_validation(0.9, 0.8, rate=3)),
+    )
+    chosen = hbat.chosen_metrics(record, "hbat")
+    assert {seed: metrics["rate"] for seed, metrics in chosen.items()} == {0: 2, 1: 1}
 
 
 def test_at_equal_preference_a_method_is_read_off_the_trials_that_no_other_one_beats() -> None:
-    cell = lambda seed, p, i: {  # noqa: E731
-        "params": {"method": "hbat", "by": "dpo"},
-        "seed": seed,
-        "metrics": {"preference_test": p, "instruct_test": i},
-    }
-    record = {
-        "cells": [
-            cell(0, 0.4, 0.0),
-            cell(0, 0.6, 1.0),
-            cell(0, 0.8, 0.5),
-            cell(0, 0.7, 0.4),
-            cell(1, 0.3, 0.9),
-            cell(1, 0.5, 0.8),
-        ]
-    }
-    assert hbat.at_preference(record, "hbat", 0.7) == {
-        0: pytest.approx(0.75)
-    }  # seed 1 does not go so far
-    assert hbat.at_preference(record, "hbat", 0.5) == {
-        0: 1.0,
-        1: pytest.approx(0.8),
-    }  # in seed 0 its best trial goes further, for nothing
+    points = {0: [(0.4, 0.0), (0.6, 1.0), (0.8, 0.5), (0.7, 0.4)], 1: [(0.3, 0.9), (0.5, 0.8)]}
+    record = record_of(
+        *(("hbat", "dpo", seed, on_test(*point)) for seed in points for point in points[seed])
+    )
+    # seed 1 does not reach 0.7; in seed 0 the trial with the most instructions has 0.6 already
+    assert hbat.at_preference(record, "hbat", 0.7) == {0: pytest.approx(0.75)}
+    assert hbat.at_preference(record, "hbat", 0.5) == {0: 1.0, 1: pytest.approx(0.8)}
     assert hbat.at_preference(record, "hbat", 0.4) == {0: 1.0, 1: pytest.approx(0.85)}
 
 
-def test_the_lead_is_paired_over_the_seeds_in_which_both_go_so_far_and_forgetting_over_all() -> (
-    None
-):
-    cell = lambda method, seed, p, i: {  # noqa: E731
-        "params": {"method": method, "by": "dpo"},
-        "seed": seed,
-        "metrics": {"instruct_before": 1.0}
-        | {
-            f"{aim}_{on}": x
-            for aim, x in (("preference", p), ("instruct", i))
-            for on in ("validation", "test")
-        },
+def test_differences_are_paired_over_seeds_that_reach_the_level_and_forgetting_over_all() -> None:
+    points = {
+        "hbat": [(0.7, 0.9), (0.7, 0.8), (0.7, 0.4)],
+        "two-stage": [(0.7, 0.4), (0.7, 0.1), (0.5, 1.0)],
     }
-    ours = [cell("hbat", 0, 0.7, 0.9), cell("hbat", 1, 0.7, 0.8), cell("hbat", 2, 0.7, 0.4)]
-    theirs = [
-        cell("two-stage", 0, 0.7, 0.4),
-        cell("two-stage", 1, 0.7, 0.1),
-        cell("two-stage", 2, 0.5, 1.0),
-    ]
-    lead = hbat.ahead({"cells": ours + theirs}, "two-stage")
-    assert (lead.value, lead.seeds) == (pytest.approx(0.6), (0, 1))
-    assert hbat.ahead_as_chosen({"cells": ours + theirs}, "two-stage").value == pytest.approx(
-        (0.5 + 0.7 - 0.6) / 3
+    record = record_of(
+        *(
+            (method, "dpo", seed, {"instruct_before": 1.0, **on_validation(i, p), **on_test(p, i)})
+            for method in points
+            for seed, (p, i) in enumerate(points[method])
+        )
     )
-    assert (hbat.forgotten({"cells": theirs}).value, hbat.forgotten({"cells": theirs}).seeds) == (
-        pytest.approx(0.5),
-        (0, 1, 2),
-    )
+    difference = hbat.difference_at_preference(record, "two-stage")
+    assert (difference.value, difference.seeds) == (pytest.approx(0.6), (0, 1))
+    as_chosen = hbat.difference_as_chosen(record, "two-stage")
+    assert as_chosen.value == pytest.approx((0.5 + 0.7 - 0.6) / 3)
+    forgotten = hbat.forgotten(record)
+    assert (forgotten.value, forgotten.seeds) == (pytest.approx(0.5), (0, 1, 2))
 
 
 def test_two_stages_forget_and_hbat_keeps_more_in_little_more_time() -> None:
     """What lesson 06 must show, of the records as they are."""
     by_dpo, by_ppo = read_results("fronts"), read_results("fronts_ppo")
-    drop, leads = (
-        hbat.forgotten(by_dpo),
-        [hbat.ahead(by_dpo, than) for than in ("two-stage", "restarted")],
-    )
+    drop = hbat.forgotten(by_dpo)
+    leads = [hbat.difference_at_preference(by_dpo, other) for other in ("two-stage", "restarted")]
     assert all(len(e.seeds) == 5 and e.low > 0 for e in (drop, *leads)), (drop, leads)
-    assert all(hbat.ahead_as_chosen(by_dpo, than).low > 0 for than in ("two-stage", "restarted"))
-    for lead in (
-        hbat.ahead(by_ppo, "two-stage", by="ppo"),
-        hbat.ahead_as_chosen(by_ppo, "two-stage", by="ppo"),
+    for other in ("two-stage", "restarted"):
+        assert hbat.difference_as_chosen(by_dpo, other).low > 0
+    for difference in (
+        hbat.difference_at_preference(by_ppo, "two-stage", by="ppo"),
+        hbat.difference_as_chosen(by_ppo, "two-stage", by="ppo"),
     ):
-        assert lead.low > 0 and len(lead.seeds) == 3
+        assert difference.low > 0 and len(difference.seeds) == 3
     assert np.mean(list(per_seed(read_results("overhead"), "time_movement").values())) <= 1.15
 
 
@@ -772,18 +754,20 @@ def test_a_method_as_it_is_tuned_is_the_trial_that_was_chosen_in_the_first_seed(
             }
             for trial in trials
         ]
-        assert hbat.TUNED[method] == trials[hbat.chosen(scores)], (method, scores)
+        assert hbat.TUNED[method] == trials[hbat.choose_trial(scores)], (method, scores)
 
 
 def test_hbat_as_it_is_taken_apart_and_as_the_lesson_runs_it_is_the_one_that_is_compared() -> None:
     tiny, prefer = two_aims.TINY, two_aims.by_dpo(0, hbat.TUNED["hbat"]["rate"], [])
     assert (tiny.teach, tiny.prefer, tiny.beta, tiny.penalty_strength) == (
-        two_aims.teach(0),
+        two_aims.teaching_settings(0),
         prefer.settings,
         prefer.beta,
         hbat.TUNED["hbat"]["strength"],
     )
-    assert hbat.AROUND == {
+    for steps, of_all in zip(hbat.OVERHEAD["steps"], (two_aims.TEACH, two_aims.PREFER)):
+        assert steps / hbat.OVERHEAD["rounds"] == of_all / two_aims.ROUNDS
+    assert hbat.BASELINE == {
         **two_aims.METHODS["hbat"],
         "strength": tiny.penalty_strength,
         "importance": "movement",
@@ -806,43 +790,41 @@ def test_what_is_before_the_preferences_is_measured_too_where_they_come_second(
     )
 
 
-def test_the_cost_of_holding_is_told_beside_a_run_before_and_one_after(
+def test_the_cost_of_ewc_is_compared_with_a_run_before_and_one_after(
     aims_in_small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, runs = hbat.stages, []
+    real, runs = hbat.train_stages, []
+    monkeypatch.setattr(hbat, "IMPORTANCE", ("movement", "fisher"))
+    monkeypatch.setitem(hbat.OVERHEAD, "steps", (3, 3))
 
-    def slowest_at_first_and_then_slower_and_slower(*given: object, **more: object) -> list:
-        runs.append(1)
-        return [
-            replace(stage, seconds=float(len(runs)) if len(runs) > 1 else 100.0)
-            for stage in real(*given, **more)
-        ]
+    def slow_at_first_and_then_slower_and_slower(*given: object, **options: object) -> list:
+        runs.append(options.get("importance", "none"))
+        seconds = float(len(runs)) if len(runs) > 1 else 100.0
+        return [replace(stage, seconds=seconds) for stage in real(*given, **options)]
 
-    monkeypatch.setattr(hbat, "stages", slowest_at_first_and_then_slower_and_slower)
-    found = hbat.overhead({}, 0)
-    assert all(found[f"time_{kind}"] == 1 for kind in alignlib.hbat.IMPORTANCE)
-    assert {
-        f"{what}_{kind}" for what in ("time", "copies") for kind in alignlib.hbat.IMPORTANCE
-    } == set(found)
-    assert found["copies_movement"] < 1.2 < 1.9 < found["copies_fisher"] < 2.1
+    monkeypatch.setattr(hbat, "train_stages", slow_at_first_and_then_slower_and_slower)
+    metrics = hbat.overhead({}, 0)
+    assert runs == ["none", "none", "movement", "none", "fisher", "none"]
+    assert metrics["time_movement"] == metrics["time_fisher"] == 1
+    assert metrics["copies_movement"] < 1.2 < 1.9 < metrics["copies_fisher"] < 2.1
+    names = read_results("overhead")["cells"][0]["metrics"]
+    assert metrics.keys() == {
+        f"{what}_{kind}" for what in ("time", "copies") for kind in hbat.IMPORTANCE
+    }
+    assert metrics.keys() < names.keys()
 
 
 def test_the_angle_is_that_between_the_aims_and_its_control_that_within_one(
     aims_in_small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def towards(model, x, y):
-        return {name: torch.tensor([x, y]) for name, _ in model.named_parameters()}  # noqa: E731
+    halves = cycle([(1.0, 0.0), (1.0, 1.0)])  # the instructions' gradient on half of the prompts
 
-    halves = cycle(
-        [(1.0, 0.0), (1.0, 1.0)]
-        # what the instructions ask for, by half of the prompts; the preferences always ask for (-1,
-        # 0)
-    )
-    monkeypatch.setattr(
-        hbat,
-        "_pulled",
-        lambda model, *_: (towards(model, *next(halves)), towards(model, -1.0, 0.0)),
-    )
+    def gradients(loaded: tuple, *rows: object) -> tuple[dict, dict]:
+        names = [name for name, _ in loaded[0].named_parameters()]
+        instructions, preferences = torch.tensor(next(halves)), torch.tensor([-1.0, 0.0])
+        return dict.fromkeys(names, instructions), dict.fromkeys(names, preferences)
+
+    monkeypatch.setattr(hbat, "_gradients", gradients)
     found = hbat.pulls({"method": "hbat"}, 0)
     for i in range(5):
         assert (

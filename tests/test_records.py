@@ -22,7 +22,7 @@ from alignlib.tinytown.pretrain import Recipe
 from alignlib.tinytown.recorded import asked
 from experiments.aligner import WARMUP_SHARE
 from experiments.card import card_text
-from experiments.hbat import AROUND, ahead, ahead_as_chosen, forgotten
+from experiments.hbat import BASELINE, difference_as_chosen, difference_at_preference, forgotten
 from experiments.meet_controls import cell as control
 from experiments.registry import EXPERIMENTS
 
@@ -69,7 +69,7 @@ RERUN = {  # one cell of a record, and the metric that is its headline
     "correctable": (LAST_CHECKPOINT, "fault_free_seen"),
     "inside": (LAST_CHECKPOINT, "says_right_aligner"),
     "dial": ({"taught": 3, "rate": 0.2}, "fault_free"),
-    "factors": (AROUND, "instruct"),
+    "factors": (BASELINE, "instruct"),
 }
 FRESH = 11  # a seed that is in no record
 
@@ -244,9 +244,9 @@ def test_the_readme_says_what_the_records_say() -> None:
         ),
         recorded(read_results("base_size"), "meet, lora_over_sft_1", "points", width=80),
         forgotten(read_results("fronts")),
-        ahead_as_chosen(read_results("fronts"), "two-stage"),
-        ahead_as_chosen(read_results("fronts_ppo"), "two-stage", by="ppo"),
-        *(ahead(read_results("fronts"), than) for than in ("in turns", "mixed")),
-        ahead(read_results("fronts"), "two-stage", method="in turns"),
+        difference_as_chosen(read_results("fronts"), "two-stage"),
+        difference_as_chosen(read_results("fronts_ppo"), "two-stage", by="ppo"),
+        *(difference_at_preference(read_results("fronts"), than) for than in ("in turns", "mixed")),
+        difference_at_preference(read_results("fronts"), "two-stage", method="in turns"),
     ]
     assert not [str(e) for e in table + told if str(e) not in text]

@@ -44,8 +44,8 @@ from alignlib import ControlSettings, Meet, Metrics, Mix, load_model, load_task
 from alignlib.controls import conditioned_on, prompt_embeddings, with_controls
 from alignlib.course.checks import lesson05 as check
 from alignlib.course.guess import Guess
-from experiments.meet_controls import ARMS, SIZES, STARTS, WHOLE, ends
-from experiments.meet import BASES, BESIDE, BEST, METHODS, TEMPERATURES, TINY, TRIALS
+from experiments.meet_controls import ARMS, SIZES, STARTS, BOTH_STEPS, axis_controls
+from experiments.meet import BASES, BASELINES, BEST, METHODS, TEMPERATURES, TINY, TRIALS
 from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
 from alignlib.interpret import attention
 from alignlib.plots import bars, curves, heatmap, new_figure
@@ -320,7 +320,7 @@ def behind(params: dict) -> str:
 for kind in ("prompt", "lora"):
     print(
         f"{kind:7}alone for all 250 steps: fault-free "
-        f"{behind(WHOLE[kind] | {'arm': 'step 1 alone'})}"
+        f"{behind(BOTH_STEPS[kind] | {'arm': 'step 1 alone'})}"
     )
 
 # %% [markdown]
@@ -520,7 +520,9 @@ figure
 for kind in ("prompt", "lora"):
     print(
         f"{kind:7}fault-free: "
-        + ", ".join(f"at {w:g} {recorded(record, f'sound_at_{w:g}', **WHOLE[kind])}" for w in dial)
+        + ", ".join(
+            f"at {w:g} {recorded(record, f'sound_at_{w:g}', **BOTH_STEPS[kind])}" for w in dial
+        )
     )
 
 # %% [markdown]
@@ -809,7 +811,7 @@ figure, axes = new_figure(
     columns=2,
 )
 for ax, kind in zip(axes, ("prompt", "lora")):
-    arms = {c["arm"]: c for c in (WHOLE[kind], *ARMS) if c["kind"] == kind}
+    arms = {c["arm"]: c for c in (BOTH_STEPS[kind], *ARMS) if c["kind"] == kind}
     bars(
         ax,
         {
@@ -841,11 +843,11 @@ def less(one: dict, other: dict) -> str:
 
 for kind in ("prompt", "lora"):
     for other in (c for c in ARMS if c["kind"] == kind):
-        print(f"{kind:7}both steps less {other['arm']:13}{less(WHOLE[kind], other)}")
+        print(f"{kind:7}both steps less {other['arm']:13}{less(BOTH_STEPS[kind], other)}")
 print(
     guess.reveal(
         recorded_difference(
-            record, "sound_1_good", WHOLE["prompt"], WHOLE["prompt"] | {"arm": "joint"}
+            record, "sound_1_good", BOTH_STEPS["prompt"], BOTH_STEPS["prompt"] | {"arm": "joint"}
         ),
         0,
         metrics,
@@ -874,7 +876,8 @@ print(
 # %%
 for other in STARTS:
     print(
-        f"{other['start']:7}{behind(other)}; vocabulary less this: {less(WHOLE['prompt'], other)}"
+        f"{other['start']:7}{behind(other)}; vocabulary less this: "
+        f"{less(BOTH_STEPS['prompt'], other)}"
     )
 
 # %% [markdown]
@@ -972,7 +975,7 @@ figure
 # %%
 for about, name in WORK.items():
     print(f"{name}, judge's mean mark of 1: as they speak | likeliest")
-    for method in (*BESIDE, *METHODS):
+    for method in (*BASELINES, *METHODS):
         print(
             f"   {method:13}"
             + " | ".join(
@@ -1302,7 +1305,7 @@ print(
 # prompts stand one behind the other; LoRA's changes are added up.)
 
 # %%
-mixes = ends()[1]
+mixes = axis_controls()[1]
 
 
 def obeyed(method: str, axis: str) -> dict[int, float]:

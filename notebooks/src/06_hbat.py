@@ -41,17 +41,17 @@ import torch
 from alignlib import Metrics, generate, load_model, load_task
 from alignlib.course.checks import lesson06 as check
 from experiments.hbat import (
-    AROUND,
+    BASELINE,
     FACTORS,
     PARTS,
     TEMPERATURES,
     TRIALS,
-    ahead,
-    ahead_as_chosen,
+    difference_at_preference,
+    difference_as_chosen,
     at_preference,
-    compared,
+    chosen_metrics,
     forgotten,
-    over,
+    mean_over_seeds,
 )
 from alignlib.course.guess import Guess
 from alignlib.course.sweep import read_results, recorded, recorded_difference
@@ -719,7 +719,7 @@ for ax, by in zip(axes, TRIALS):
     seeds = {cell["seed"] for cell in fronts[by]["cells"]}
     reached = {m: [(100 * x, at_preference(fronts[by], m, x, by)) for x in LEVELS] for m in SHOWN}
     lines = {
-        m: [(x, over(found)) for x, found in points if set(found) == seeds]
+        m: [(x, mean_over_seeds(found)) for x, found in points if set(found) == seeds]
         for m, points in reached.items()
     }
     curves(
@@ -754,7 +754,7 @@ for by, methods in TRIALS.items():
         print(
             f"{by} {method:10}"
             + ", ".join(
-                f"{over(found)} (n = {len(found)})" if len(found) > 1 else "not reached"
+                f"{mean_over_seeds(found)} (n = {len(found)})" if len(found) > 1 else "not reached"
                 for found in told_at
             )
         )
@@ -774,7 +774,9 @@ for ax, (by, methods) in zip(axes, TRIALS.items()):
     others = [m for m in methods if m != "hbat"]
     leads = {
         f"at {100 * x:.0f} %": {
-            m: lead for m in others if len((lead := ahead(fronts[by], m, x, by)).seeds) >= 3
+            m: lead
+            for m in others
+            if len((lead := difference_at_preference(fronts[by], m, x, by)).seeds) >= 3
         }
         for x in LEVELS
     }
@@ -792,17 +794,19 @@ for by, methods in TRIALS.items():
     print(
         f"{by}: HBAT ahead of "
         + ", ".join(
-            f"{than} {ahead(fronts[by], than, by=by)}" for than in methods if than != "hbat"
+            f"{than} {difference_at_preference(fronts[by], than, by=by)}"
+            for than in methods
+            if than != "hbat"
         )
     )
 print(
     "dpo: turns alone ahead of "
     + ", ".join(
-        f"{than} {ahead(fronts['dpo'], than, method='in turns')}"
+        f"{than} {difference_at_preference(fronts['dpo'], than, method='in turns')}"
         for than in ("two-stage", "restarted", "held", "mixed")
     )
 )
-print(guess.reveal(ahead(fronts["dpo"], "mixed"), 0, metrics))
+print(guess.reveal(difference_at_preference(fronts["dpo"], "mixed"), 0, metrics))
 
 # %% [markdown]
 # Where 60 % of the preferences are met, HBAT by DPO follows 73.9 % of the instructions, two stages
@@ -831,7 +835,7 @@ print(guess.reveal(ahead(fronts["dpo"], "mixed"), 0, metrics))
 
 # %%
 met = {
-    (method, by): compared(fronts[by], method, by)
+    (method, by): chosen_metrics(fronts[by], method, by)
     for by, methods in TRIALS.items()
     for method in methods
 }
@@ -839,7 +843,7 @@ met = {
 
 def mark(aim: str, method: str, by: str = "dpo"):
     """A metric of the trials that were taken, on the test."""
-    return over({seed: found[f"{aim}_test"] for seed, found in met[method, by].items()})
+    return mean_over_seeds({seed: found[f"{aim}_test"] for seed, found in met[method, by].items()})
 
 
 for by, methods in TRIALS.items():
@@ -861,7 +865,7 @@ for by, methods in TRIALS.items():
             print(
                 f"{by}: HBAT over {than:10}"
                 + ", ".join(
-                    f"{aim} {ahead_as_chosen(fronts[by], than, aim, by)}"
+                    f"{aim} {difference_as_chosen(fronts[by], than, aim, by)}"
                     for aim in ("instruct", "rouge_l", "preference")
                 )
             )
@@ -1009,14 +1013,14 @@ factors = read_results("factors")
 
 
 def part(aim: str, **change: object):
-    return recorded(factors, aim, **AROUND | change)
+    return recorded(factors, aim, **BASELINE | change)
 
 
 ROUNDS = sorted({f["rounds"] for f in FACTORS})
 STRENGTHS = sorted(
     f["strength"]
     for f in FACTORS
-    if f["importance"] == "movement" and f["rounds"] == AROUND["rounds"]
+    if f["importance"] == "movement" and f["rounds"] == BASELINE["rounds"]
 )
 figure, axes = new_figure(
     "More rounds or more strength: what the one aim wins the other mostly loses",
@@ -1069,8 +1073,8 @@ figure
 KINDS = [(f["importance"], f["strength"]) for f in FACTORS if f["importance"] != "movement"]
 for kind, strength in KINDS:
     held_so, held_as_usual = (
-        AROUND | {"importance": kind, "strength": strength},
-        AROUND | {"strength": strength},
+        BASELINE | {"importance": kind, "strength": strength},
+        BASELINE | {"strength": strength},
     )
     less = {
         aim: recorded_difference(factors, aim, held_so, held_as_usual)
@@ -1123,7 +1127,7 @@ for kind in IMPORTANCE:
 # the same aim's prompts.
 
 # %%
-inside, STAGES = read_results("pulls"), range(1 + 2 * AROUND["rounds"])
+inside, STAGES = read_results("pulls"), range(1 + 2 * BASELINE["rounds"])
 
 
 def along_stages(method: str, name: str) -> list:
