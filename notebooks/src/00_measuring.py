@@ -135,7 +135,10 @@ print(score_answer(example.question, example.answer))
 # %%
 lowered = np.array(
     [
-        [np.mean([getattr(score_answer(r.question, r.answer), axis) < 1 for r in rows]) for axis in AXES]
+        [
+            np.mean([getattr(score_answer(r.question, r.answer), axis) < 1 for r in rows])
+            for axis in AXES
+        ]
         for rows in alone.values()
     ]
 )
