@@ -165,7 +165,7 @@ def load_task(
 
 
 def _town_task(settings: Profile, base: str, seed: int, scale: float) -> Task:
-    from .tinytown import oracle, recorded, sets
+    from .tinytown import oracle, recordings, sets
 
     def rows(split: str, train: int = settings.corrections) -> int:
         return train if split == "train" else settings.tests
@@ -184,9 +184,9 @@ def _town_task(settings: Profile, base: str, seed: int, scale: float) -> Task:
         tests=sets.test_sets(settings.tests),
         judge=TownJudge(),
         upstreams=lambda: {
-            name: recorded.answered(name)[: settings.tests] for name in recorded.names()
+            name: recordings.answered(name)[: settings.tests] for name in recordings.names()
         },
-        taught=lambda: recorded.taught()[: settings.corrections],
+        taught=lambda: recordings.taught()[: settings.corrections],
         pairs=lambda split: sets.preferences(rows(split), split),
         answer_cue=oracle.ANSWER_CUE,
         one_word_off=one_word_off,

@@ -444,7 +444,7 @@ copied = check.copied(copied)
 # %%
 import torch
 
-from alignlib.tinytown.pretrain import copy_accuracy
+from alignlib.course.pretrain import copy_accuracy
 
 first, again = "say : lamp mill 7 wash kite : the 9 again :", " lamp mill 7 wash kite : the 9"
 said = tokenizer(first + again)["input_ids"]
