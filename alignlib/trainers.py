@@ -145,8 +145,7 @@ def run_trainer(
 ) -> list[float]:
     """Train `model` in place on rows in this order, `batch_size * accumulate` of them a step.
 
-    `kind`: sft, dpo or reward. `config`: more for TRL's configuration. Returns each step's loss.
-    Raises Diverged if a loss or a weight is not finite.
+    `config`: more for TRL's configuration. Returns each step's loss. Raises Diverged.
     """
     if not order:
         return []
