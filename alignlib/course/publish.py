@@ -24,18 +24,18 @@ def bootstrap(url: str = URL) -> str:
     """
     wheel = DISTRIBUTION.replace("-", "_")
     return f"""\
-# On Colab and Kaggle this cell installs the course. Where it is installed, nothing is installed.
+# This cell installs the course where it is missing, as on Colab and Kaggle.
 import importlib.util
 import os
 import sys
 from glob import glob
 
-if "LOCAL_RANK" not in os.environ:  # without a launcher, which sets it, TRL trains on one GPU only
+if "LOCAL_RANK" not in os.environ:  # no launcher: TRL refuses to train if it sees several GPUs
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
 
 package = importlib.util.find_spec("alignlib")
-if package is None or package.origin is None:  # a folder that happens to have the name has none
-    # peft cannot add LoRA as long as it finds Colab's old torchao, which nothing here needs
+if package is None or package.origin is None:  # a mere folder of that name has no origin
+    # peft refuses to add LoRA when it finds Colab's old torchao, which nothing here needs
     %pip uninstall -qq -y torchao
     if wheels := sorted(glob("{wheel}-*.whl")):  # uploaded beside the notebook
         %pip install -q "{{wheels[-1]}}"
