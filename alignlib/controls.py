@@ -1,10 +1,11 @@
-"""Controls of a language model: soft prompts and LoRA matrices, by name, together and in between
-(MEET, arXiv 2310.00819).
+"""Controls of a language model, alone or combined (MEET, arXiv 2310.00819).
 
-PEFT holds and trains them. What it lacks is here: where a soft prompt starts, and asking for
-several at once. A soft prompt's tokens become words that the vocabulary lacks, for as long as they
-are asked for: so they stand between padding and text like any word, and generation needs to know
-nothing of them. (PEFT's own puts them before the padding.) Built by hand in lesson 05.
+A control is a soft prompt or a set of LoRA matrices, with a name. PEFT stores and trains them. This
+file adds where a soft prompt starts, and using several controls at once.
+
+For generation the virtual tokens of a soft prompt become extra words of the vocabulary, so they can
+stand between padding and text like any other token. (PEFT puts them before the padding.) Lesson 05
+builds this by hand.
 """
 
 from __future__ import annotations
@@ -25,15 +26,13 @@ from .settings import ControlSettings
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
-# a name; a tuple of controls, all of them at once; a `Mix` of some; None for the model as it is
+# a name; a tuple of controls, used all at once; a `Mix`; or None for the model without any
 Control = Hashable
 
 
 @dataclass(frozen=True, init=False)
 class Mix:
-    """A weighted sum of controls, such as Mix(good=0.7, bad=0.3): a point between two of them,
-    or beyond.
-    """
+    """A weighted sum of controls, such as Mix(good=0.7, bad=0.3). Weights may exceed 1."""
 
     parts: tuple[tuple[Control, float], ...]
 
@@ -42,6 +41,7 @@ class Mix:
 
 
 def peft_config(settings: ControlSettings) -> PromptTuningConfig | LoraConfig:
+    """PEFT's configuration of one control."""
     if settings.kind == "prompt":
         return PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=settings.size)
     return lora_config(settings.size, settings.targets, settings.layers)
@@ -53,25 +53,8 @@ def with_controls(
     names: Sequence[str],
     settings: ControlSettings,
 ) -> PeftModel:
-    """The model with a fresh control of each name. Raises ValueError for a name that PEFT or a
-    folder could not hold.
-    """
-    parts = {
-        part for path, _ in model.named_modules() for part in path.split(".")
-    }  # PEFT tells controls apart by the paths of their weights
-    for name in names:
-        if (
-            not re.fullmatch(r"[\w+-]+", name)
-            or name == "default"
-            or name in "lora_"
-            or name in parts
-            or hasattr(torch.nn.ModuleDict, name)
-        ):
-            raise ValueError(
-                f"no control can be named {name!r}: use letters, digits, _, + and -, and no "
-                "name of a part of the model; "
-                "one such as good, bad or rated-3 will do"
-            )
+    """The model with one new control per name. Raises ValueError for a name that cannot be used."""
+    _check_names(names, model)
     with own_random_state():
         torch.manual_seed(settings.seed)
         wrapped = get_peft_model(model, peft_config(settings), adapter_name=names[0])
@@ -79,22 +62,34 @@ def with_controls(
             wrapped.add_adapter(name, peft_config(settings))
         if settings.kind == "prompt":
             for name in names:
-                _start(wrapped, tokenizer, name, settings)
+                _initialize_prompt(wrapped, tokenizer, name, settings)
     return wrapped.eval()
 
 
-def _start(
+def _check_names(names: Sequence[str], model: PreTrainedModel) -> None:
+    """A name becomes a folder, a key of a ModuleDict, and part of the paths of its weights.
+
+    PEFT finds a control's weights by these paths, so no module of the model may have its name.
+    """
+    modules = {part for path, _ in model.named_modules() for part in path.split(".")}
+    for name in names:
+        plain = re.fullmatch(r"[\w+-]+", name) and name != "default"
+        taken = name in "lora_" or name in modules or hasattr(torch.nn.ModuleDict, name)
+        if taken or not plain:
+            raise ValueError(
+                f"no control can be named {name!r}: use letters, digits, _, + and -, and not the "
+                "name of a part of the model; for example good, bad or rated-3"
+            )
+
+
+def _initialize_prompt(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, name: str, settings: ControlSettings
 ) -> None:
-    """Give a soft prompt the embeddings it starts from. PEFT's own ("unit") are several times
-    longer than words are.
-    """
-    words, prompt = (
-        model.word_embeddings.weight.detach(),
-        model.prompt_encoder[name].embedding.weight,
-    )
+    """Set the embeddings that a soft prompt starts from."""
     if settings.start == "unit":
-        return
+        return  # PEFT's own, which are several times longer than those of words
+    words = model.word_embeddings.weight.detach()  # (vocabulary, width)
+    prompt = model.prompt_encoder[name].embedding.weight  # (virtual tokens, width)
     if settings.start == "random":
         start = torch.randn_like(prompt) * words.std()
     elif settings.start == "vocabulary":
@@ -106,22 +101,25 @@ def _start(
 
 
 def names_of(model: PeftModel) -> list[str]:
+    """The names of a model's controls."""
     return list(model.peft_config)
 
 
 def are_prompts(model: PeftModel) -> bool:
+    """Whether a model's controls are soft prompts; otherwise they are LoRA matrices."""
     return model.peft_config[names_of(model)[0]].is_prompt_learning
 
 
 def parameters_of(model: PeftModel) -> Iterator[tuple[torch.nn.Parameter, bool]]:
-    """Every parameter, and whether it is a control's."""
+    """Every parameter, and whether it belongs to a control."""
     for name, parameter in model.named_parameters():
         yield parameter, name.startswith("prompt_encoder") or "lora_" in name
 
 
 def prompt_embeddings(model: PeftModel, control: Control) -> torch.Tensor:
-    """A soft prompt's embeddings, (tokens, width): of a tuple one behind the other, of a `Mix`
-    their weighted sum.
+    """The embeddings of a soft prompt, (virtual tokens, width).
+
+    Those of a tuple are concatenated, those of a `Mix` added with its weights.
     """
     if control is None:
         return model.word_embeddings.weight.detach()[:0]
@@ -132,18 +130,18 @@ def prompt_embeddings(model: PeftModel, control: Control) -> torch.Tensor:
     return model.prompt_encoder[_known(model, control)].embedding.weight.detach()
 
 
-def mixture_weights(model: PeftModel, control: Control) -> dict[str, float]:
-    """How much of each named control there is in one: what LoRA's matrices are multiplied by."""
+def lora_weights(model: PeftModel, control: Control) -> dict[str, float]:
+    """The factor of each named control's LoRA matrices in a control."""
     if control is None:
         return {}
-    if isinstance(control, (Mix, tuple)):
-        total: Counter[str] = Counter()
-        for part, weight in (
-            control.parts if isinstance(control, Mix) else ((part, 1.0) for part in control)
-        ):
-            total.update({name: weight * w for name, w in mixture_weights(model, part).items()})
-        return dict(total)
-    return {_known(model, control): 1.0}
+    if not isinstance(control, (Mix, tuple)):
+        return {_known(model, control): 1.0}
+    parts = control.parts if isinstance(control, Mix) else [(part, 1.0) for part in control]
+    total: Counter[str] = Counter()
+    for part, weight in parts:
+        inner = lora_weights(model, part)
+        total.update({name: weight * factor for name, factor in inner.items()})
+    return dict(total)
 
 
 def _known(model: PeftModel, name: Control) -> str:
@@ -156,16 +154,16 @@ def _known(model: PeftModel, name: Control) -> str:
 def conditioned_on(
     model: PeftModel, control: Control
 ) -> Iterator[tuple[PreTrainedModel, list[int]]]:
-    """The language model as it is under a control, and the token ids to put before a prompt.
-    Raises ValueError for an unknown one.
+    """The language model under a control, and the token ids to put before every prompt.
+
+    Raises ValueError for an unknown control.
     """
     if are_prompts(model):
-        with _longer_vocabulary(
-            model.get_base_model(), prompt_embeddings(model, control)
-        ) as virtual:
-            yield model.get_base_model(), virtual
-    elif parts := mixture_weights(model, control):
-        with _scaled(model, parts):
+        language_model = model.get_base_model()
+        with _extra_words(language_model, prompt_embeddings(model, control)) as virtual_ids:
+            yield language_model, virtual_ids
+    elif weights := lora_weights(model, control):
+        with _scaled(model, weights):
             yield model, []
     else:
         with model.disable_adapter():
@@ -173,41 +171,46 @@ def conditioned_on(
 
 
 @contextmanager
-def _longer_vocabulary(lm: PreTrainedModel, more: torch.Tensor) -> Iterator[list[int]]:
-    known = lm.get_input_embeddings()
-    lm.set_input_embeddings(_Longer(known, more))
+def _extra_words(model: PreTrainedModel, embeddings: torch.Tensor) -> Iterator[list[int]]:
+    """Within, the vocabulary ends with words of these embeddings. Yields their token ids."""
+    vocabulary = model.get_input_embeddings()
+    first = vocabulary.num_embeddings
+    model.set_input_embeddings(_LongerVocabulary(vocabulary, embeddings))
     try:
-        yield list(range(known.num_embeddings, known.num_embeddings + len(more)))
+        yield list(range(first, first + len(embeddings)))
     finally:
-        lm.set_input_embeddings(known)
+        model.set_input_embeddings(vocabulary)
 
 
-class _Longer(torch.nn.Module):
-    """A vocabulary's embeddings, whatever they do to their words (some models scale them), and
-    more words behind its last.
+class _LongerVocabulary(torch.nn.Module):
+    """Word embeddings followed by extra ones, which are used as they are.
+
+    The words go through the model's own embedding module, because some models scale them there.
     """
 
-    def __init__(self, known: torch.nn.Module, more: torch.Tensor) -> None:
+    def __init__(self, vocabulary: torch.nn.Module, extra: torch.Tensor) -> None:
         super().__init__()
-        self.known, self.more = known, more
+        self.vocabulary, self.extra = vocabulary, extra
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        new = ids >= self.known.num_embeddings
-        read = self.known(ids.masked_fill(new, 0))
-        read[new] = self.more[ids[new] - self.known.num_embeddings].to(read.dtype)
-        return read
+        is_extra = ids >= self.vocabulary.num_embeddings  # (batch, time)
+        embedded = self.vocabulary(ids.masked_fill(is_extra, 0))  # (batch, time, width)
+        extra_ids = ids[is_extra] - self.vocabulary.num_embeddings
+        embedded[is_extra] = self.extra[extra_ids].to(embedded.dtype)
+        return embedded
 
 
 @contextmanager
-def _scaled(model: PeftModel, parts: dict[str, float]) -> Iterator[None]:
-    layers = [m for m in model.modules() if isinstance(m, LoraLayer)]
-    model.base_model.set_adapter(list(parts), inference_mode=True)
+def _scaled(model: PeftModel, weights: dict[str, float]) -> Iterator[None]:
+    """Within, the LoRA matrices of these controls are active, each multiplied by its weight."""
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    model.base_model.set_adapter(list(weights), inference_mode=True)
     try:
         for layer in layers:
-            for name, weight in parts.items():
+            for name, weight in weights.items():
                 layer.set_scale(name, weight)
         yield
     finally:
         for layer in layers:
-            for name in parts:
+            for name in weights:
                 layer.set_scale(name, 1.0)

@@ -1,72 +1,63 @@
-"""Elastic weight consolidation: weights held to where they were, each as firmly as it matters
-(arXiv 1612.00796, eq. 3).
+"""Elastic weight consolidation: a penalty that pulls weights back to an anchor, the important ones
+harder (arXiv 1612.00796, eq. 3).
 
     L(theta)  =  L_task(theta)  +  strength / 2  *  sum_i  I_i (theta_i - theta*_i)^2
 
-theta* is the anchor: the weights as a stage finds them. The importance I comes in two kinds here:
-the empirical Fisher information (a number for each weight), and how far each tensor moved in the
-stage before (one for each tensor; after HBAT's released code, arXiv 2406.15178). `scale_free`
-divides either by its mean; a strength that suits the one need not suit the other even then, since
-they are spread so differently. Built by hand in lesson 06.
+theta* is the anchor: the weights at the start of a stage. The importance I is here either the
+empirical Fisher information, one number per weight, or the mean squared change of a tensor in an
+earlier stage, one number per tensor (after HBAT's released code, arXiv 2406.15178). `scale_free`
+divides either by its mean; even then a strength that suits one need not suit the other, because
+they are spread so differently. Lesson 06 builds this by hand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .likelihood import row_nll
 
-RELEASED = 1e20  # the square of the 1e10 by which HBAT's released code multiplies a change
-Importance = dict[
-    str, torch.Tensor
-]  # by a parameter's name: a tensor of its shape, or of no dimension, one number for all of it
+# by the name of a parameter: a tensor of its shape, or a scalar for all of its weights
+Importance = dict[str, Tensor]
+RELEASED = 1e20  # HBAT's released code multiplies each change by 1e10, then squares it
 
 
-def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The parameters that learn, by name."""
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that are trained, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def copy_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A copy of the weights that learn."""
+def copy_weights(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights that are trained, by name."""
     return {name: p.detach().clone() for name, p in trainable(model).items()}
 
 
 class Elastic:
-    """The penalty, for `train`'s hook, anchored at the model as it is now: 0 there, and its
-    gradient too.
+    """The penalty of eq. 3, for the `penalty` argument of the trainers.
 
-    Raises ValueError if importance (or an `anchor` given) is of another model.
+    The anchor is the model as it is now, or the `anchor` given. At the anchor the penalty and its
+    gradient are 0. Raises ValueError if importance or anchor belong to another model.
     """
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: nn.Module,
         importance: Importance,
         strength: float,
-        anchor: Mapping[str, torch.Tensor] | None = None,
+        anchor: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.importance, self.strength = importance, strength
         self.anchor = copy_weights(model) if anchor is None else dict(anchor)
-        learning = trainable(model)
-        for what, given in (("importance", importance), ("anchor", self.anchor)):
-            for name in learning.keys() | given.keys():
-                shapes = [
-                    tuple(of[name].shape) if name in of else "nothing" for of in (given, learning)
-                ]
-                if shapes[0] != shapes[1] and not (
-                    what == "importance" and shapes[0] == () and name in learning
-                ):
-                    raise ValueError(
-                        f"the {what} is of another model: it has {shapes[0]} for {name}, the "
-                        f"model {shapes[1]}; "
-                        "make it from the model that is to be held"
-                    )
+        _check_shapes("importance", importance, model, scalars=True)
+        _check_shapes("anchor", self.anchor, model)
 
-    def __call__(self, model: torch.nn.Module) -> torch.Tensor:
+    def __call__(self, model: nn.Module) -> Tensor:
         terms = [
             (self.importance[name] * (p - self.anchor[name]) ** 2).sum()
             for name, p in trainable(model).items()
@@ -74,47 +65,84 @@ class Elastic:
         return self.strength / 2 * torch.stack(terms).sum()
 
 
-def empirical_fisher(model: PreTrainedModel, rows: Sequence[dict[str, list[int]]]) -> Importance:
-    """Mean over rows (from `tokens.example`) of the squared gradient of log p(completion | prompt),
-    sequence level, in fp32.
+def _check_shapes(
+    what: str, tensors: Mapping[str, Tensor], model: nn.Module, scalars: bool = False
+) -> None:
+    """Every trained parameter needs a tensor of its shape, or a scalar where those are allowed."""
+    parameters = trainable(model)
+    for name in parameters.keys() | tensors.keys():
+        has = tuple(tensors[name].shape) if name in tensors else "nothing"
+        needs = tuple(parameters[name].shape) if name in parameters else "nothing"
+        is_scalar = scalars and has == () and name in parameters
+        if has != needs and not is_scalar:
+            raise ValueError(
+                f"the {what} is of another model: it has {has} for {name}, the model {needs}; "
+                "make it from the model to be trained"
+            )
 
-    One row at a time: the square of a batch's mean gradient is another thing. Of independent rows
-    it is too small by about the batch's size.
+
+def empirical_fisher(model: PreTrainedModel, rows: Sequence[dict[str, list[int]]]) -> Importance:
+    """Mean over rows (from `tokens.example`) of the squared gradient of log p(completion | prompt).
+
+    The log-probability is that of the whole completion, in fp32. Rows are taken one at a time: the
+    square of a batch's mean gradient is smaller, for independent rows by about the batch size.
     """
-    total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in trainable(model).items()}
+    parameters = trainable(model)
+    total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}
     model.eval()
     for row in rows:
-        loss = row_nll(model, [row], pad=0).sum()  # nothing is padded
-        for name, gradient in zip(
-            total, torch.autograd.grad(loss, list(trainable(model).values()))
-        ):
+        loss = row_nll(model, [row], pad=0).sum()  # a single row needs no padding
+        gradients = torch.autograd.grad(loss, list(parameters.values()))
+        for name, gradient in zip(total, gradients):
             total[name] += gradient.float() ** 2 / len(rows)
     return total
 
 
-def movement(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> Importance:
+def movement(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Importance:
     """Mean squared change of each tensor between two copies of the weights: HBAT's importance."""
     return {name: ((after[name] - before[name]).float() ** 2).mean() for name in before}
 
 
-def saturated(movement: Importance) -> Importance:
-    """As HBAT's released code has it: a softmax over RELEASED times the movement. It gives all
-    weight to one tensor (lesson 06).
+def saturated(importance: Importance) -> Importance:
+    """A softmax over RELEASED times the `movement`, as in HBAT's released code.
+
+    Numbers this large give all weight to one tensor (lesson 06).
     """
-    share = torch.softmax(torch.stack(list(movement.values())).double() * RELEASED, 0)
-    return {name: weight.float() for name, weight in zip(movement, share)}
+    scaled = torch.stack(list(importance.values())).double() * RELEASED
+    return dict(zip(importance, torch.softmax(scaled, 0).float()))
 
 
 def sum_importance(a: Importance, b: Importance) -> Importance:
-    """The sum, name by name; an empty one counts as zero."""
-    return {name: sum(i[name] for i in (a, b) if name in i) for name in a.keys() | b.keys()}
+    """The sum of two importances, by name; a missing name counts as 0."""
+    return {name: sum(i[name] for i in (a, b) if name in i) for name in {**a, **b}}
 
 
-def scale_free(importance: Importance, model: torch.nn.Module) -> Importance:
-    """The importance over its mean, all weights alike."""
-    total = sum(
-        float(i.sum()) if i.dim() else float(i) * trainable(model)[name].numel()
-        for name, i in importance.items()
-    )
-    mean = total / sum(trainable(model)[name].numel() for name in importance)
+def scale_free(importance: Importance, model: nn.Module) -> Importance:
+    """The importance divided by its mean over all weights (unchanged if that is 0)."""
+    sizes = {name: p.numel() for name, p in trainable(model).items()}
+    total = 0.0
+    for name, value in importance.items():
+        total += float(value.sum()) if value.dim() else float(value) * sizes[name]
+    mean = total / sum(sizes[name] for name in importance)
     return {name: i / mean for name, i in importance.items()} if mean > 0 else dict(importance)
+
+
+def freeze_most_important(model: nn.Module, importance: Importance, fraction: float) -> None:
+    """Stop training this fraction of the tensors, the most important ones (at least one)."""
+    parameters = trainable(model)
+    most_important = sorted(importance, key=lambda name: -float(importance[name]))
+    for name in most_important[: max(1, round(fraction * len(importance)))]:
+        parameters[name].requires_grad_(False)
+
+
+def save_importance(file: Path, by_kind: Mapping[str, Importance]) -> None:
+    """Write several importances, each under the name of its kind, to a safetensors file."""
+    named = [(kind, name, i[name]) for kind, i in by_kind.items() for name in i]
+    save_file({f"{kind}/{name}": value.contiguous() for kind, name, value in named}, file)
+
+
+def load_importance(file: Path, kind: str, device: torch.device) -> Importance:
+    """Read the importance of one kind from a file that `save_importance` wrote."""
+    with safe_open(file, "pt", device=str(device)) as tensors:
+        names = [key for key in tensors.keys() if key.startswith(f"{kind}/")]
+        return {name.removeprefix(f"{kind}/"): tensors.get_tensor(name) for name in names}

@@ -1,24 +1,31 @@
-"""Judges: what a task scores answers with. All have one shape, so that no lesson asks which it has.
+"""Judges: what a task scores answers with. All have one interface, so no lesson asks which it has.
 
-`axes` names what a judge can tell; `marks` scores answers along each. `NoJudge` can tell
-nothing: its axes are empty, and everything drawn or counted from it says so.
+`axes` names what a judge can score, `scores` scores answers on each. `NoJudge` scores nothing: its
+axes are empty, and everything drawn or counted from it says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-Scores = dict[str, np.ndarray]  # axis -> one mark an answer, shape (n,), higher is better
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Scores = dict[str, np.ndarray]  # axis -> one score per answer, shape (n,), higher is better
 NOTHING = "no judge for these data"
 
 
 class Judge(Protocol):
+    """What every judge has."""
+
     axes: tuple[str, ...]
 
-    def scores(self, questions: Sequence[str], answers: Sequence[str]) -> Scores: ...
+    def scores(self, questions: Sequence[str], answers: Sequence[str]) -> Scores:
+        """The score of each answer on every axis."""
 
 
 class TownJudge:
@@ -34,7 +41,7 @@ class TownJudge:
 
 
 class NoJudge:
-    """For your own data: nothing that needs a truth can be scored."""
+    """For your own data: without a judge nothing is scored."""
 
     axes = ()
 
@@ -43,37 +50,36 @@ class NoJudge:
 
 
 class RewardJudge:
-    """A reward model as judge, `overall` only: a learned taste, not a truth (see the lesson on
-    Goodhart's law).
-    """
+    """A reward model as judge, `overall` only: a learned preference, not the truth."""
 
     axes = ("overall",)
 
     def __init__(self, name: str, batch_size: int = 16) -> None:
-        self.name, self.batch_size, self._loaded = name, batch_size, None
+        self.name, self.batch_size = name, batch_size
 
     def scores(self, questions: Sequence[str], answers: Sequence[str]) -> Scores:
         import torch
 
-        model, tokenizer = self._load()
+        model, tokenizer = self._loaded
         scored: list[float] = []
-        for i in range(0, len(questions), self.batch_size):
-            pair = list(questions[i : i + self.batch_size]), list(answers[i : i + self.batch_size])
-            inputs = tokenizer(*pair, return_tensors="pt", padding=True, truncation=True).to(
-                model.device
-            )
+        for start in range(0, len(questions), self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            texts = list(questions[batch]), list(answers[batch])
+            inputs = tokenizer(*texts, return_tensors="pt", padding=True, truncation=True)
             with torch.inference_mode():
-                scored += model(**inputs).logits[:, 0].float().tolist()
+                logits = model(**inputs.to(model.device)).logits  # (batch, 1)
+            scored += logits[:, 0].float().tolist()
         return {"overall": np.array(scored)}
 
-    def _load(self):
+    @cached_property
+    def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The model and its tokenizer, loaded when the first answer is scored."""
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         from .models import pick_device
 
-        if self._loaded is None:
-            model = AutoModelForSequenceClassification.from_pretrained(
-                self.name, use_safetensors=True
-            )
-            self._loaded = model.to(pick_device()).eval(), AutoTokenizer.from_pretrained(self.name)
-        return self._loaded
+        model = AutoModelForSequenceClassification.from_pretrained(
+            self.name, use_safetensors=True, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
+        return model.to(pick_device()).eval(), tokenizer

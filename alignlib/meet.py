@@ -1,17 +1,16 @@
-"""MEET: control tokens first, the model second (arXiv 2310.00819).
+"""MEET: train controls first, the model second (arXiv 2310.00819).
 
-One model that holds several preferences and shows the one it is asked for. Every preference has a
-control phi, a soft prompt or LoRA matrices. Both steps minimise the same likelihood loss,
+One model learns several styles of answering and shows the one that is asked for. Every style has a
+control phi: a soft prompt or LoRA matrices. Both steps minimize the same negative log-likelihood,
 
     - sum over controls c of  E_(x, y) in D_c [ log p(y | x, phi_c) ]
 
-step 1 over phi alone, with every weight of the language model frozen; step 2 over the model
-conditioned on them (and, unless `freeze_controls`, over phi as well: the paper leaves it open). No
-pairs are needed, only texts of each kind. Training and storage are PEFT's. Built by hand in lesson
-05.
+step 1 over phi alone, with the language model frozen; step 2 over the model conditioned on phi and,
+unless `freeze_controls`, over phi as well (the paper leaves it open). MEET needs no pairs, only
+texts of each style. PEFT trains and stores the controls. Lesson 05 builds this by hand.
 
-What this file does not do: train on a batch that mixes controls. PEFT's LoRA cannot, so controls
-take turns, a step each.
+What this file does not do: train on a batch of several controls. PEFT's LoRA cannot, so controls
+take turns, one step each.
 """
 
 from __future__ import annotations
@@ -31,31 +30,28 @@ from .controls import Control, are_prompts, conditioned_on, names_of, parameters
 from .data import Instruction, Preference
 from .generation import generate
 from .likelihood import completion_nll
-from .models import fingerprint, load_model, save_model
+from .models import fingerprint, load_model, own_random_state, save_model
 from .settings import ControlSettings, SFTSettings
-from .tokens import encode, example, fitting
+from .tokens import context_length, encode, example, fitting
 from .train import sft_in_turns
 
-BASE_FILE = "control.json"
+SETTINGS_FILE = "meet.json"
+BASE_FILE = "control.json"  # beside each control: the fingerprint of the model it belongs to
 
 
 def texts_by_control(
     pairs: Sequence[Preference], good: str = "good", bad: str = "bad"
 ) -> dict[str, list[Instruction]]:
-    """Preference pairs as texts of two kinds: the chosen under one control, the rejected under
-    the other.
-    """
+    """Preference pairs as texts of two controls: one for the chosen, one for the rejected."""
     return {
-        good: [Instruction(p.prompt, p.chosen) for p in pairs],
-        bad: [Instruction(p.prompt, p.rejected) for p in pairs],
+        good: [Instruction(pair.prompt, pair.chosen) for pair in pairs],
+        bad: [Instruction(pair.prompt, pair.rejected) for pair in pairs],
     }
 
 
 @dataclass
 class Meet:
-    """A language model and its controls. `losses` holds each step's curve; `dropped` counts
-    training rows left out, by reason.
-    """
+    """A model and its controls: `losses` by step, `dropped` counts rows left out, by reason."""
 
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
@@ -72,126 +68,106 @@ class Meet:
         first: SFTSettings,
         then: SFTSettings,
         freeze_controls: bool = False,
-        begun: Meet | None = None,
+        resume: Meet | None = None,
         progress: bool = True,
     ) -> Meet:
-        """`rows` are texts of each kind, by the control's name. `first`: step 1, of all controls
-        together (0 steps: left out, and both are trained from the start, "joint"); `then`: step 2
-        (0 steps: the model stays as it is). Controls are far smaller than the model and want a
-        greater learning rate: they learn at `first`'s in both steps, the model at `then`'s.
-        `begun`: what these very settings made of step 1, to go on with in place.
+        """Train on texts by the name of their control: step 1 as `first` says, step 2 as `then`.
 
-        Raises ValueError if a side is empty or no row fits beside the control.
+        A step of 0 steps is skipped. Without step 1, model and controls are trained jointly. The
+        controls, far smaller than the model, keep the larger learning rate of `first` in step 2.
+        `resume` is the result of step 1 with the same arguments; it is trained further, in place.
+        Raises ValueError for a control without texts or with none that fits the context.
         """
-        if empty := [name for name, some in rows.items() if not some]:
-            raise ValueError(
-                f"no rows for control {empty[0]!r}: each control needs at least one text; "
-                "leave it out, or give both sides of the pairs"
-            )
-        meet = begun or cls._untrained(base, list(rows), control)
-        tokens = {name: meet._fitted(name, some) for name, some in rows.items()}
-        if first.steps and not begun:
-            meet._step("controls", tokens, first, progress, first.learning_rate, None)
+        for name, texts in rows.items():
+            if not texts:
+                raise ValueError(
+                    f"no texts for control {name!r}: give at least one, or leave it out"
+                )
+        meet = resume
+        if meet is None:
+            model, tokenizer = load_model(base)
+            meet = cls(with_controls(model, tokenizer, list(rows), control), tokenizer)
+        examples = {name: meet._examples(name, texts) for name, texts in rows.items()}
+        rate = first.learning_rate
+        if first.steps and not resume:
+            meet._step("controls", examples, first, rate, None, progress)
         if then.steps:
-            meet._step(
-                "model",
-                tokens,
-                then,
-                progress,
-                None if freeze_controls else first.learning_rate,
-                then.learning_rate,
-            )
+            controls_rate = None if freeze_controls else rate
+            meet._step("model", examples, then, controls_rate, then.learning_rate, progress)
         return meet
 
     @classmethod
-    def _untrained(cls, base: str | Path, names: list[str], control: ControlSettings) -> Meet:
-        model, tokenizer = load_model(base)
-        return cls(with_controls(model, tokenizer, names, control), tokenizer)
-
-    @classmethod
     def cached(
-        cls, base: str | Path, rows: Mapping[str, Sequence[Instruction]], **given: object
+        cls, base: str | Path, rows: Mapping[str, Sequence[Instruction]], **options: object
     ) -> Meet:
-        """What `train` gives, taken from the cache if the very same training, or its step 1, has
-        been run before.
-        """
+        """The result of `train`, taken from the cache if it, or its step 1, has been run before."""
 
         def build(folder: Path) -> None:
-            both = given["first"].steps and given["then"].steps
-            begun = (
-                cls.cached(base, rows, **{**given, "then": replace(given["then"], steps=0)})
-                if both
-                else None
-            )
-            cls.train(base, rows, begun=begun, **given).save_pretrained(folder)
+            resume = None
+            if options["first"].steps and options["then"].steps:
+                no_step_2 = replace(options["then"], steps=0)
+                resume = cls.cached(base, rows, **{**options, "then": no_step_2})
+            cls.train(base, rows, resume=resume, **options).save_pretrained(folder)
 
-        inputs = [fingerprint(base), {name: list(some) for name, some in rows.items()}, given]
+        inputs = [fingerprint(base), {name: list(texts) for name, texts in rows.items()}, options]
         return cls.from_pretrained(artefact("meet", inputs, build, ("controls", "meet")))
 
-    def _fitted(self, name: str, rows: Sequence[Instruction]) -> list[dict[str, list[int]]]:
-        kept, long = fitting(
-            [example(self.tokenizer, r.prompt, r.completion) for r in rows], self.room
-        )
-        if long:
-            self.dropped[
-                f"{name}: row longer than the {self.room} tokens that the context leaves "
-                "beside the control"
-            ] = long
+    def _examples(self, name: str, texts: Sequence[Instruction]) -> list[dict[str, list[int]]]:
+        """Texts as training rows; those that do not fit are counted in `dropped`."""
+        rows = [example(self.tokenizer, text.prompt, text.completion) for text in texts]
+        kept, too_long = fitting(rows, self.max_tokens)
+        limit = f"the {self.max_tokens} tokens that the context leaves beside the control"
+        if too_long:
+            self.dropped[f"{name}: row longer than {limit}"] = too_long
         if not kept:
-            raise ValueError(
-                f"no row of control {name!r} fits the {self.room} tokens that the context "
-                "leaves beside the control; shorten them"
-            )
+            raise ValueError(f"no row of control {name!r} fits {limit}; shorten them")
         return kept
 
     def _step(
         self,
         name: str,
-        tokens: dict,
+        examples: Mapping[str, Sequence[dict[str, list[int]]]],
         settings: SFTSettings,
-        progress: bool,
         controls_rate: float | None,
         model_rate: float | None,
+        progress: bool = False,
     ) -> None:
-        """A rate of None: frozen."""
-        learn: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
-        for parameter, is_control in parameters_of(self.model):
-            parameter.requires_grad_((controls_rate if is_control else model_rate) is not None)
-            if parameter.requires_grad:
-                learn[is_control].append(parameter)
+        """One step of MEET. A learning rate of None freezes the parameters it is for."""
+        groups = []
+        for of_controls, rate in ((True, controls_rate), (False, model_rate)):
+            parameters = [p for p, control in parameters_of(self.model) if control == of_controls]
+            for parameter in parameters:
+                parameter.requires_grad_(rate is not None)
+            if rate is not None:
+                groups.append((parameters, rate))
 
         def turn(control: str) -> None:
             self.model.set_adapter(control, inference_mode=controls_rate is None)
 
-        rates, label = (
-            [(learn[True], controls_rate), (learn[False], model_rate)],
-            f"steps of the {name}" if progress else None,
-        )
+        label = f"steps of the {name}" if progress else None
         self.losses[name] = sft_in_turns(
-            self.model, self.tokenizer, tokens, settings, turn=turn, rates=rates, progress=label
+            self.model, self.tokenizer, examples, settings, turn=turn, rates=groups, progress=label
         )
 
     @property
     def controls(self) -> list[str]:
+        """The names of the controls."""
         return names_of(self.model)
 
     @property
-    def room(self) -> int:
-        """Tokens that the context leaves for text beside one control."""
-        virtual = (
-            self.model.peft_config[self.controls[0]].num_virtual_tokens
-            if are_prompts(self.model)
-            else 0
-        )
-        return self.model.config.max_position_embeddings - virtual
+    def max_tokens(self) -> int:
+        """The tokens that the context leaves for text beside one control."""
+        prompts = are_prompts(self.model)
+        config = self.model.peft_config[self.controls[0]]
+        return context_length(self.model) - (config.num_virtual_tokens if prompts else 0)
 
     @property
     def control_share(self) -> float:
-        """One control's parameters as a share of the language model's."""
-        own = sum(p.numel() for p, is_control in parameters_of(self.model) if is_control) / len(
-            self.controls
-        )
-        return own / sum(p.numel() for p, is_control in parameters_of(self.model) if not is_control)
+        """The parameters of one control as a fraction of the language model's."""
+        sizes = Counter()
+        for parameter, is_control in parameters_of(self.model):
+            sizes[is_control] += parameter.numel()
+        return sizes[True] / len(self.controls) / sizes[False]
 
     def generate(
         self,
@@ -199,116 +175,109 @@ class Meet:
         control: Control | list[Control],
         *,
         max_new_tokens: int = 64,
-        **how: object,
+        **options: object,
     ) -> list[str]:
-        """Completions under a control, the same for all rows or a list with one each; further
-        arguments as `generation.generate` has them.
+        """Completions under a control, the same for all prompts, or a list with one for each.
 
-        A control is a name, a tuple of them (all at once), a `Mix`, or None for the model without
-        any. Raises ValueError for an unknown control, and for a prompt that does not fit the
-        context with its control and completion.
+        A control is a name, a tuple (all of them at once), a `Mix`, or None for the model without
+        any. `options` are those of `generation.generate`. Raises ValueError for an unknown control
+        and for a prompt that does not fit the context with its control and completion.
         """
-        said = [""] * len(prompts)
+        completions = [""] * len(prompts)
         for one, picked in _by_control(control, len(prompts)):
-            with conditioned_on(self.model, one) as (model, virtual):
-                rows = [virtual + encode(self.tokenizer, prompts[i]) for i in picked]
-                self._check_room(rows, max_new_tokens)
-                for i, text in zip(
-                    picked,
-                    generate(model, self.tokenizer, rows, max_new_tokens=max_new_tokens, **how),
-                    strict=True,
-                ):
-                    said[i] = text
-        return said
+            with conditioned_on(self.model, one) as (model, virtual_ids):
+                rows = [virtual_ids + encode(self.tokenizer, prompts[i]) for i in picked]
+                self._check_fit(rows, max_new_tokens)
+                texts = generate(
+                    model, self.tokenizer, rows, max_new_tokens=max_new_tokens, **options
+                )
+            for i, text in zip(picked, texts, strict=True):
+                completions[i] = text
+        return completions
 
     def logprob(
         self, prompts: Sequence[str], completions: Sequence[str], control: Control | list[Control]
     ) -> torch.Tensor:
-        """Mean log-probability per token (nats) of each completion and its EOS, shape (n,).
+        """Mean log-probability per token (nats) of each completion with its EOS, shape (n,).
+
         Raises ValueError as `generate` does.
         """
-        found = torch.zeros(len(prompts))
+        logprobs = torch.zeros(len(prompts))
         for one, picked in _by_control(control, len(prompts)):
-            with conditioned_on(self.model, one) as (model, virtual):
-                rows = [virtual + encode(self.tokenizer, prompts[i]) for i in picked]
-                self._check_room(
-                    rows,
-                    max(
-                        len(self.tokenizer(completions[i], add_special_tokens=False)["input_ids"])
-                        + 1
-                        for i in picked
-                    ),
-                )
-                found[picked] = -completion_nll(
-                    model, self.tokenizer, rows, [completions[i] for i in picked]
-                )
-        return found
+            texts = [completions[i] for i in picked]
+            longest = max(map(len, self.tokenizer(texts, add_special_tokens=False)["input_ids"]))
+            with conditioned_on(self.model, one) as (model, virtual_ids):
+                rows = [virtual_ids + encode(self.tokenizer, prompts[i]) for i in picked]
+                self._check_fit(rows, longest + 1)  # and EOS
+                logprobs[picked] = -completion_nll(model, self.tokenizer, rows, texts)
+        return logprobs
 
-    def _check_room(self, rows: Sequence[list[int]], max_new_tokens: int) -> None:
-        longest, context = (
-            max(map(len, rows)) + max_new_tokens,
-            self.model.config.max_position_embeddings,
-        )
+    def _check_fit(self, rows: Sequence[list[int]], max_new_tokens: int) -> None:
+        longest, context = max(map(len, rows)) + max_new_tokens, context_length(self.model)
         if longest > context:
             raise ValueError(
-                f"control, prompt and completion take {longest} tokens, the context is "
-                f"{context}; shorten the prompt, "
-                "give fewer max_new_tokens or a smaller control"
+                f"control, prompt and completion take {longest} tokens, the context is {context}; "
+                "shorten the prompt, or take fewer max_new_tokens or a smaller control"
             )
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """`model/`: the language model as step 2 left it. `controls/NAME/`: each control as PEFT
-        writes it, with the model it was made for.
+        """Write the language model to `model/` and each control, as PEFT does, to `controls/NAME/`.
+
+        Each control is stored with the fingerprint of the model it belongs to.
         """
         folder = Path(folder)
-        lm = self.model.get_base_model()
-        plain = {
-            k.replace(".base_layer", ""): v for k, v in lm.state_dict().items() if "lora_" not in k
+        model = self.model.get_base_model()
+        weights = {
+            name.replace(".base_layer", ""): weight
+            for name, weight in model.state_dict().items()
+            if "lora_" not in name
         }
-        save_model(folder / "model", lm, self.tokenizer, state_dict=plain)
+        save_model(folder / "model", model, self.tokenizer, state_dict=weights)
         for config in self.model.peft_config.values():
             config.base_model_name_or_path = "model"
         self.model.save_pretrained(folder / "controls", save_embedding_layers=False)
-        (folder / "controls" / "README.md").unlink(
-            missing_ok=True
-        )  # PEFT's card, empty but for a path of this machine
+        # PEFT's model card says nothing but a path on this machine
+        (folder / "controls" / "README.md").unlink(missing_ok=True)
         made_for = json.dumps({"model": fingerprint(folder / "model")})
         for name in self.controls:
             (folder / "controls" / name / BASE_FILE).write_text(made_for, encoding="utf-8")
         about = {"controls": self.controls, "losses": self.losses, "dropped": self.dropped}
-        (folder / "meet.json").write_text(json.dumps(about), encoding="utf-8")
+        (folder / SETTINGS_FILE).write_text(json.dumps(about), encoding="utf-8")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, model: str | Path | None = None) -> Meet:
-        """What `save_pretrained` wrote; or its controls on another `model`. Raises ValueError if
-        they were not made for it.
+        """Load what `save_pretrained` wrote, or its controls onto another copy of their `model`.
+
+        Raises ValueError if the controls were trained for a different one.
         """
         folder = Path(folder)
         base = model or folder / "model"
-        about, (lm, tokenizer) = (
-            json.loads((folder / "meet.json").read_text(encoding="utf-8")),
-            load_model(base),
-        )
-        given, wrapped = fingerprint(base), None
-        for name in about["controls"]:
-            place = folder / "controls" / name
-            made_for = json.loads((place / BASE_FILE).read_text(encoding="utf-8"))["model"]
-            if made_for != given:
-                raise ValueError(
-                    f"control {name!r} in {place} was made for another model or tokenizer "
-                    f"(sha256 {made_for[:12]}) than {base} "
-                    f"({given[:12]}); load the model that lies beside it, or train the "
-                    "control again"
-                )
-            if wrapped is None:
-                wrapped = PeftModel.from_pretrained(lm, place, adapter_name=name)
-            else:
-                wrapped.load_adapter(place, adapter_name=name)
+        about = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+        language_model, tokenizer = load_model(base)
+        places = {name: folder / "controls" / name for name in about["controls"]}
+        _check_base(places, base)
+        first, *others = places
+        with own_random_state():  # PEFT draws weights before it loads the saved ones
+            wrapped = PeftModel.from_pretrained(language_model, places[first], adapter_name=first)
+            for name in others:
+                wrapped.load_adapter(places[name], adapter_name=name)
         return cls(wrapped.eval(), tokenizer, about["losses"], Counter(about["dropped"]))
 
 
+def _check_base(places: Mapping[str, Path], base: str | Path) -> None:
+    found = fingerprint(base)
+    for name, place in places.items():
+        wanted = json.loads((place / BASE_FILE).read_text(encoding="utf-8"))["model"]
+        if wanted != found:
+            raise ValueError(
+                f"control {name!r} in {place} was made for another model or tokenizer (sha256 "
+                f"{wanted[:12]}) than {base} ({found[:12]}); load the model beside it, or train "
+                "the control again"
+            )
+
+
 def _by_control(control: Control | list[Control], n: int) -> list[tuple[Control, list[int]]]:
-    """Row numbers by the control that is asked for."""
+    """The row numbers of each control that is asked for."""
     each = control if isinstance(control, list) else [control] * n
     if len(each) != n:
         raise ValueError(f"{len(each)} controls for {n} prompts; give one for each, or one for all")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import html
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,8 +15,16 @@ from matplotlib.figure import Figure
 from .judges import NOTHING
 from .stats import Estimate
 
+if TYPE_CHECKING:
+    from IPython.display import HTML
+
 WIDE = 12  # columns of a matrix beyond which there is no room for numbers
-DARK, LIGHT, ACCENT, MUTED = "#1b3a5c", "#9db8d2", "#c8553d", "#8a8a8a"  # apart in grey too
+DARK, LIGHT, ACCENT, MUTED = "#1b3a5c", "#9db8d2", "#c8553d", "#8a8a8a"  # differ in grey too
+LINES = ((DARK, "-"), (ACCENT, "--"), (MUTED, ":"), (LIGHT, "-."))  # colour and line style
+MARKERS = ("o", "s", "^", "D", "v")
+BARS = ((LIGHT, ""), (DARK, ""), (ACCENT, "//"), (MUTED, ".."))  # colour and hatch
+BARS += tuple((color, "xx") for color, _ in BARS)  # a fifth group must not look like the first
+ERROR_BARS = {"elinewidth": 1.2, "capsize": 3, "ecolor": "black"}
 LOOK = {
     "figure.dpi": 100,
     "savefig.dpi": 150,
@@ -35,28 +44,20 @@ LOOK = {
 def new_figure(
     title: str, width: float = 7, height: float = 3.4, columns: int = 1
 ) -> tuple[Figure, list[Axes]]:
-    """A figure in the course's look. The title is the message, in a sentence."""
+    """A figure in the course's look and its axes. The title is the message, in a sentence."""
     with plt.rc_context(LOOK):
         figure, axes = plt.subplots(
             1, columns, figsize=(width, height), squeeze=False, layout="constrained"
         )
         figure.suptitle(title, fontsize=11, fontweight="bold", ha="left", x=0.01)
-    plt.close(figure)  # shown where a cell ends with it, and not once more by the notebook
+    plt.close(figure)  # a cell that ends with it shows it; open, the notebook would show it twice
     return figure, list(axes[0])
 
 
-def say_no_judge(ax: Axes) -> None:
+def _write_no_judge(ax: Axes) -> None:
     ax.set_axis_off()
-    ax.text(
-        0.5,
-        0.5,
-        NOTHING,
-        transform=ax.transAxes,
-        ha="center",
-        va="center",
-        fontsize=12,
-        color=MUTED,
-    )
+    middle = dict(transform=ax.transAxes, ha="center", va="center")
+    ax.text(0.5, 0.5, NOTHING, fontsize=12, color=MUTED, **middle)
 
 
 def bars(
@@ -67,40 +68,38 @@ def bars(
     first: int = 0,
     legend: bool = True,
 ) -> None:
-    """Grouped bars with 95 % intervals: groups[bar's name][position on the x axis]. Says so if no
-    judge could tell.
+    """Grouped bars with 95 % intervals: groups[bar's name][position on the x axis].
 
-    `first` is the first group's place in the row of colours, so that neighbouring panels can share
-    theirs.
+    Without any estimate it says that there is no judge. `first` is the first group's colour, so
+    that neighbouring panels can continue or repeat each other's.
     """
-    groups = {name: {k: e for k, e in g.items() if e is not None} for name, g in groups.items()}
-    places = list(dict.fromkeys(k for g in groups.values() for k in g))
+    known = {
+        name: {place: e for place, e in group.items() if e is not None}
+        for name, group in groups.items()
+    }
+    places = list(dict.fromkeys(place for group in known.values() for place in group))
     if not places:
-        return say_no_judge(ax)
-    scale, width = (100 if percent else 1), 0.8 / len(groups)
-    for i, (name, g) in enumerate(groups.items()):
-        at = [places.index(k) + (i - (len(groups) - 1) / 2) * width for k in g]
-        values = [e.value * scale for e in g.values()]
-        errors = [
-            [(e.value - e.low) * scale for e in g.values()],
-            [(e.high - e.value) * scale for e in g.values()],
-        ]
-        color, hatch = ((LIGHT, ""), (DARK, ""), (ACCENT, "//"), (MUTED, ".."))[(first + i) % 4]
-        ax.bar(
-            at,
-            values,
-            width * 0.92,
-            yerr=errors,
-            label=name,
-            color=color,
-            hatch=hatch,
-            edgecolor="white",
-            error_kw={"elinewidth": 1.2, "capsize": 3, "ecolor": "black"},
-        )
+        return _write_no_judge(ax)
+    width = 0.8 / len(known)  # of one bar
+    for i, (name, group) in enumerate(known.items()):
+        offset = (i - (len(known) - 1) / 2) * width
+        at = [places.index(place) + offset for place in group]
+        color, hatch = BARS[(first + i) % len(BARS)]
+        look = dict(label=name, color=color, hatch=hatch, edgecolor="white")
+        middle, errors = _with_errors(list(group.values()), 100 if percent else 1)
+        ax.bar(at, middle, width * 0.92, yerr=errors, error_kw=ERROR_BARS, **look)
     ax.set_xticks(range(len(places)), places)
     ax.set_ylabel(label)
-    if legend and len(groups) > 1:
+    if legend and len(known) > 1:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False, fontsize=9)
+
+
+def _with_errors(estimates: Sequence[Estimate], scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """The values (n,), and how far their intervals reach down and up (2, n), for matplotlib."""
+    values, low, high = (
+        scale * np.array([getattr(e, part) for e in estimates]) for part in ("value", "low", "high")
+    )
+    return values, np.array([values - low, high - values])
 
 
 def curves(
@@ -111,31 +110,25 @@ def curves(
     scale: float = 1.0,
     legend: bool = True,
 ) -> None:
-    """Lines: series[name] = (xs, ys), ys times `scale`; estimates get their intervals. Says so
-    if there is none, since no judge could tell.
+    """Lines: series[name] = (xs, ys), with ys times `scale`; estimates get their intervals.
+
+    Without any series it says that there is no judge. After four lines the colours come again with
+    other markers. Raises ValueError for more lines than there are looks.
     """
     if not series:
-        return say_no_judge(ax)
-    styles = [(DARK, "-"), (ACCENT, "--"), (MUTED, ":"), (LIGHT, "-.")]
-    for (name, (xs, ys)), (color, line) in zip(series.items(), styles, strict=False):
-        look = dict(color=color, linestyle=line, linewidth=1.8, label=name)
+        return _write_no_judge(ax)
+    if len(series) > len(LINES) * len(MARKERS):
+        raise ValueError(f"{len(series)} lines are too many for one figure; draw fewer")
+    for i, (name, (xs, ys)) in enumerate(series.items()):
+        color, line = LINES[i % len(LINES)]
+        marker = MARKERS[i // len(LINES)]
+        look = dict(color=color, linestyle=line, linewidth=1.8, markersize=4, label=name)
         if len(ys) and isinstance(ys[0], Estimate):
-            middle, low, high = (
-                scale * np.array([getattr(e, part) for e in ys])
-                for part in ("value", "low", "high")
-            )
-            ax.errorbar(
-                xs,
-                middle,
-                (middle - low, high - middle),
-                marker="o",
-                markersize=4,
-                capsize=3,
-                elinewidth=1.0,
-                **look,
-            )
+            middle, errors = _with_errors(ys, scale)
+            ax.errorbar(xs, middle, errors, marker=marker, capsize=3, elinewidth=1.0, **look)
         else:
-            ax.plot(xs, scale * np.asarray(ys, dtype=float), **look)
+            plain = None if i < len(LINES) else marker  # four lines need no markers
+            ax.plot(xs, scale * np.asarray(ys, dtype=float), marker=plain, **look)
     ax.set(xlabel=x, ylabel=y)
     if legend and len(series) > 1:
         ax.legend(frameon=False)
@@ -144,60 +137,60 @@ def curves(
 def heatmap(
     ax: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str
 ) -> None:
-    """A matrix of shares (rows x columns), with each number written in its cell where there is
-    room.
-    """
+    """A matrix of fractions (rows, columns); up to WIDE columns each cell shows its number."""
     ax.imshow(values, cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
     ax.grid(False)
     ax.set_xticks(range(len(columns)), columns)
     ax.set_yticks(range(len(rows)), rows)
     ax.set_xlabel(label)
-    for i, j in np.ndindex(values.shape) if values.shape[1] <= WIDE else ():
-        ax.text(
-            j,
-            i,
-            f"{values[i, j]:.2f}",
-            ha="center",
-            va="center",
-            color="white" if values[i, j] > 0.8 else "black",
-        )
+    if values.shape[1] > WIDE:
+        return
+    for i, j in np.ndindex(values.shape):
+        color = "white" if values[i, j] > 0.8 else "black"
+        ax.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", color=color)
 
 
 def smooth(values: Sequence[float], window: int = 10) -> list[float]:
-    """Running mean over the last `window` values."""
-    return [
-        sum(values[max(0, i - window + 1) : i + 1]) / min(i + 1, window) for i in range(len(values))
-    ]
+    """Running mean over the last `window` values (fewer at the start)."""
+    parts = [values[max(0, end - window) : end] for end in range(1, len(values) + 1)]
+    return [sum(part) / len(part) for part in parts]
 
 
 def diff_html(before: str, after: str) -> str:
-    """A word diff as HTML: what goes is struck out in red, what comes is bold in blue."""
-    a, b, out = before.split(), after.split(), []
-    for op, i, j, k, n in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
-        gone, come = html.escape(" ".join(a[i:j])), html.escape(" ".join(b[k:n]))
-        if op == "equal":
-            out.append(gone)
+    """A word diff as HTML: removed words are struck out in red, added words bold in blue."""
+    old, new, parts = before.split(), after.split(), []
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+    for kind, old_start, old_end, new_start, new_end in matcher.get_opcodes():
+        removed = html.escape(" ".join(old[old_start:old_end]))
+        added = html.escape(" ".join(new[new_start:new_end]))
+        if kind == "equal":
+            parts.append(removed)
             continue
-        if gone:
-            out.append(f'<del style="color:{ACCENT}">{gone}</del>')
-        if come:
-            out.append(f'<b style="color:{DARK}">{come}</b>')
-    return " ".join(out)
+        if removed:
+            parts.append(f'<del style="color:{ACCENT}">{removed}</del>')
+        if added:
+            parts.append(f'<b style="color:{DARK}">{added}</b>')
+    return " ".join(parts)
 
 
 def show_diffs(
     rows: Sequence[tuple[str, str, str]], notes: Sequence[str] = (), about: str = ""
-) -> object:
-    """Question, and the diff from answer to correction, as a table for a notebook: rows of
-    (question, answer, correction).
+) -> HTML:
+    """A table for a notebook: each row's question, and the diff from answer to correction.
 
-    A column of `notes`, one a row, follows under the heading `about`.
+    `rows` are (question, answer, correction). `notes`, one per row, make a third column with the
+    heading `about`.
     """
     from IPython.display import HTML
 
-    left, cells = 'style="text-align:left"', [[html.escape(q), diff_html(a, c)] for q, a, c in rows]
-    heads = ["question", "answer → correction", *([about] if notes else [])]
-    for row, note in zip(cells, notes):
-        row.append(html.escape(note))
-    body = "".join("<tr>" + "".join(f"<td {left}>{c}</td>" for c in row) + "</tr>" for row in cells)
-    return HTML(f"<table><tr>{''.join(f'<th {left}>{h}</th>' for h in heads)}</tr>{body}</table>")
+    heads = ["question", "answer → correction"] + ([about] if notes else [])
+    table = _table_row("th", heads)
+    for i, (question, answer, correction) in enumerate(rows):
+        note = [html.escape(notes[i])] if i < len(notes) else []
+        table += _table_row("td", [html.escape(question), diff_html(answer, correction), *note])
+    return HTML(f"<table>{table}</table>")
+
+
+def _table_row(tag: str, cells: Sequence[str]) -> str:
+    content = "".join(f'<{tag} style="text-align:left">{cell}</{tag}>' for cell in cells)
+    return f"<tr>{content}</tr>"

@@ -1,8 +1,7 @@
-"""Proximal policy optimisation of a language model, small and readable (arXiv 1707.06347; TRL
-removed its own).
+"""Proximal policy optimization of a language model, small and readable (arXiv 1707.06347).
 
-One iteration: sample completions; score each; share the score out over its tokens; improve on those
-samples for a few epochs.
+One iteration: sample completions, score them, turn the scores into advantages of tokens, and train
+the policy on these samples for a few epochs.
 
     reward of token t   r_t = - kl * (log pi_old(t) - log pi_ref(t)) + [t is the last] * score
     advantage           A_t = sum_l (gamma lam)^l delta_{t+l}                (GAE, arXiv 1506.02438)
@@ -11,10 +10,10 @@ samples for a few epochs.
                         rho_t = pi(t) / pi_old(t)
     value loss          (V_t - (A_t + V_old_t))^2
 
-Advantages enter the policy loss whitened, over all tokens of the iteration. The reference is the
-policy as it comes in. A reply that is cut off at `max_new_tokens` is scored as it stands, and worth
-nothing beyond. All tensors are (rows, tokens), padded on the right, with a mask of the tokens that
-were said.
+The policy loss takes advantages whitened over all tokens of the iteration. The reference is the
+policy before training. A completion cut off at `max_new_tokens` is scored as it is, and its value
+after the last token is 0. Tensors are (rows, tokens), padded on the right, with a mask of the
+completions' tokens.
 """
 
 from __future__ import annotations
@@ -25,133 +24,123 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .generation import sample
 from .likelihood import rewards
-from .models import autocast, set_threads
+from .models import autocast, own_random_state, set_threads
 from .settings import PPOSettings
 from .tokens import encode
 from .train import Diverged, Penalty
 
-Score = Callable[
-    [Sequence[str], Sequence[str]], Sequence[float]
-]  # (prompts, completions): one number each
+Score = Callable[[Sequence[str], Sequence[str]], Sequence[float]]  # of prompts and completions
 
 
-def gae(
-    rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, gamma: float, lam: float
-) -> torch.Tensor:
-    """Advantages by generalised advantage estimation; behind the last token said the value is 0."""
-    found, later = torch.zeros_like(rewards), torch.zeros(len(rewards), device=rewards.device)
-    following = torch.cat([values[:, 1:] * mask[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Tensor:
+    """Generalized advantage estimation, (rows, tokens); the value after the last token is 0."""
+    advantages, later = torch.zeros_like(rewards), torch.zeros(len(rewards), device=rewards.device)
+    next_values = torch.cat([values[:, 1:] * mask[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
     for t in reversed(range(rewards.shape[1])):
-        delta = rewards[:, t] + gamma * following[:, t] - values[:, t]
+        delta = rewards[:, t] + gamma * next_values[:, t] - values[:, t]
         later = mask[:, t] * (delta + gamma * lam * later)
-        found[:, t] = later
-    return found
+        advantages[:, t] = later
+    return advantages
 
 
 def clipped_loss(
-    logp: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor, clip: float
-) -> torch.Tensor:
-    """Mean over the tokens said of the pessimistic of two: the ratio times the advantage, with
-    the ratio as it is and clipped.
-    """
-    ratio = (logp - old).exp()
-    return mean(-torch.min(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages), mask)
+    logprobs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float
+) -> Tensor:
+    """The policy loss (eq. 7): mean over tokens of the worse of clipped and unclipped objective."""
+    ratio = (logprobs - old).exp()
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    return masked_mean(-torch.min(ratio * advantages, clipped * advantages), mask)
 
 
-def mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean over the tokens where the mask is 1."""
     return (values * mask).sum() / mask.sum()
 
 
-def whiten(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean 0 and standard deviation 1 over the tokens said."""
-    centred = values - mean(values, mask)
-    return centred / (mean(centred**2, mask).sqrt() + 1e-8)
+def whiten(values: Tensor, mask: Tensor) -> Tensor:
+    """The values shifted and scaled to mean 0 and standard deviation 1 where the mask is 1."""
+    centered = values - masked_mean(values, mask)
+    return centered / (masked_mean(centered**2, mask).sqrt() + 1e-8)
 
 
-def kl_estimates(logp: torch.Tensor, reference: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Estimates of KL(policy || reference) at tokens drawn from the policy, each without bias:
-    `k1` may be below 0, `k3` never is.
-    """
-    ratio = reference - logp
-    return {"k1": -ratio, "k3": ratio.exp() - 1 - ratio}
+def kl_estimates(logprobs: Tensor, reference: Tensor) -> dict[str, Tensor]:
+    """Unbiased estimates of KL(policy || reference) in nats, at tokens sampled from the policy."""
+    ratio = reference - logprobs
+    return {"k1": -ratio, "k3": ratio.exp() - 1 - ratio}  # k3 is never negative
 
 
-class Critic(torch.nn.Module):
-    """What a prefix is worth: one number for each token, from the policy's last hidden state,
-    which is not changed by it.
-    """
+class Critic(nn.Module):
+    """The value of each prefix, linear in the policy's last hidden state."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.head = torch.nn.Linear(width, 1)
-        torch.nn.init.zeros_(self.head.weight)
-        torch.nn.init.zeros_(self.head.bias)
+        self.head = nn.Linear(width, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.head(hidden.detach().float())[..., 0]
+    def forward(self, hidden: Tensor) -> Tensor:
+        fixed = hidden.detach().float()  # the value loss does not train the policy
+        return self.head(fixed)[..., 0]
 
 
-def reward_of(
-    judge: PreTrainedModel, its: PreTrainedTokenizerBase, tokenizer: PreTrainedTokenizerBase
+def reward_model_score(
+    reward_model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    policy_tokenizer: PreTrainedTokenizerBase,
 ) -> Score:
-    """A reward model (`train.reward_model`) as a score: of a reply as if it had ended there, be it
-    cut off or not.
+    """A reward model (`train.reward_model`) as a score; it reads every completion with an EOS.
 
-    Raises ValueError if its tokenizer is not the policy's: it would read words that it has never
-    met.
+    Raises ValueError if its tokenizer is not the policy's, because it would read unknown words.
     """
-    if its.get_vocab() != tokenizer.get_vocab():
+    if tokenizer.get_vocab() != policy_tokenizer.get_vocab():
         raise ValueError(
-            f"the reward model's tokenizer has {len(its)} tokens and is not the policy's of "
-            f"{len(tokenizer)}; "
-            "train the reward model on the policy's base, or score texts by a program"
+            f"the reward model's tokenizer ({len(tokenizer)} tokens) is not the policy's "
+            f"({len(policy_tokenizer)}); train the reward model on the policy's base"
         )
-    return lambda prompts, completions: rewards(judge, its, prompts, completions).tolist()
+    return lambda prompts, texts: rewards(reward_model, tokenizer, prompts, texts).tolist()
 
 
 @dataclass
-class Rollout:
-    """Prompts and sampled completions as one batch; `mask` marks the tokens said, eos among
-    them.
-    """
+class Batch:
+    """Prompts and their completions."""
 
-    ids: torch.Tensor
-    attention: torch.Tensor
-    mask: torch.Tensor
+    ids: Tensor  # (rows, tokens)
+    attention: Tensor  # (rows, tokens)
+    mask: Tensor  # (rows, tokens - 1): whether the next token is a completion's
 
-    def pick(self, rows: torch.Tensor) -> Rollout:
-        return Rollout(self.ids[rows], self.attention[rows], self.mask[rows])
+    def select(self, rows: Tensor) -> Batch:
+        return Batch(self.ids[rows], self.attention[rows], self.mask[rows])
 
 
 def collate(
-    prompts: Sequence[list[int]], said: Sequence[list[int]], pad: int, device: torch.device
-) -> Rollout:
-    width = max(len(p) + len(s) for p, s in zip(prompts, said, strict=True))
-    rows = [p + s for p, s in zip(prompts, said)]
-    ids = torch.tensor([r + [pad] * (width - len(r)) for r in rows], device=device)
-    attention = torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in rows], device=device)
-    mask = torch.tensor(
-        [
-            [0] * (len(p) - 1) + [1] * len(s) + [0] * (width - len(p) - len(s))
-            for p, s in zip(prompts, said)
-        ],
-        device=device,
-    )
-    return Rollout(ids, attention, mask.float())
+    prompts: Sequence[list[int]], completions: Sequence[list[int]], pad: int, device: torch.device
+) -> Batch:
+    """Token ids of prompts and completions as one batch."""
+    ids, attention, mask = [], [], []
+    width = max(len(p) + len(c) for p, c in zip(prompts, completions, strict=True))
+    for prompt, completion in zip(prompts, completions):
+        padding = width - len(prompt) - len(completion)
+        ids.append(prompt + completion + [pad] * padding)
+        attention.append([1] * (width - padding) + [0] * padding)
+        mask.append([0] * (len(prompt) - 1) + [1] * len(completion) + [0] * padding)
+    mask = torch.tensor(mask, device=device).float()
+    return Batch(torch.tensor(ids, device=device), torch.tensor(attention, device=device), mask)
 
 
-def token_logprobs(model: PreTrainedModel, batch: Rollout) -> tuple[torch.Tensor, torch.Tensor]:
-    """log p of each token but the first (0 where no row has said anything yet), and the hidden
-    state it was foretold from.
+def token_logprobs(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """log p of each token but the first, and the hidden state that predicts it.
+
+    Shapes (rows, tokens - 1) and (rows, tokens - 1, width). Before the first completion begins,
+    log p is 0: its logits are not needed, and with a large vocabulary they are most of the memory.
     """
-    first = int(
-        batch.mask.any(0).int().argmax()
-    )  # before it logits are of no use, and with a large vocabulary they are most of the memory
+    first = int(batch.mask.any(0).int().argmax())
     with autocast(model.device):
         out = model(
             input_ids=batch.ids,
@@ -160,9 +149,21 @@ def token_logprobs(model: PreTrainedModel, batch: Rollout) -> tuple[torch.Tensor
             use_cache=False,
             logits_to_keep=batch.ids.shape[1] - first,
         )
-    logits = out.logits[:, :-1].float().transpose(1, 2)
-    nll = torch.nn.functional.cross_entropy(logits, batch.ids[:, first + 1 :], reduction="none")
-    return torch.nn.functional.pad(-nll, (first, 0)), out.hidden_states[-1][:, :-1]
+    logits = out.logits[:, :-1].float().transpose(1, 2)  # (rows, vocabulary, tokens - 1 - first)
+    nll = functional.cross_entropy(logits, batch.ids[:, first + 1 :], reduction="none")
+    return functional.pad(-nll, (first, 0)), out.hidden_states[-1][:, :-1]
+
+
+@dataclass
+class Rollout:
+    """An iteration's completions as the policy that sampled them sees them, (rows, tokens - 1)."""
+
+    batch: Batch
+    logprobs: Tensor
+    advantages: Tensor  # whitened
+    returns: Tensor  # what the critic is trained to predict
+    kl: float  # from the reference, in nats per completion
+    score: float
 
 
 def train_ppo(
@@ -175,139 +176,125 @@ def train_ppo(
     penalty: Penalty | None = None,
     progress: str | None = None,
 ) -> list[dict[str, float]]:
-    """Optimise `model` in place. Returns for each iteration means over its replies: `score`, `kl`
-    (nats from the reference), `tokens`; and `loss`, `value_loss`, `penalty`.
+    """Optimize `model` in place. Returns a log of each iteration, all of it means.
 
-    Raises ValueError if there are no prompts; Diverged, naming the iteration, if a loss or a weight
-    is no number.
+    Over completions: `score`, `kl` (nats from the reference), `tokens`. Over steps: `loss`,
+    `value_loss`, `penalty`. Raises ValueError if there are no prompts, and Diverged, naming the
+    iteration, if a loss or a weight is not finite.
     """
     if not prompts:
         raise ValueError("no prompts to sample from: all were dropped or the list is empty")
+    if not settings.iterations:
+        return []
     set_threads()
-    model.eval()  # no dropout: old and new log-probabilities must be of one model
-    reference = copy.deepcopy(model).requires_grad_(False)
-    critic = Critic(model.config.hidden_size).to(model.device)
-    learning = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": learning, "lr": settings.learning_rate},
-            {"params": critic.parameters(), "lr": settings.value_rate},
-        ],
-        weight_decay=0.0,
-    )
-    fading = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda done: 1 - done / settings.iterations
-    )
-    draw, log = torch.Generator().manual_seed(settings.seed), []
-    order = torch.cat(
-        [
-            torch.randperm(len(prompts), generator=draw)
-            for _ in range(1 + settings.iterations * settings.batch_size // len(prompts))
-        ]
-    )
-    for step in tqdm(range(settings.iterations), desc=progress, disable=progress is None):
-        picked = [
-            prompts[i] for i in order[step * settings.batch_size : (step + 1) * settings.batch_size]
-        ]
-        rows = [encode(tokenizer, p) for p in picked]
-        said = sample(
-            model,
-            tokenizer,
-            rows,
-            max_new_tokens=settings.max_new_tokens,
-            temperature=1.0,
-            seed=settings.seed * 100_003 + step,
-        )
-        scores = torch.tensor(
-            score(picked, [tokenizer.decode(s, skip_special_tokens=True).strip() for s in said]),
-            dtype=torch.float32,
-        )
-        batch = collate(rows, said, tokenizer.pad_token_id, model.device)
-        old = _score_rollout(model, reference, critic, batch, scores.to(model.device), settings)
-        losses = _improve(model, critic, optimizer, batch, old, settings, penalty, draw)
-        log.append(
-            {
-                "score": float(scores.mean()),
-                "kl": old.kl,
-                "tokens": float(batch.mask.sum(1).mean()),
-                **losses,
-            }
-        )
-        if not all(map(math.isfinite, log[-1].values())) or not all(
-            p.isfinite().all() for p in learning
-        ):
-            where = f"PPO, iteration {step + 1} of {settings.iterations}"
+    trainer = _Trainer(model, tokenizer, score, settings, penalty)
+    log = []
+    batches = trainer.draw_batches(prompts)
+    for step, picked in enumerate(tqdm(batches, desc=progress, disable=progress is None)):
+        rollout = trainer.rollout(picked, seed=settings.seed * 100_003 + step)
+        tokens = float(rollout.batch.mask.sum(1).mean())
+        losses = trainer.improve(rollout)
+        log.append({"score": rollout.score, "kl": rollout.kl, "tokens": tokens, **losses})
+        weights_are_finite = all(p.isfinite().all() for p in trainer.parameters)
+        if not weights_are_finite or not all(map(math.isfinite, log[-1].values())):
             raise Diverged(
-                f"{where}: no number among the losses or weights ({log[-1]}); lower the "
-                "learning rate"
+                f"PPO, iteration {step + 1} of {settings.iterations}: a loss or a weight is not "
+                f"finite ({log[-1]}); lower the learning rate"
             )
-        fading.step()
     return log
 
 
 @dataclass
-class Reference:
-    """What is known of an iteration's replies before the policy is changed, (rows, tokens) each."""
+class _Trainer:
+    """One training: beside its arguments, the reference, the critic and the optimizer."""
 
-    logp: torch.Tensor
-    advantages: torch.Tensor  # whitened
-    returns: torch.Tensor
-    kl: float
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    score: Score
+    settings: PPOSettings
+    penalty: Penalty | None
 
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.model.eval()  # without dropout: old and new log-probabilities are of one function
+        self.reference = copy.deepcopy(self.model).requires_grad_(False)
+        with own_random_state():  # a linear layer draws weights, which `Critic` then sets to 0
+            critic = Critic(self.model.config.get_text_config().hidden_size)
+        self.critic = critic.to(self.model.device)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        groups = [
+            {"params": self.parameters, "lr": settings.learning_rate},
+            {"params": self.critic.parameters(), "lr": settings.value_rate},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda done: 1 - done / settings.iterations
+        )
+        self.draw = torch.Generator().manual_seed(settings.seed)
 
-@torch.no_grad()
-def _score_rollout(
-    model: PreTrainedModel,
-    reference: PreTrainedModel,
-    critic: Critic,
-    batch: Rollout,
-    scores: torch.Tensor,
-    settings: PPOSettings,
-) -> Reference:
-    parts = [
-        batch.pick(rows)
-        for rows in torch.arange(len(scores), device=scores.device).split(settings.minibatch)
-    ]
-    found = [(*token_logprobs(model, part), token_logprobs(reference, part)[0]) for part in parts]
-    old, ref = (torch.cat([f[i] for f in found]) for i in (0, 2))
-    values = torch.cat([critic(f[1]) for f in found])
-    away, mask = kl_estimates(old, ref), batch.mask
-    given = -settings.kl * away["k1"] * mask
-    given[torch.arange(len(given)), mask.cumsum(1).argmax(1)] += scores  # at the last token said
-    advantages = gae(given, values, mask, settings.gamma, settings.lam)
-    return Reference(
-        old,
-        whiten(advantages, mask),
-        advantages + values,
-        float((away["k3"] * mask).sum(1).mean()),
-    )
+    def draw_batches(self, prompts: Sequence[str]) -> list[list[str]]:
+        """The prompts of each iteration: epochs of all prompts, each in a new order."""
+        size, iterations = self.settings.batch_size, self.settings.iterations
+        epochs = 1 + iterations * size // len(prompts)
+        order = [torch.randperm(len(prompts), generator=self.draw) for _ in range(epochs)]
+        picked = torch.cat(order)[: iterations * size].split(size)
+        return [[prompts[i] for i in rows] for rows in picked]
 
+    def rollout(self, prompts: list[str], seed: int) -> Rollout:
+        """Sample and score one completion per prompt."""
+        ids = [encode(self.tokenizer, prompt) for prompt in prompts]
+        limit = self.settings.max_new_tokens
+        completions = sample(
+            self.model, self.tokenizer, ids, max_new_tokens=limit, temperature=1.0, seed=seed
+        )
+        decoded = [self.tokenizer.decode(c, skip_special_tokens=True) for c in completions]
+        scores = self.score(prompts, [text.strip() for text in decoded])
+        batch = collate(ids, completions, self.tokenizer.pad_token_id, self.model.device)
+        return self._evaluate(batch, torch.tensor(scores, dtype=torch.float32))
 
-def _improve(
-    model: PreTrainedModel,
-    critic: Critic,
-    optimizer: torch.optim.Optimizer,
-    batch: Rollout,
-    old: Reference,
-    settings: PPOSettings,
-    penalty: Penalty | None,
-    draw: torch.Generator,
-) -> dict[str, float]:
-    """A few epochs of steps on one iteration's replies. Returns their mean losses."""
-    told = []
-    for _ in range(settings.epochs):
-        for rows in torch.randperm(len(old.logp), generator=draw).split(settings.minibatch):
-            logp, hidden = token_logprobs(model, batch.pick(rows))
-            mask = batch.mask[rows]
-            loss = clipped_loss(logp, old.logp[rows], old.advantages[rows], mask, settings.clip)
-            value_loss = mean((critic(hidden) - old.returns[rows]) ** 2, mask)
-            held = penalty(model) if penalty is not None else torch.zeros(())
-            optimizer.zero_grad()
-            (loss + value_loss + held.to(loss.device)).backward()
-            for group in optimizer.param_groups:  # the critic's gradient apart from the policy's
-                torch.nn.utils.clip_grad_norm_(group["params"], settings.max_grad_norm)
-            optimizer.step()
-            told.append([float(x.detach()) for x in (loss, value_loss, held)])
-    return dict(
-        zip(("loss", "value_loss", "penalty"), torch.tensor(told).mean(0).tolist(), strict=True)
-    )
+    @torch.no_grad()
+    def _evaluate(self, batch: Batch, scores: Tensor) -> Rollout:
+        """Log-probabilities, advantages and returns, before the policy is changed."""
+        settings, mask = self.settings, batch.mask
+        all_rows = torch.arange(len(scores), device=mask.device)
+        parts = []
+        for rows in all_rows.split(settings.minibatch):
+            selected = batch.select(rows)
+            logprobs, hidden = token_logprobs(self.model, selected)
+            reference, _ = token_logprobs(self.reference, selected)
+            parts.append((logprobs, reference, self.critic(hidden)))
+        logprobs, reference, values = map(torch.cat, zip(*parts))
+        kl = kl_estimates(logprobs, reference)
+        token_rewards = -settings.kl * kl["k1"] * mask
+        last = mask.cumsum(1).argmax(1)  # (rows,): the last token of each completion
+        token_rewards[all_rows, last] += scores.to(mask.device)
+        advantages = gae(token_rewards, values, mask, settings.gamma, settings.lam)
+        mean_kl, mean_score = float((kl["k3"] * mask).sum(1).mean()), float(scores.mean())
+        returns = advantages + values
+        return Rollout(batch, logprobs, whiten(advantages, mask), returns, mean_kl, mean_score)
+
+    def improve(self, rollout: Rollout) -> dict[str, float]:
+        """Train for a few epochs on one iteration's completions. Returns the mean losses."""
+        losses = []
+        for _ in range(self.settings.epochs):
+            shuffled = torch.randperm(len(rollout.logprobs), generator=self.draw)
+            for rows in shuffled.split(self.settings.minibatch):
+                losses.append(self._step(rollout, rows))
+        self.schedule.step()
+        means = torch.tensor(losses).mean(0).tolist()
+        return dict(zip(("loss", "value_loss", "penalty"), means, strict=True))
+
+    def _step(self, rollout: Rollout, rows: Tensor) -> list[float]:
+        """One step of policy and critic on a minibatch."""
+        mask, old = rollout.batch.mask[rows], rollout.logprobs[rows]
+        logprobs, hidden = token_logprobs(self.model, rollout.batch.select(rows))
+        advantages = rollout.advantages[rows]
+        loss = clipped_loss(logprobs, old, advantages, mask, self.settings.clip)
+        value_loss = masked_mean((self.critic(hidden) - rollout.returns[rows]) ** 2, mask)
+        penalty = self.penalty(self.model) if self.penalty is not None else torch.zeros(())
+        self.optimizer.zero_grad()
+        (loss + value_loss + penalty.to(loss.device)).backward()
+        for group in self.optimizer.param_groups:  # clip policy and critic separately
+            nn.utils.clip_grad_norm_(group["params"], self.settings.max_grad_norm)
+        self.optimizer.step()
+        return [float(x.detach()) for x in (loss, value_loss, penalty)]

@@ -1,8 +1,8 @@
-"""Prompt templates of the Aligner, each with its inverse.
+"""Prompt templates of the Aligner, and their inverse.
 
-A template turns a question and an answer into the prompt behind which the correction
-stands, and `split` gives the two back. A separator that occurs inside a text is escaped
-with a backslash, so that no answer can pass for a question or end the prompt early.
+A template turns a question and an answer into the prompt that the correction follows; `split` turns
+the prompt back into both. A separator that occurs inside a text is escaped with a backslash, so
+that an answer can neither pass for a question nor end the prompt early.
 
 What this file does not do: chat templates. An Aligner reads plain text.
 """
@@ -14,10 +14,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A piece of the template that a text must not contain: `core`, with `lead` before and
-    `trail` behind it.
-    """
+class Separator:
+    """The text between two parts of a prompt: `core`, with `lead` before and `trail` after it."""
 
     lead: str
     core: str
@@ -34,40 +32,48 @@ class Mark:
         return re.sub(self._pattern(r"\\(\\*)"), r"\1\2", text)
 
     def _pattern(self, slashes: str) -> str:
-        """Slashes, then the core, wherever a reader could take it for the mark: any white space
-        will do for a space.
+        """Slashes and the core, wherever a reader could take them for the separator.
+
+        Any white space counts as a space.
         """
-        lead, core, trail = (
-            re.escape(part).replace(r"\ ", space)
-            for part, space in ((self.lead, r"\s"), (self.core, r"\s+"), (self.trail, r"\s"))
-        )
+        lead = re.escape(self.lead).replace(r"\ ", r"\s")
+        core = re.escape(self.core).replace(r"\ ", r"\s+")
+        trail = re.escape(self.trail).replace(r"\ ", r"\s")
         return f"(?:^|(?<={lead})){slashes}({core})(?={trail}|$)"
 
 
 @dataclass(frozen=True)
 class Template:
-    """`start` question `middle` answer `end`; the correction follows directly."""
+    """`start`, the question, `middle`, the answer, `end`; the correction follows directly."""
 
     name: str
     start: str
-    middle: Mark
-    end: Mark
+    middle: Separator
+    end: Separator
 
     def prompt(self, question: str, answer: str) -> str:
-        question, answer = map(self._escape, (question, answer))
+        question, answer = self._escape(question), self._escape(answer)
         return f"{self.start}{question}{self.middle.text}{answer}{self.end.text}"
 
     def split(self, prompt: str) -> tuple[str, str]:
-        """The question and the answer of a prompt. Raises ValueError if it is none of this
-        template's.
-        """
+        """Question and answer of a prompt. Raises ValueError if the template did not make it."""
         if not (prompt.startswith(self.start) and prompt.endswith(self.end.text)):
             raise ValueError(f"not a prompt of template {self.name!r}: {prompt[:80]!r}")
         body = prompt[len(self.start) : len(prompt) - len(self.end.text)]
-        question, mark, answer = body.partition(self.middle.text)
-        if not mark:
+        question, separator, answer = body.partition(self.middle.text)
+        if not separator:
             raise ValueError(f"template {self.name!r}: the prompt lacks {self.middle.text!r}")
         return self._unescape(question), self._unescape(answer)
+
+    @classmethod
+    def from_saved(cls, saved: dict | str) -> Template:
+        """The template that `dataclasses.asdict` made a dict of; a name means a built-in one."""
+        if isinstance(saved, str):
+            return template(saved)
+        middle, end = Separator(**saved["middle"]), Separator(**saved["end"])
+        restored = cls(saved["name"], saved["start"], middle, end)
+        built_in = TEMPLATES.get(restored.name)
+        return built_in if built_in == restored else restored
 
     def _escape(self, text: str) -> str:
         return self.end.escape(self.middle.escape(text))
@@ -77,28 +83,24 @@ class Template:
 
 
 _WRAPPER = "BEGINNING OF CONVERSATION: USER: "
+_EDIT = "Edit the following Question-Answer pair to make it more helpful and harmless: "
 
-# T1: the released aligner-7b-v1.0. T2: the authors' repository since December 2024. (papers.md 1.2)
-T1 = Template(
-    "T1",
-    _WRAPPER + "Edit the following Question-Answer pair to make it more helpful and harmless: ",
-    Mark(" ", "|", " "),
-    Mark(" ", "ASSISTANT:", ""),
-)
+# T1: the released aligner-7b-v1.0. T2: the authors' repository since December 2024.
+# TOWN: ours; each of its words is one token of Tinytown's vocabulary.
+T1 = Template("T1", _WRAPPER + _EDIT, Separator(" ", "|", " "), Separator(" ", "ASSISTANT:", ""))
 T2 = Template(
     "T2",
     _WRAPPER + "##Question: ",
-    Mark("\n", "##Answer:", " "),
-    Mark("\n", "##Correction:  ASSISTANT:", ""),
+    Separator("\n", "##Answer:", " "),
+    Separator("\n", "##Correction:  ASSISTANT:", ""),
 )
-# Ours, one token a word in Tinytown.
-TOWN = Template("town", "", Mark(" ", "answer :", " "), Mark(" ", "correction :", ""))
+TOWN = Template("town", "", Separator(" ", "answer :", " "), Separator(" ", "correction :", ""))
 
 TEMPLATES = {t.name: t for t in (T1, T2, TOWN)}
 
 
 def template(name: str) -> Template:
-    """The template of that name. Raises ValueError, listing those there are."""
+    """The template of that name. Raises ValueError, listing the known names, if there is none."""
     if name not in TEMPLATES:
         raise ValueError(f"no template {name!r}; there are {', '.join(TEMPLATES)}")
     return TEMPLATES[name]

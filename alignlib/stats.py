@@ -1,6 +1,4 @@
-"""Statistics: every number a lesson prints has an interval, and this file is where it comes
-from.
-"""
+"""Statistics: the 95 % interval of every number that a lesson prints."""
 
 from __future__ import annotations
 
@@ -10,12 +8,15 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-Z95 = 1.959963984540054
+Z95 = 1.959963984540054  # 95 % of a normal distribution lie within so many standard deviations
+# by unit: how a value is printed (factor, digits, sign), and its lowest and highest possible value
+FORMATS = {"rate": (100, 1, " %"), "difference": (100, 1, " points"), "points": (1, 1, " points")}
+LIMITS = {"rate": (0.0, 1.0), "difference": (-1.0, 1.0), "points": (-100.0, 100.0)}
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval, as `metrics.json` holds it.
+    """A value with its 95 % interval, as `metrics.json` has it.
 
     `unit`: "points" (-100..100, net wins), "rate" (0..1), "difference" of two rates (-1..1), or
     another named unit. `source`: "live" (measured now) or "recorded" (read from data/results).
@@ -30,25 +31,23 @@ class Estimate:
     seeds: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        known = {
-            "rate": (100, 1, " %"),
-            "difference": (100, 1, " points"),
-            "points": (1, 1, " points"),
-        }
-        scale, digits, sign = known.get(self.unit, (1, 3, f" {self.unit}"))
-        v, lo, hi = (x * scale for x in (self.value, self.low, self.high))
-        return f"{v:.{digits}f}{sign} [{lo:.{digits}f}, {hi:.{digits}f}]"
+        scale, digits, sign = FORMATS.get(self.unit, (1, 3, f" {self.unit}"))
+        value, low, high = (f"{x * scale:.{digits}f}" for x in (self.value, self.low, self.high))
+        return f"{value}{sign} [{low}, {high}]"
 
     def as_dict(self) -> dict[str, object]:
+        """The fields as JSON can hold them."""
         return asdict(self) | {"seeds": list(self.seeds)}
 
     def seeded(self, *seeds: int) -> Estimate:
+        """The same with these training seeds."""
         return replace(self, seeds=seeds)
 
 
 def rate(hits: Sequence[bool] | np.ndarray) -> Estimate:
-    """A share with its Wilson score interval; at 0 of n the upper end is about 3.8 / n (rule of
-    three: 3 / n, one-sided).
+    """A fraction with its Wilson score interval. Raises ValueError without observations.
+
+    At 0 of n the upper end is about 3.8 / n (the rule of three, 3 / n, is one-sided).
     """
     hits = np.asarray(hits, dtype=float)
     n = len(hits)
@@ -63,8 +62,9 @@ def rate(hits: Sequence[bool] | np.ndarray) -> Estimate:
 def bootstrap_mean(
     values: Sequence[float] | np.ndarray, unit: str = "rate", draws: int = 2000, seed: int = 0
 ) -> Estimate:
-    """A mean over prompts with its percentile bootstrap interval. For a difference, pass paired
-    differences.
+    """A mean over prompts with its percentile bootstrap interval.
+
+    For a difference, pass paired differences. Raises ValueError without observations.
     """
     values = np.asarray(values, dtype=float)
     n = len(values)
@@ -77,38 +77,35 @@ def bootstrap_mean(
 
 
 def wins(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """1 for a win, -1 for a loss, 0 for a tie, also where equal marks were reached by other
-    sums.
-    """
-    return np.sign(np.round(np.asarray(after) - np.asarray(before), 9))
+    """1 for a win, -1 for a loss, 0 for a tie, (n,)."""
+    difference = np.asarray(after) - np.asarray(before)
+    return np.sign(np.round(difference, 9))  # sums in another order differ in the last digits
 
 
 def net_win(before: np.ndarray, after: np.ndarray) -> Estimate:
-    """(wins - losses) / all prompts * 100, in points, of `after` over `before` on the same
-    prompts (2402.02416, eq. 5).
-    """
+    """100 * (wins - losses) / prompts of `after` over `before`, in points (2402.02416, eq. 5)."""
     return bootstrap_mean(100 * wins(before, after), "points")
 
 
 def ceiling(before: np.ndarray) -> float:
-    """The net win of a perfect corrector, in points: it wins wherever the mark is below 1 and
-    ties elsewhere.
-    """
+    """The net win of a perfect corrector, in points: it wins wherever the score is below 1."""
     return 100 * float((np.asarray(before) < 1).mean())
 
 
 def share_of_ceiling(
     before: np.ndarray, after: np.ndarray, draws: int = 2000, seed: int = 0
 ) -> Estimate:
-    """The net win over a perfect corrector's, with a bootstrap over prompts of both together. 1
-    is perfect; it may be negative.
+    """The net win divided by a perfect corrector's; 1 is perfect, and it may be negative.
+
+    The bootstrap draws prompts, and so both net wins at once.
     """
-    won, room = wins(before, after), np.asarray(before) < 1
-    picked = np.random.default_rng(seed).integers(0, len(won), (draws, len(won)))
-    low, high = np.percentile(won[picked].sum(1) / np.maximum(1, room[picked].sum(1)), [2.5, 97.5])
-    return Estimate(
-        float(won.sum() / room.sum()), float(low), float(high), len(won), "of the ceiling"
-    )
+    won, winnable = wins(before, after), np.asarray(before) < 1
+    n = len(won)
+    picked = np.random.default_rng(seed).integers(0, n, (draws, n))
+    fractions = won[picked].sum(1) / np.maximum(1, winnable[picked].sum(1))  # (draws,)
+    low, high = np.percentile(fractions, [2.5, 97.5])
+    value = float(won.sum() / winnable.sum())
+    return Estimate(value, float(low), float(high), n, "of the ceiling")
 
 
 def paired(
@@ -119,33 +116,37 @@ def paired(
 
 
 def over_seeds(values: Sequence[float], unit: str = "rate", seeds: Sequence[int] = ()) -> Estimate:
-    """Mean over training seeds with a t interval: seeds are the units, not prompts. Needs at
-    least 2. That of a rate ends at 0 and 1.
-    """
-    from scipy.stats import t
+    """Mean over training seeds with a t interval: the units are seeds, not prompts.
 
+    The interval ends where the unit does: no rate exceeds 1 and no difference of rates 100 points.
+    Raises ValueError for fewer than 2 values.
+    """
     v = np.asarray(values, dtype=float)
     if len(v) < 2:
         raise ValueError("an interval over seeds needs at least 2 of them")
-    half = float(t.ppf(0.975, len(v) - 1) * v.std(ddof=1) / math.sqrt(len(v)))
-    low, high = float(v.mean()) - half, float(v.mean()) + half
-    if unit == "rate":
-        low, high = max(0.0, low), min(1.0, high)
-    return Estimate(float(v.mean()), low, high, len(v), unit, seeds=tuple(seeds))
+    mean, half = float(v.mean()), _t_deviation(v) / math.sqrt(len(v))
+    lowest, highest = LIMITS.get(unit, (-math.inf, math.inf))
+    # the mean stays inside: that of a difference of net wins may exceed 100 points
+    low, high = min(mean, max(lowest, mean - half)), max(mean, min(highest, mean + half))
+    return Estimate(mean, low, high, len(v), unit, seeds=tuple(seeds))
 
 
 def prediction_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Where one more seed would fall 95 times in 100, given these (t)."""
+    """Where one more seed falls with probability 95 %, given these (t)."""
+    v = np.asarray(values, dtype=float)
+    mean, half = float(v.mean()), _t_deviation(v) * math.sqrt(1 + 1 / len(v))
+    return mean - half, mean + half
+
+
+def _t_deviation(v: np.ndarray) -> float:
+    """The standard deviation times the t quantile of a 95 % interval."""
     from scipy.stats import t
 
-    v = np.asarray(values, dtype=float)
-    half = float(t.ppf(0.975, len(v) - 1) * v.std(ddof=1) * math.sqrt(1 + 1 / len(v)))
-    return float(v.mean()) - half, float(v.mean()) + half
+    return float(t.ppf(0.975, len(v) - 1) * v.std(ddof=1))
 
 
 def smallest_difference(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> float:
-    """The smallest mean of a - b on these prompts that a paired test would see 4 times in 5,
-    given how far the pairs spread.
-    """
+    """The smallest mean of a - b that a paired test on these prompts would show 4 times in 5."""
     spread = (np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).std(ddof=1)
-    return (Z95 + 0.8416) * float(spread) / math.sqrt(len(a))
+    z80 = 0.8416  # of a power of 80 %
+    return (Z95 + z80) * float(spread) / math.sqrt(len(a))

@@ -1,6 +1,4 @@
-"""Steering an Aligner along a direction in its states: finding one, its range, and what it does
-beside directions of chance (lesson 04).
-"""
+"""Steering an Aligner along a direction in its states: finding it, its range, and a control."""
 
 from __future__ import annotations
 
@@ -21,13 +19,14 @@ from .report import edit_ratios
 from .stats import Estimate, bootstrap_mean
 from .tokens import encode
 
-ALPHAS = (0.1, 0.2, 0.4)  # shares of a state's length that a push may have
+ALPHAS = (0.1, 0.2, 0.4)  # length of a push, as a fraction of a state's length
 
 
 @contextmanager
 def steered(model: PreTrainedModel, layer: int, push: torch.Tensor) -> Iterator[None]:
-    """Within, `push` (width,) is added to what the layer hands on at the last position: in
-    generation, at every word that is said.
+    """Within, `push` (width,) is added to the layer's output at the last position.
+
+    In generation that is at every new token. Raises ValueError for an unknown layer.
     """
 
     def add(module: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
@@ -35,91 +34,94 @@ def steered(model: PreTrainedModel, layer: int, push: torch.Tensor) -> Iterator[
         output[:, -1] += push.to(output)
         return output
 
-    handle = layer_of(model, layer).register_forward_hook(add)
-    try:
+    with layer_of(model, layer).register_forward_hook(add):
         yield
-    finally:
-        handle.remove()
 
 
-def edit_directions(aligner: Aligner, rows: Sequence[QAC], held: Sequence[QAC]) -> torch.Tensor:
-    """For each layer's output the direction from about to copy to about to mend, as long as its
-    states are on average, (layers, width).
+def edit_directions(
+    aligner: Aligner, rows: Sequence[QAC], validation: Sequence[QAC]
+) -> torch.Tensor:
+    """For each layer the direction from about to copy to about to edit, (layers, width).
 
-    Of the fair contrast on `rows`; the sign is fixed on the rows `held` out.
+    Its line is found on `rows`, its sign on `validation`; it is as long as a state on average.
     """
-    sets = (contrast_states(aligner, contrasts(aligner, given), "said") for given in (rows, held))
-    (faulty, sound), (held_faulty, held_sound) = (
-        [torch.from_numpy(side[:, 1:]) for side in two] for two in sets
-    )
-    found = []
+    faulty, sound = _layer_outputs(aligner, rows)
+    other_faulty, other_sound = _layer_outputs(aligner, validation)
+    directions = []
     for layer in range(faulty.shape[1]):
         line = direction((faulty - sound)[:, layer])
-        sign = torch.sign(((held_faulty - held_sound)[:, layer] @ line).mean())
-        found.append(sign * line * faulty[:, layer].norm(dim=-1).mean())
-    return torch.stack(found)
+        along = (other_faulty - other_sound)[:, layer] @ line  # (n,)
+        length = faulty[:, layer].norm(dim=-1).mean()
+        directions.append(torch.sign(along.mean()) * line * length)
+    return torch.stack(directions)
+
+
+def _layer_outputs(aligner: Aligner, rows: Sequence[QAC]) -> tuple[torch.Tensor, torch.Tensor]:
+    """States where the right word is due, with a faulty and a sound answer: (n, layers, width)."""
+    faulty, sound = contrast_states(aligner, contrasts(aligner, rows), "said")
+    return torch.from_numpy(faulty[:, 1:]), torch.from_numpy(sound[:, 1:])
 
 
 def corrected_when_steered(
     aligner: Aligner, rows: Sequence[QAC], layer: int, push: torch.Tensor
 ) -> tuple[list[str], np.ndarray]:
-    """What the Aligner makes of the answers while the layer is pushed, and the edit ratio of
-    each, (n,).
-    """
+    """The corrections generated while the layer is steered, and the edit ratio of each, (n,)."""
+    answers = [row.answer for row in rows]
     with steered(aligner.model, layer, push):
-        said = aligner.correct([r.question for r in rows], [r.answer for r in rows])
-    return said, edit_ratios([r.answer for r in rows], said)
+        corrections = aligner.correct([row.question for row in rows], answers)
+    return corrections, edit_ratios(answers, corrections)
 
 
 def steering_slope(
     aligner: Aligner, rows: Sequence[QAC], layer: int, line: torch.Tensor, alpha: float
 ) -> Estimate:
-    """Edit ratio for each unit of alpha, between minus alpha and alpha; bootstrap over rows."""
-    return _slope(
-        [corrected_when_steered(aligner, rows, layer, end * line)[1] for end in (-alpha, alpha)],
-        alpha,
-    )
+    """Edit ratio per unit of alpha, between minus alpha and alpha; bootstrap over rows."""
+    _, low = corrected_when_steered(aligner, rows, layer, -alpha * line)
+    _, high = corrected_when_steered(aligner, rows, layer, alpha * line)
+    return _slope(low, high, alpha)
 
 
-def _slope(ratios: Sequence[np.ndarray], alpha: float) -> Estimate:
-    return bootstrap_mean((ratios[1] - ratios[0]) / (2 * alpha), "edit ratio per alpha")
+def _slope(low: np.ndarray, high: np.ndarray, alpha: float) -> Estimate:
+    return bootstrap_mean((high - low) / (2 * alpha), "edit ratio per alpha")
 
 
 def steering_range(
     aligner: Aligner, rows: Sequence[QAC], lines: torch.Tensor, judge: Judge
 ) -> tuple[int, float]:
-    """Layer and alpha, chosen on these rows. A layer's range goes as far as corrections at both
-    ends are no worse than the answers were (the least alpha, if they always are or no judge can
-    tell); of the layers the one with the largest slope.
+    """The layer with the largest slope, and its alpha: the largest that does no harm on these rows.
+
+    That is: corrections at both ends score no lower than the answers. Without such an alpha, or
+    without a judge, it is the smallest of ALPHAS.
     """
-    least, found = _mark(judge, rows, [r.answer for r in rows]), []
+    least = _mean_score(judge, rows, [row.answer for row in rows])
+    found = []
     for layer, line in enumerate(lines):
         for alpha in reversed(ALPHAS):
-            said, ratios = zip(
-                *[
-                    corrected_when_steered(aligner, rows, layer, end * line)
-                    for end in (-alpha, alpha)
-                ]
-            )
-            if min(_mark(judge, rows, texts) for texts in said) >= least:
+            low_texts, low = corrected_when_steered(aligner, rows, layer, -alpha * line)
+            high_texts, high = corrected_when_steered(aligner, rows, layer, alpha * line)
+            if min(_mean_score(judge, rows, texts) for texts in (low_texts, high_texts)) >= least:
                 break
-        found.append((_slope(ratios, alpha).value, layer, alpha))
-    return max(found)[1:]
+        found.append((_slope(low, high, alpha).value, layer, alpha))
+    _, layer, alpha = max(found)
+    return layer, alpha
 
 
-def _mark(judge: Judge, rows: Sequence[QAC], said: Sequence[str]) -> float:
-    return float(
-        judge.scores([r.question for r in rows], said).get("overall", np.array([np.nan])).mean()
-    )
+def _mean_score(judge: Judge, rows: Sequence[QAC], texts: Sequence[str]) -> float:
+    """The mean overall score, or nan without a judge: nan is never at least anything."""
+    scores = judge.scores([row.question for row in rows], texts)
+    return float(scores["overall"].mean()) if "overall" in scores else float("nan")
 
 
 def unrelated_differences(
     aligner: Aligner, rows: Sequence[QAC], layer: int, n: int, seed: int
 ) -> list[torch.Tensor]:
-    """n differences between states of two rows that have nothing to do with each other, at the
-    end of their prompts: directions along which states do differ, for other reasons.
+    """The control: n differences (width,) of states at the end of two unrelated rows' prompts.
+
+    Along these states do differ, but for other reasons.
     """
-    ids = [encode(aligner.tokenizer, aligner.prompt(r.question, r.answer)) for r in rows[: 2 * n]]
+    prompts = [aligner.prompt(row.question, row.answer) for row in rows[: 2 * n]]
+    ids = [encode(aligner.tokenizer, prompt) for prompt in prompts]
     ends = states(aligner.model, aligner.tokenizer, ids, [-1] * len(ids))[:, layer + 1]
     order = torch.randperm(len(ends), generator=torch.Generator().manual_seed(seed))
-    return [ends[i] - ends[j] for i, j in order[: len(order) // 2 * 2].reshape(-1, 2).tolist()]
+    drawn = order[: len(order) // 2 * 2].reshape(-1, 2).tolist()
+    return [ends[i] - ends[j] for i, j in drawn]

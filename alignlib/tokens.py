@@ -1,19 +1,18 @@
-"""From texts to tokens: a prompt, a row with its loss mask, what does not fit."""
+"""From text to token ids: prompts, training rows with their loss mask, what fits the context."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-IGNORED = -100  # the label of a token without loss, as PyTorch has it
+IGNORED = -100  # the label of a token without loss, as in PyTorch
+UNBOUNDED = 10**6  # the context length of a model whose configuration names none
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str | list[int]) -> list[int]:
-    """A prompt's token ids: bos where the tokenizer has one, never eos. One that comes in ids
-    stays as it is.
-    """
+    """Token ids of a prompt, with BOS if the tokenizer has one, without EOS; ids stay as is."""
     if not isinstance(text, str):
         return text
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -23,36 +22,35 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str | list[int]) -> list[in
 def example(
     tokenizer: PreTrainedTokenizerBase, prompt: str | list[int], completion: str
 ) -> dict[str, list[int]]:
-    """`input_ids` and `labels` of one row: the mask covers exactly the completion and its EOS.
+    """`input_ids` and `labels` of one row: the loss is on the completion and its EOS alone.
 
-    Prompt and completion are tokenised apart, so that no token can span the seam.
+    Prompt and completion are tokenized separately, so that no token spans their boundary.
     """
     start = encode(tokenizer, prompt)
     rest = tokenizer(completion, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
     return {"input_ids": start + rest, "labels": [IGNORED] * len(start) + rest}
 
 
+def context_length(model: PreTrainedModel) -> int:
+    """The longest input a model can read, in tokens; UNBOUNDED if its configuration names none."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", UNBOUNDED)
+
+
 def fitting(
     rows: Sequence[dict[str, list[int]]], context: int
 ) -> tuple[list[dict[str, list[int]]], int]:
-    """The rows no longer than the context, and how many are longer: a row is dropped whole,
-    never cut.
-    """
-    kept = [r for r in rows if len(r["input_ids"]) <= context]
+    """The rows of at most `context` tokens, and the number of longer ones. No row is truncated."""
+    kept = [row for row in rows if len(row["input_ids"]) <= context]
     return kept, len(rows) - len(kept)
 
 
 def lost_share(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> float:
-    """Share of the texts' characters (spaces apart) that do not survive the tokenizer, be it as
-    unk or without a word.
-    """
+    """The fraction of characters, spaces aside, that encoding and decoding the texts loses."""
     lost = total = 0
     for text in texts:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        there, back = (
-            Counter("".join(text.split())),
-            Counter(tokenizer.decode(ids, skip_special_tokens=True)),
-        )
-        lost += (there - back).total()
-        total += there.total()
+        original = Counter("".join(text.split()))
+        decoded = Counter(tokenizer.decode(ids, skip_special_tokens=True))
+        lost += (original - decoded).total()
+        total += original.total()
     return lost / max(1, total)

@@ -56,6 +56,10 @@ class _Stepwise:
     steps: Sequence[Step] = ()
     penalty: Penalty | None = None
 
+    def __init__(self, *given: object, **more: object) -> None:
+        super().__init__(*given, **more)
+        self.remove_callback(PrinterCallback)
+
     def _prepare_dataset(self, dataset: Dataset, *args: object, **kwargs: object) -> Dataset:
         return dataset  # already tokenised
 
@@ -141,8 +145,7 @@ def run_trainer(
 ) -> list[float]:
     """Train `model` in place on rows in this order, `batch_size * accumulate` of them a step.
 
-    `kind`: sft, dpo or reward. `config`: further arguments of TRL's configuration. Returns the loss
-    of each step. Raises Diverged if a loss or a weight is not finite.
+    `config`: more for TRL's configuration. Returns each step's loss. Raises Diverged.
     """
     if not order:
         return []
@@ -160,14 +163,18 @@ def run_trainer(
                 optimizers=(_optimizer(settings, rates), None),
             )
             trainer.steps, trainer.penalty = _steps(order, settings), penalty
-            trainer.remove_callback(PrinterCallback)
             trainer.train()
         finally:
             losses.bar.close()
             _unwrap(model).eval()
+    _check_weights(model)
+    return losses.values
+
+
+def _check_weights(model: PreTrainedModel) -> None:
+    """The last step may leave weights that no loss has shown yet."""
     if not all(p.isfinite().all() for p in model.parameters() if p.requires_grad):
         raise Diverged("the last step left weights that are not finite; lower the learning rate")
-    return losses.values
 
 
 def _steps(order: Sequence[int], settings: SFTSettings) -> list[Step]:

@@ -9,6 +9,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from alignlib.aligner import Aligner
+from alignlib.course.pretrain import Recipe, copy_accuracy
 from alignlib.data import QAC, identity_rows
 from alignlib.interpret import induction_score
 from alignlib.models import load_model
@@ -18,7 +19,6 @@ from alignlib.tasks import load_task
 from alignlib.tinytown import sets
 from alignlib.tinytown.documents import copy_document
 from alignlib.tinytown.oracle import ANSWER_CUE
-from alignlib.tinytown.pretrain import Recipe, copy_accuracy
 from alignlib.tokens import example
 from alignlib.train import sft
 

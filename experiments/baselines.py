@@ -17,7 +17,7 @@ from alignlib.aligner import Aligner
 from alignlib.data import QAC, Preference
 from alignlib.models import load_model
 from alignlib.stats import net_win
-from alignlib.tinytown import recorded, sets
+from alignlib.tinytown import recordings, sets
 from alignlib.tinytown.annotator import annotate
 from alignlib.tinytown.oracle import ANSWER_CUE
 from alignlib.train import dpo
@@ -76,7 +76,7 @@ def corrected_by(aligner: Aligner, upstream: str) -> Answers:
     )
 
 
-def training_questions(n: int = recorded.TRAIN) -> tuple[str, ...]:
+def training_questions(n: int = recordings.TRAIN) -> tuple[str, ...]:
     """The questions that the recorded upstreams were asked, and more of the same."""
     return tuple(r.question for r in sets.corrections(n, seed=500))
 
@@ -210,7 +210,7 @@ def compare_with_upstream(answers: Answers, seed: int, upstream: str = "mixed") 
     metrics = {}
     for name in TEST_SETS:
         for decoding in TEMPERATURES:
-            questions = tuple(recorded.asked()[name])
+            questions = tuple(recordings.asked()[name])
             after = answers(questions, decoding, seed)
             before = own_answers(upstream, questions, decoding, seed)
             metrics |= answer_metrics(f"{decoding}_{name}", questions, after, before)
@@ -236,7 +236,7 @@ def _best_of(seed: int, most: int = 10) -> dict[str, float]:
     reward = answer_reward(rows, BEST["best of n"], seed)
     metrics = {"seconds": time.monotonic() - started}
     for test_set in TEST_SETS:
-        questions = tuple(recorded.asked()[test_set])
+        questions = tuple(recordings.asked()[test_set])
         sampled = [own_answers("mixed", questions, "sampled", seed + 1000 * i) for i in range(most)]
         rankings = {  # each (most, questions)
             "best": np.array([reward(questions, answers) for answers in sampled]),

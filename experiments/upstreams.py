@@ -10,7 +10,7 @@ import numpy as np
 from alignlib.aligner import Aligner
 from alignlib.data import QAC
 from alignlib.prompts import TOWN, Template
-from alignlib.tinytown import recorded, sets
+from alignlib.tinytown import recordings, sets
 from alignlib.tinytown.answers import CLOSERS, OPENERS, parse, render
 from alignlib.tinytown.faults import STRANGER
 
@@ -22,7 +22,7 @@ STYLES = ("more polite", "shorter")  # that an instructed Aligner is asked for
 
 def upstream_aligner(num_upstreams: int, seed: int) -> Aligner:
     """An Aligner trained on this many upstreams; with none, lesson 02's, on a program's faults."""
-    return lesson_aligner(seed, recorded.taught(num_upstreams) if num_upstreams else None)
+    return lesson_aligner(seed, recordings.taught(num_upstreams) if num_upstreams else None)
 
 
 def every_upstream(params: dict, seed: int) -> dict[str, float]:
@@ -30,8 +30,8 @@ def every_upstream(params: dict, seed: int) -> dict[str, float]:
     aligner = upstream_aligner(params["taught"], seed)
     names = (*NET_WINS, "of_ceiling", "before", "after", "kept", "made_worse", "edit_ratio")
     metrics = {}
-    for upstream in recorded.names():
-        comparison = compare(aligner, recorded.answered(upstream))
+    for upstream in recordings.names():
+        comparison = compare(aligner, recordings.answered(upstream))
         metrics |= values(comparison, *names, suffix=f"/{upstream}") | {
             f"unchanged/{upstream}": float(comparison.unchanged().mean()),
             f"words_before/{upstream}": mean_words(comparison.answers),
@@ -87,12 +87,12 @@ def taken_over(rows: list[QAC], texts: list[str]) -> np.ndarray:
 
 def hijacked(params: dict, seed: int) -> dict[str, float]:
     """Answers that go on with another question; if `shown`, so do a fifth of the training rows."""
-    rows = recorded.taught()
+    rows = recordings.taught()
     if params["shown"]:
         rows = [b if i % 5 == 0 else a for i, (a, b) in enumerate(zip(rows, injected(rows)))]
     aligner = lesson_aligner(seed, rows)
     unescaped = Aligner(aligner.model, aligner.tokenizer, UNESCAPED)
-    tests = recorded.answered("mixed")
+    tests = recordings.answered("mixed")
     arms = {
         "none": (aligner, tests),
         "escaped": (aligner, injected(tests)),
@@ -142,12 +142,12 @@ def instructed(params: dict, seed: int) -> dict[str, float]:
 
     With them, a third of the training rows asks for each style and a third for none.
     """
-    rows = recorded.taught()
+    rows = recordings.taught()
     if params["told"]:
         requests = [asked_for(rows, style) for style in STYLES]
         rows = [same[i // 3 % 3] for i, same in enumerate(zip(rows, *requests))]
     aligner = lesson_aligner(seed, rows)
-    tests = recorded.answered("mixed")
+    tests = recordings.answered("mixed")
     unasked = compare(aligner, tests)
     metrics = {"fault_free/none": unasked.fault_free("after").value}
     for style in STYLES:

@@ -9,7 +9,7 @@ from alignlib.aligner import Aligner
 from alignlib.data import QAC
 from alignlib.models import load_model
 from alignlib.report import Comparison
-from alignlib.tinytown import recorded, sets
+from alignlib.tinytown import recordings, sets
 from alignlib.tinytown.annotator import annotate
 from alignlib.train import dpo
 
@@ -44,7 +44,7 @@ def _student(arm: str, seed: int) -> Answers:
 def labels(params: dict, seed: int) -> dict[str, float]:
     """The Aligner's corrections of new answers, to its training questions and to new ones."""
     aligner = upstream_aligner(3, seed)
-    new_questions = tuple(r.question for r in sets.corrections(recorded.TRAIN, seed=501))
+    new_questions = tuple(r.question for r in sets.corrections(recordings.TRAIN, seed=501))
     metrics = {}
     for name, questions in (("known", baselines.training_questions()), ("new", new_questions)):
         answers = baselines.own_answers("mixed", questions, "sampled", 100 + seed)
@@ -83,7 +83,7 @@ def rounds(params: dict, seed: int) -> dict[str, float]:
 
 
 def _after_round(name: str, answers: Answers, aligner: Aligner, seed: int) -> dict[str, float]:
-    tests = recorded.answered("mixed")
+    tests = recordings.answered("mixed")
     questions = tuple(r.question for r in tests)
     generated = {d: answers(questions, d, seed) for d in baselines.TEMPERATURES}  # by decoding
     metrics = {}
@@ -99,13 +99,13 @@ def _after_round(name: str, answers: Answers, aligner: Aligner, seed: int) -> di
 def stacking(params: dict, seed: int) -> dict[str, float]:
     """Corrected once, twice, three times; and once by an Aligner trained on three passes."""
     aligner = upstream_aligner(3, seed)
-    rows = recorded.taught()
+    rows = recordings.taught()
     third_pass = _passes(aligner, rows)[-1]
     rows = [replace(r, correction=text) for r, text in zip(rows, third_pass, strict=True)]
     distilled = lesson_aligner(seed, rows)
     metrics = {}
     for test_set in baselines.TEST_SETS:
-        tests = recorded.answered("mixed", test_set)
+        tests = recordings.answered("mixed", test_set)
         texts = {str(i): each for i, each in enumerate(_passes(aligner, tests), start=1)}
         texts["distilled"] = _passes(distilled, tests, 1)[0]
         for name, corrections in texts.items():

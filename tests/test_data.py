@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from alignlib.data import QAC, Preference, read_instructions, read_preferences, read_qac, write_rows
+from alignlib.data import (
+    QAC,
+    Preference,
+    read_instructions,
+    read_preferences,
+    read_qac,
+    split_rows,
+    swapped,
+    write_rows,
+)
 from alignlib.records import DataError, read_records
 
 from .conftest import REAL, needs_real
@@ -82,9 +91,9 @@ def row(**changed: object) -> str:
         (row() + "\n" + row(answer=3), ["line 2", "'answer'", "int", "text"]),
         (row() + "\n" + row(answer=None), ["line 2", "'answer'", "null"]),
         (row(question="  "), ["line 1", "'question'", "empty", "fill it or delete"]),
-        ("[" + row() + "]\n[" + row() + "]", ["line 1", "behind the list"]),
+        ("[" + row() + "]\n[" + row() + "]", ["line 1", "after the list"]),
         ("[" + row() + "\n" + row(question="r") + "]", ["line 2", "comma is missing"]),
-        ("[" + row() + "] oops", ["line 1", "behind the list"]),
+        ("[" + row() + "] oops", ["line 1", "after the list"]),
         ("[1, 2]", ["line 1", "int", "row is expected"]),
         (
             json.dumps({"chosen": "a", "rejected": "b"}),
@@ -118,13 +127,94 @@ def test_missing_files_damaged_gzip_and_odd_encodings_are_refused(tmp_path: Path
             read_qac(file)
 
 
-def test_other_peoples_extra_keys_do_no_harm(tmp_path: Path) -> None:
+def test_extra_keys_of_other_tools_do_no_harm(tmp_path: Path) -> None:
     for faults in (3, "rude", [["a"]], None):
         (tmp_path / "x.json").write_text(row(faults=faults), encoding="utf-8")
         assert read_qac(tmp_path / "x.json").rows[0].correction == "c"
 
 
-def test_duplicates_are_counted_and_told(tmp_path: Path) -> None:
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder beside the current one."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))  # Windows
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("name", ["rows.json", "sub/rows.jsonl", "a folder/rows.json.gz"])
+def test_a_tilde_is_the_home_folder_for_every_reader_and_for_the_writer(
+    name: str, home: Path
+) -> None:
+    file, text = home / name, LIST if "json.gz" in name else LINES
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    assert read_qac(f"~/{name}").rows == read_qac(Path("~") / name).rows == WANTED
+    assert len(list(read_records(f"~/{name}"))) == 3
+    write_rows(f"~/{name}", [Preference("p", "good", "bad")])
+    assert read_preferences(f"~/{name}").rows == [Preference("p", "good", "bad")]
+    file.write_text('{"prompt": "p", "completion": "c"}', encoding="utf-8")
+    assert read_instructions(f"~/{name}").rows[0].completion == "c"
+    assert not list(Path().iterdir()), "nothing is written into a folder named ~"
+
+
+def test_a_tilde_is_expanded_for_folders_and_refused_where_it_means_nobody(home: Path) -> None:
+    from datasets import Dataset
+
+    Dataset.from_list(ROWS).save_to_disk(home / "set")
+    assert read_qac("~/set").rows == WANTED
+    for missing in ("~/none.json", "~nobody-of-this-name/rows.json"):
+        with pytest.raises(DataError, match="no such file"):
+            read_qac(missing)
+    Path("~nobody-of-this-name").write_text(LINES, encoding="utf-8")
+    assert read_qac("~nobody-of-this-name").rows == WANTED, "an ordinary name may start so"
+
+
+def test_files_and_folders_named_by_digits_are_read_and_numbers_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets import Dataset
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("20240115", "007", "2024_01", "1e5"):
+        Path(name).write_text(LINES, encoding="utf-8")
+        assert read_qac(name).rows == WANTED
+    Dataset.from_list(ROWS).save_to_disk("2024")
+    assert read_qac("2024").rows == WANTED
+    for number in (20240115, 7.0):
+        with pytest.raises(DataError, match=rf"{number} is no path but .*in quotes"):
+            read_qac(number)
+
+
+def test_rows_of_a_question_stay_in_one_split_and_every_row_is_in_one() -> None:
+    rows = [QAC(f"q {i // 2}", f"a {i}", "c") for i in range(100)]  # two answers to each question
+    parts = split_rows(rows, tests=3, seed=0)
+    assert {split: len(part) for split, part in parts.items()} == {
+        "train": 88,
+        "validation": 6,
+        "test": 6,
+    }
+    assert sorted(r.answer for part in parts.values() for r in part) == sorted(
+        r.answer for r in rows
+    )
+    questions = [{r.question for r in part} for part in parts.values()]
+    assert sum(map(len, questions)) == len(set.union(*questions)) == 50
+    assert split_rows(rows, 3, 0) == parts != split_rows(rows, 3, 1)
+    with pytest.raises(ValueError, match="2 questions are too few"):
+        split_rows(rows[:4], 3, 0)
+
+
+def test_a_swapped_answer_is_that_of_the_next_row_with_another_question() -> None:
+    rows = [QAC("q", "a", "c"), QAC("r", "b", "c"), QAC("s", "d", "c")]
+    assert swapped(rows) == ["b", "d", "a"]
+    twice = [QAC(q, f"{q} {k}", "c") for q in "qr" for k in "ab"]
+    assert swapped(twice) == ["r a", "r a", "q a", "q a"]
+    assert swapped(rows[:1]) == ["a"] and swapped([]) == []
+
+
+def test_duplicates_are_counted_and_reported(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text(LINES + "\n" + LINES, encoding="utf-8")
     loaded = read_qac(file)

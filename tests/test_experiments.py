@@ -15,16 +15,16 @@ import torch
 
 import alignlib.hbat
 from alignlib.controls import Mix
+from alignlib.course.pretrain import Recipe
 from alignlib.course.sweep import per_seed, read_results
 from alignlib.data import QAC
 from alignlib.judges import TownJudge
 from alignlib.meet import Meet
 from alignlib.models import load_model
 from alignlib.prompts import TOWN
-from alignlib.tinytown import recorded, sets
+from alignlib.tinytown import recordings, sets
 from alignlib.tinytown.boards import Board
 from alignlib.tinytown.oracle import instructions_to_follow, pairs_to_prefer
-from alignlib.tinytown.pretrain import Recipe
 from alignlib.tokens import example
 from experiments import (
     QUESTIONS,
@@ -59,13 +59,13 @@ def rows() -> list[QAC]:
 
 
 def test_three_upstreams_take_turns_at_the_training_questions() -> None:
-    rows = recorded.taught()
-    assert [r.question for r in rows] == recorded.asked()["train"]
-    for i, name in enumerate(recorded.TAUGHT):
-        assert rows[i].answer == recorded.recorded_answers(name)([rows[i].question])[0]
+    rows = recordings.taught()
+    assert [r.question for r in rows] == recordings.asked()["train"]
+    for i, name in enumerate(recordings.TAUGHT):
+        assert rows[i].answer == recordings.recorded_answers(name)([rows[i].question])[0]
         assert (
-            recorded.taught(1)[i].answer
-            == recorded.recorded_answers(recorded.TAUGHT[0])([rows[i].question])[0]
+            recordings.taught(1)[i].answer
+            == recordings.recorded_answers(recordings.TAUGHT[0])([rows[i].question])[0]
         )
     assert (
         TownJudge()
@@ -206,8 +206,8 @@ def test_a_perfect_aligner_gets_every_metric_that_the_records_hold() -> None:
 def test_every_metric_of_an_upstream_is_named_as_in_the_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(recorded, "names", lambda: ["mixed"])
-    annotator = Annotator(recorded.answered("mixed"))
+    monkeypatch.setattr(recordings, "names", lambda: ["mixed"])
+    annotator = Annotator(recordings.answered("mixed"))
     monkeypatch.setattr(upstreams, "upstream_aligner", lambda number, seed: annotator)
     metrics = upstreams.every_upstream({"taught": 3}, 0)
     names = read_results("upstreams")["cells"][0]["metrics"]

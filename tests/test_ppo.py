@@ -1,13 +1,13 @@
-"""PPO: advantages by hand, both signs of the clipped loss, KL estimators, and the known optimum
-of a toy.
-"""
+"""PPO: advantages by hand, the clipped loss, KL estimators, and a toy whose optimum is known."""
 
 from __future__ import annotations
 
 import math
+import random
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -20,7 +20,7 @@ from alignlib.ppo import (
     collate,
     gae,
     kl_estimates,
-    mean,
+    masked_mean,
     token_logprobs,
     train_ppo,
     whiten,
@@ -29,43 +29,39 @@ from alignlib.settings import PPOSettings, SFTSettings
 from alignlib.tokens import example
 from alignlib.train import Diverged, sft
 
-WORDS, LONGEST, BETA = ("<pad>", "<eos>", "go", "a", "b", "c"), 2, 0.2
+WORDS, MAX_TOKENS, KL = ("<pad>", "<eos>", "go", "a", "b", "c"), 2, 0.2
+CPU = torch.device("cpu")
 
 
 def test_advantages_by_hand() -> None:
-    # two tokens said, gamma 0.5, lam 0.5: delta_1 = 2 - 3 = -1; delta_0 = 0 + 0.5 * 3 - 1 = 0.5;
+    # two tokens, gamma 0.5, lam 0.5: delta_1 = 2 - 3 = -1; delta_0 = 0 + 0.5 * 3 - 1 = 0.5;
     # A_1 = -1; A_0 = 0.5 + 0.25 * -1 = 0.25
-    rewards, values, mask = (
-        torch.tensor([[0.0, 2.0, 9.0]]),
-        torch.tensor([[1.0, 3.0, 7.0]]),
-        torch.tensor([[1.0, 1.0, 0.0]]),
-    )
+    rewards = torch.tensor([[0.0, 2.0, 9.0]])
+    values = torch.tensor([[1.0, 3.0, 7.0]])
+    mask = torch.tensor([[1.0, 1.0, 0.0]])
     assert gae(rewards * mask, values, mask, 0.5, 0.5).tolist() == [[0.25, -1.0, 0.0]]
+
+
+def test_without_discount_the_advantage_is_the_return_minus_the_value() -> None:
     rewards, values, mask = torch.rand(3, 5), torch.rand(3, 5), torch.ones(3, 5)
     returns = rewards.flip(1).cumsum(1).flip(1)
-    assert torch.allclose(
-        gae(rewards, values, mask, 1.0, 1.0), returns - values, atol=1e-6
-    )  # the return less the value
+    assert torch.allclose(gae(rewards, values, mask, 1.0, 1.0), returns - values, atol=1e-6)
 
 
-def test_a_prompt_before_what_is_said_changes_no_advantage() -> None:
+def test_prompt_and_padding_change_no_advantage() -> None:
     rewards, values = torch.rand(1, 4), torch.rand(1, 4)
     alone = gae(rewards, values, torch.ones(1, 4), 0.9, 0.8)
 
-    def within(x, around):
-        return torch.cat([torch.full((1, 2), around), x, torch.full((1, 3), around)], 1)  # noqa: E731
+    def within(x: torch.Tensor, around: float) -> torch.Tensor:
+        return torch.cat([torch.full((1, 2), around), x, torch.full((1, 3), around)], 1)
 
-    assert torch.allclose(
-        gae(within(rewards, 0.0), within(values, 5.0), within(torch.ones(1, 4), 0.0), 0.9, 0.8)[
-            :, 2:6
-        ],
-        alone,
-        atol=1e-6,
-    )
+    mask = within(torch.ones(1, 4), 0.0)
+    padded = gae(within(rewards, 0.0), within(values, 5.0), mask, 0.9, 0.8)
+    assert torch.allclose(padded[:, 2:6], alone, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("ratio", "advantage", "loss", "moves"),
+    ("ratio", "advantage", "loss", "has_gradient"),
     [
         (1.5, 1.0, -1.2, False),
         (1.5, -1.0, 1.5, True),
@@ -74,18 +70,18 @@ def test_a_prompt_before_what_is_said_changes_no_advantage() -> None:
         (1.1, 2.0, -2.2, True),
     ],
 )
-def test_the_loss_is_clipped_where_the_step_has_gone_far_enough_and_nowhere_else(
-    ratio: float, advantage: float, loss: float, moves: bool
+def test_the_loss_is_clipped_where_the_policy_has_moved_far_enough_and_nowhere_else(
+    ratio: float, advantage: float, loss: float, has_gradient: bool
 ) -> None:
-    logp = torch.tensor([[ratio]]).log().requires_grad_()
-    found = clipped_loss(
-        logp, torch.zeros(1, 1), torch.tensor([[advantage]]), torch.ones(1, 1), 0.2
-    )
+    logprobs = torch.tensor([[ratio]]).log().requires_grad_()
+    old, mask = torch.zeros(1, 1), torch.ones(1, 1)
+    found = clipped_loss(logprobs, old, torch.tensor([[advantage]]), mask, 0.2)
     found.backward()
-    assert found.item() == pytest.approx(loss, rel=1e-6) and (logp.grad.abs().item() > 0) == moves
+    assert found.item() == pytest.approx(loss, rel=1e-6)
+    assert (logprobs.grad.abs().item() > 0) == has_gradient
 
 
-def test_both_estimators_of_kl_have_its_mean() -> None:
+def test_both_kl_estimators_are_unbiased() -> None:
     policy, reference = torch.tensor([0.6, 0.3, 0.1]).log(), torch.tensor([0.2, 0.3, 0.5]).log()
     exact = (policy.exp() * (policy - reference)).sum()
     found = kl_estimates(policy, reference)
@@ -94,37 +90,31 @@ def test_both_estimators_of_kl_have_its_mean() -> None:
     assert (found["k3"] >= 0).all() and (found["k1"] < 0).any()
 
 
-def test_whitening_and_means_see_what_was_said_only() -> None:
+def test_means_and_whitening_ignore_masked_tokens() -> None:
     values, mask = torch.tensor([[1.0, 3.0, 100.0]]), torch.tensor([[1.0, 1.0, 0.0]])
-    assert mean(values, mask) == 2 and torch.allclose(
-        whiten(values, mask)[0, :2], torch.tensor([-1.0, 1.0]), atol=1e-4
-    )
+    assert masked_mean(values, mask) == 2
+    assert torch.allclose(whiten(values, mask)[0, :2], torch.tensor([-1.0, 1.0]), atol=1e-4)
 
 
-def test_a_batch_marks_what_was_said_and_nothing_else() -> None:
-    batch = collate([[2], [2, 3]], [[4, 5, 1], [1]], pad=0, device=torch.device("cpu"))
+def test_a_batch_marks_the_completions_and_nothing_else() -> None:
+    batch = collate([[2], [2, 3]], [[4, 5, 1], [1]], pad=0, device=CPU)
     assert batch.ids.tolist() == [[2, 4, 5, 1], [2, 3, 1, 0]]
     assert batch.attention.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
-    assert batch.mask.tolist() == [[1, 1, 1], [0, 1, 0]]  # token t is foretold from those before it
+    assert batch.mask.tolist() == [[1, 1, 1], [0, 1, 0]]  # position t predicts token t + 1
 
 
-def test_what_is_read_is_the_log_probability_of_what_was_said_and_0_before() -> None:
+def test_log_probabilities_are_those_of_the_completions_and_0_before_them() -> None:
     model, _ = toy(0)
-    batch = collate(
-        [[2, 3, 4], [2, 3, 4, 5, 3]], [[4, 5, 1], [3]], pad=0, device=torch.device("cpu")
-    )
-    logp, hidden = token_logprobs(model, batch)
-    whole = model(input_ids=batch.ids, attention_mask=batch.attention).logits.log_softmax(-1)
-    wanted = whole[:, :-1].gather(2, batch.ids[:, 1:, None])[..., 0]
-    assert (
-        logp[:, :2].eq(0).all()
-        and torch.allclose(logp[:, 2:], wanted[:, 2:], atol=1e-5)
-        and logp.shape == batch.mask.shape == hidden.shape[:2]
-    )
+    batch = collate([[2, 3, 4], [2, 3, 4, 5, 3]], [[4, 5, 1], [3]], pad=0, device=CPU)
+    logprobs, hidden = token_logprobs(model, batch)
+    logits = model(input_ids=batch.ids, attention_mask=batch.attention).logits
+    wanted = logits.log_softmax(-1)[:, :-1].gather(2, batch.ids[:, 1:, None])[..., 0]
+    assert logprobs[:, :2].eq(0).all()
+    assert torch.allclose(logprobs[:, 2:], wanted[:, 2:], atol=1e-5)
+    assert logprobs.shape == batch.mask.shape == hidden.shape[:2]
 
 
-# --- a toy with a known optimum
-# ---------------------------------------------------------------------
+# --- a toy whose optimum is known -----------------------------------------------------------------
 
 
 def toy(seed: int) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
@@ -143,96 +133,88 @@ def toy(seed: int) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     )
     words = Tokenizer(WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<pad>"))
     words.pre_tokenizer = WhitespaceSplit()
-    return LlamaForCausalLM(config).eval(), PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", padding_side="left"
     )
+    return LlamaForCausalLM(config).eval(), tokenizer
 
 
-def said_right(prompts: list[str], completions: list[str]) -> list[float]:
-    """A point for each "a" that a "b" follows, half of one for stopping by oneself."""
-    return [float(f"{c} ".count("a b ")) + 0.5 * (len(c.split()) < LONGEST) for c in completions]
+def points(prompts: list[str], completions: list[str]) -> list[float]:
+    """1 for each "a" followed by "b", and 0.5 for stopping early."""
+    stopped = [len(c.split()) < MAX_TOKENS for c in completions]
+    return [float(f"{c} ".count("a b ")) + 0.5 * s for c, s in zip(completions, stopped)]
 
 
-def everything_sayable() -> list[list[int]]:
-    """All that can be said in LONGEST tokens: up to and with the first EOS."""
+def all_completions() -> list[list[int]]:
+    """All completions of MAX_TOKENS tokens, each up to and with its first EOS."""
     every = {
         tuple(ids[: ids.index(1) + 1] if 1 in ids else ids)
-        for ids in product(range(len(WORDS)), repeat=LONGEST)
+        for ids in product(range(len(WORDS)), repeat=MAX_TOKENS)
     }
     return [list(ids) for ids in sorted(every)]
 
 
-def logp_of_all(model: LlamaForCausalLM, sayable: list[list[int]]) -> torch.Tensor:
-    batch = collate([[5, 2]] * len(sayable), sayable, 0, torch.device("cpu"))
+def logprobs_of_all(model: LlamaForCausalLM) -> torch.Tensor:
+    """The log-probability of every completion, (completions,)."""
+    completions = all_completions()
+    # a prompt of two different words: one layer of attention takes "go go" for "go"
+    batch = collate([[5, 2]] * len(completions), completions, 0, CPU)
     with torch.no_grad():
-        logp = (
-            model(input_ids=batch.ids, attention_mask=batch.attention)
-            .logits[:, :-1]
-            .log_softmax(-1)
-        )
-    return (logp.gather(-1, batch.ids[:, 1:, None])[..., 0] * batch.mask).sum(1)
+        logits = model(input_ids=batch.ids, attention_mask=batch.attention).logits[:, :-1]
+    logprobs = logits.log_softmax(-1).gather(-1, batch.ids[:, 1:, None])[..., 0]
+    return (logprobs * batch.mask).sum(1)
 
 
 def reached(
     model: LlamaForCausalLM, reference: torch.Tensor, tokenizer: PreTrainedTokenizerFast
 ) -> float:
-    """Reward less BETA times KL of a policy, as a share of the best there is. It is greatest for
-    pi* ~ pi_ref exp(r / BETA), where it is BETA log Z. (The prompt is of two different words:
-    one layer of attention cannot tell "go go" from "go".)
+    """Reward minus KL times the KL of a policy, as a fraction of the largest possible value.
+
+    It is largest for pi* ~ pi_ref exp(r / KL), where it is KL log Z.
     """
-    r = torch.tensor(
-        said_right(
-            [], [tokenizer.decode(ids, skip_special_tokens=True) for ids in everything_sayable()]
-        )
-    )
-    policy = logp_of_all(model, everything_sayable())
-    return float(
-        (policy.exp() * (r - BETA * (policy - reference))).sum()
-        / (BETA * (reference + r / BETA).logsumexp(0))
-    )
+    texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in all_completions()]
+    r, policy = torch.tensor(points([], texts)), logprobs_of_all(model)
+    value = (policy.exp() * (r - KL * (policy - reference))).sum()
+    return float(value / (KL * (reference + r / KL).logsumexp(0)))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_known_optimum_of_a_toy_is_reached(seed: int) -> None:
     model, tokenizer = toy(seed)
-    reference = logp_of_all(model, everything_sayable())
-    assert (
-        reference.exp().sum() == pytest.approx(1, abs=1e-5)
-        and reached(model, reference, tokenizer) < 0.8
-    )
+    reference = logprobs_of_all(model)
+    assert reference.exp().sum() == pytest.approx(1, abs=1e-5)
+    assert reached(model, reference, tokenizer) < 0.8
     settings = PPOSettings(
         60,
         batch_size=256,
         minibatch=256,
         learning_rate=3e-3,
         value_rate=1e-2,
-        kl=BETA,
-        max_new_tokens=LONGEST,
+        kl=KL,
+        max_new_tokens=MAX_TOKENS,
         seed=seed,
     )
-    log = train_ppo(model, tokenizer, ["c go"], said_right, settings)
+    log = train_ppo(model, tokenizer, ["c go"], points, settings)
     assert reached(model, reference, tokenizer) > 0.98
     assert log[-1]["score"] > log[0]["score"] and abs(log[0]["kl"]) < 1e-5 < log[-1]["kl"]
-    assert (
-        sum(step["value_loss"] for step in log[-10:])
-        < 0.8 * sum(step["value_loss"] for step in log[:3]) * 10 / 3
-    )
+    value_losses = [step["value_loss"] for step in log]
+    assert np.mean(value_losses[-10:]) < 0.8 * np.mean(value_losses[:3])
 
 
-def test_trls_rloo_comes_to_the_same_optimum(tmp_path: Path) -> None:
+def test_trls_rloo_reaches_the_same_optimum(tmp_path: Path) -> None:
     from datasets import Dataset
     from trl import RLOOConfig, RLOOTrainer
 
     model, tokenizer = toy(0)
-    reference = logp_of_all(model, everything_sayable())
+    reference = logprobs_of_all(model)
     model.save_pretrained(tmp_path)
     settings = RLOOConfig(
         str(tmp_path),
         max_steps=60,
         per_device_train_batch_size=256,
         num_generations=256,
-        max_completion_length=LONGEST,
-        beta=BETA,
+        max_completion_length=MAX_TOKENS,
+        beta=KL,
         learning_rate=3e-3,
         warmup_steps=0,
         num_iterations=2,
@@ -244,24 +226,25 @@ def test_trls_rloo_comes_to_the_same_optimum(tmp_path: Path) -> None:
         activation_checkpointing=False,
         disable_dropout=True,
     )
-    score = lambda completions, **_: said_right([], completions)  # noqa: E731
-    trainer = RLOOTrainer(
-        str(tmp_path),
-        score,
-        settings,
-        Dataset.from_dict({"prompt": ["c go"] * 256}),
-        processing_class=tokenizer,
-    )
+
+    def score(completions: list[str], **_: object) -> list[float]:
+        return points([], completions)
+
+    rows = Dataset.from_dict({"prompt": ["c go"] * 256})
+    trainer = RLOOTrainer(str(tmp_path), score, settings, rows, processing_class=tokenizer)
     trainer.train()
     assert reached(trainer.model, reference, tokenizer) > 0.98
 
 
-def test_the_ratio_is_to_the_policy_that_spoke_however_many_epochs_follow() -> None:
+# --- training -------------------------------------------------------------------------------------
+
+
+def test_the_ratio_is_to_the_policy_that_sampled_however_many_epochs_follow() -> None:
     """Clipped at once, all but the first step of an iteration must change next to nothing."""
     moved = []
     for epochs in (1, 8):
         model, tokenizer = toy(0)
-        before = logp_of_all(model, everything_sayable())
+        before = logprobs_of_all(model)
         settings = PPOSettings(
             1,
             batch_size=64,
@@ -269,40 +252,65 @@ def test_the_ratio_is_to_the_policy_that_spoke_however_many_epochs_follow() -> N
             epochs=epochs,
             learning_rate=1e-3,
             clip=1e-6,
-            max_new_tokens=LONGEST,
+            max_new_tokens=MAX_TOKENS,
         )
-        train_ppo(model, tokenizer, ["c go"], said_right, settings)
-        moved.append(float((logp_of_all(model, everything_sayable()) - before).abs().mean()))
+        train_ppo(model, tokenizer, ["c go"], points, settings)
+        moved.append(float((logprobs_of_all(model) - before).abs().mean()))
     assert moved[1] < 4 * moved[0]  # Adam's momentum alone goes on
 
 
-def test_dropout_is_off_and_a_model_just_trained_has_a_reference_that_stands_still() -> None:
-    """TRL leaves a forward on the model it has trained that a copy of it would share."""
+def test_dropout_is_off_and_the_reference_of_a_model_just_trained_stays_as_it_is() -> None:
+    """TRL leaves a forward on the model it has trained, which a copy of it would share."""
     model, tokenizer = toy(0)
     model.config.attention_dropout = 0.5
     sft(model, tokenizer, [example(tokenizer, "c go", "a b")], SFTSettings(steps=1, batch_size=1))
     model.train()
-    log = train_ppo(
-        model,
-        tokenizer,
-        ["c go"],
-        said_right,
-        PPOSettings(3, batch_size=64, minibatch=64, learning_rate=1e-2, max_new_tokens=LONGEST),
+    settings = PPOSettings(
+        3, batch_size=64, minibatch=64, learning_rate=1e-2, max_new_tokens=MAX_TOKENS
     )
+    log = train_ppo(model, tokenizer, ["c go"], points, settings)
     assert abs(log[0]["kl"]) < 1e-6 and log[-1]["kl"] > 1e-3
 
 
-def test_a_loss_that_is_no_number_stops_it_and_names_the_iteration() -> None:
+def test_a_loss_that_is_not_finite_stops_training_and_names_the_iteration() -> None:
     model, tokenizer = toy(0)
-    with pytest.raises(
-        Diverged,
-        match="PPO, iteration 1 of 5: no number among the losses or weights .*; lower the "
-        "learning rate",
-    ):
-        train_ppo(
-            model,
-            tokenizer,
-            ["c go"],
-            lambda prompts, completions: [math.nan] * len(prompts),
-            PPOSettings(5, batch_size=8, minibatch=8),
-        )
+    settings = PPOSettings(5, batch_size=8, minibatch=8)
+    message = "PPO, iteration 1 of 5: a loss or a weight is not finite .*; lower the learning rate"
+    with pytest.raises(Diverged, match=message):
+        train_ppo(model, tokenizer, ["c go"], lambda prompts, texts: [math.nan] * 8, settings)
+
+
+def test_0_iterations_are_skipped() -> None:
+    model, tokenizer = toy(0)
+    before = logprobs_of_all(model)
+    assert train_ppo(model, tokenizer, ["c go"], points, PPOSettings(0)) == []
+    assert torch.equal(logprobs_of_all(model), before)
+
+
+def test_the_random_state_of_the_caller_stays_as_it_was_and_does_not_matter() -> None:
+    settings = PPOSettings(2, batch_size=8, minibatch=8, max_new_tokens=MAX_TOKENS)
+    logs = []
+    for seed in (1, 2):
+        model, tokenizer = toy(0)
+        random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
+        before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+        logs.append(train_ppo(model, tokenizer, ["c go"], points, settings))
+        after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+        assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
+    assert logs[0] == logs[1]
+
+
+def test_adam_is_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One kernel for all tensors: it also works on the CPU, where the plain loop is slow."""
+    calls: list[int] = []
+    real = torch._fused_adamw_
+
+    def counted(*given: object, **more: object) -> None:
+        calls.append(1)
+        real(*given, **more)
+
+    monkeypatch.setattr(torch, "_fused_adamw_", counted)
+    model, tokenizer = toy(0)
+    settings = PPOSettings(1, batch_size=8, minibatch=8, epochs=1, max_new_tokens=MAX_TOKENS)
+    train_ppo(model, tokenizer, ["c go"], points, settings)
+    assert calls

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from alignlib.course.lessons import ROOT
+from alignlib.course.pretrain import Recipe
 from alignlib.course.sweep import (
     per_seed,
     read_results,
@@ -18,8 +19,7 @@ from alignlib.course.sweep import (
 from alignlib.profiles import data_folder, profile
 from alignlib.stats import prediction_interval
 from alignlib.tinytown import sets
-from alignlib.tinytown.pretrain import Recipe
-from alignlib.tinytown.recorded import asked
+from alignlib.tinytown.recordings import asked
 from experiments.aligner import WARMUP_SHARE
 from experiments.card import card_text
 from experiments.hbat import BASELINE, difference_as_chosen, difference_at_preference, forgotten

@@ -287,7 +287,7 @@ def test_lora_trains_its_matrices_alone_and_is_merged(tmp_path: Path, tiny_model
 def test_pretraining_computes_in_bf16_unless_emulated(
     processor: str, halves: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alignlib.tinytown import pretrain
+    from alignlib.course import pretrain
 
     seen: list[bool] = []
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: processor)
@@ -311,7 +311,7 @@ def test_pretraining_computes_in_bf16_unless_emulated(
 
 
 def test_pretraining_does_not_go_on_from_another_recipe(tmp_path: Path) -> None:
-    from alignlib.tinytown.pretrain import Recipe, pretrain_base
+    from alignlib.course.pretrain import Recipe, pretrain_base
 
     small = dict(hidden=32, layers=1, heads=2, feed_forward=64, batch=2, context=64, warmup_steps=1)
     place = pretrain_base(tmp_path, Recipe(**small, steps=3))

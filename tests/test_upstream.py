@@ -21,7 +21,7 @@ from alignlib.course.cli import main
 from alignlib.course.server import Handler, serving
 from alignlib.judges import TownJudge
 from alignlib.profiles import data_folder, profile
-from alignlib.tinytown import recorded, sets
+from alignlib.tinytown import recordings, sets
 from alignlib.upstream import Local, Recorded, Server, UpstreamError
 from experiments import make_upstreams
 from experiments.make_upstreams import UPSTREAMS, Maker, NGram
@@ -518,27 +518,27 @@ def test_an_n_gram_model_backs_off_to_shorter_contexts() -> None:
 
 
 def test_all_upstreams_are_recorded_and_annotated_and_few_of_them_on_training_questions() -> None:
-    assert recorded.names() == sorted(UPSTREAMS) and len(recorded.TAUGHT) <= 3
-    for name in recorded.names():
-        rows = recorded.answered(name)
+    assert recordings.names() == sorted(UPSTREAMS) and len(recordings.TAUGHT) <= 3
+    for name in recordings.names():
+        rows = recordings.answered(name)
         corrected = TownJudge().scores([r.question for r in rows], [r.correction for r in rows])
-        assert len(rows) == recorded.TESTS and corrected["fault_free"].mean() > 0.995, name
-        kept = json.loads(recorded.file_of(name).read_text())
-        assert ("train" in kept["answers"]) == (name in recorded.TAUGHT) and kept[
+        assert len(rows) == recordings.TESTS and corrected["fault_free"].mean() > 0.995, name
+        kept = json.loads(recordings.file_of(name).read_text())
+        assert ("train" in kept["answers"]) == (name in recordings.TAUGHT) and kept[
             "about"
         ] == UPSTREAMS[name].about
-    tested = {q for part in ("seen", "unseen") for q in recorded.asked()[part]}
-    assert not tested & set(recorded.asked()["train"])
+    tested = {q for part in ("seen", "unseen") for q in recordings.asked()[part]}
+    assert not tested & set(recordings.asked()["train"])
 
 
 def test_a_record_to_other_questions_or_of_nobody_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = json.loads(recorded.file_of("4-gram").read_text()) | {"questions": 1}
+    other = json.loads(recordings.file_of("4-gram").read_text()) | {"questions": 1}
     (tmp_path / "4-gram.json").write_text(json.dumps(other))
-    monkeypatch.setattr(recorded, "file_of", lambda name: tmp_path / f"{name}.json")
+    monkeypatch.setattr(recordings, "file_of", lambda name: tmp_path / f"{name}.json")
     with pytest.raises(UpstreamError, match="python -m alignlib upstreams 4-gram"):
-        recorded.recorded_answers("4-gram")
+        recordings.recorded_answers("4-gram")
     real = json.loads((data_folder() / "upstreams" / "4-gram.json").read_text())
     (tmp_path / "4-gram.json").write_text(
         json.dumps(real | {"answers": real["answers"] | {"unseen": real["answers"]["unseen"][1:]}})
@@ -548,23 +548,23 @@ def test_a_record_to_other_questions_or_of_nobody_is_refused(
         match="4-gram.json: 399 answers to the 400 questions of 'unseen'; run `python -m "
         "alignlib upstreams 4-gram`",
     ):
-        recorded.recorded_answers("4-gram")
+        recordings.recorded_answers("4-gram")
     (tmp_path / "4-gram.json").write_text(json.dumps(real, indent=0)[:500])
     with pytest.raises(UpstreamError, match="4-gram.json, line .*cut off; run"):
-        recorded.recorded_answers("4-gram")
+        recordings.recorded_answers("4-gram")
     with pytest.raises(UpstreamError, match="no recorded upstream 'rood'; there are 4-gram"):
-        recorded.recorded_answers("rood")
+        recordings.recorded_answers("rood")
 
 
 def test_an_upstream_is_recorded_whole_by_one_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(recorded, "file_of", lambda name: tmp_path / f"{name}.json")
-    monkeypatch.setattr(make_upstreams, "file_of", recorded.file_of)
+    monkeypatch.setattr(recordings, "file_of", lambda name: tmp_path / f"{name}.json")
+    monkeypatch.setattr(make_upstreams, "file_of", recordings.file_of)
     monkeypatch.setitem(UPSTREAMS, "echo", Maker("says it again", lambda folder: Echo()))
-    assert main(["upstreams", "echo"]) == 0 and recorded.names() == ["echo"]
-    assert recorded.answered("echo", "unseen")[7].answer == f"{recorded.asked()['unseen'][7]} 0"
+    assert main(["upstreams", "echo"]) == 0 and recordings.names() == ["echo"]
+    assert recordings.answered("echo", "unseen")[7].answer == f"{recordings.asked()['unseen'][7]} 0"
     with pytest.raises(ValueError, match="`python -m alignlib upstreams large`"):
         make_upstreams.weights_folder("large")
     assert main(["upstreams", "nobody"]) == 1

@@ -157,7 +157,7 @@ def _experiments():
 
 
 def _pretrain(args: argparse.Namespace) -> int:
-    from ..tinytown.pretrain import pretrain_base
+    from .pretrain import pretrain_base
 
     print(f"done: {pretrain_base(args.out)}")
     return 0

@@ -114,7 +114,7 @@ show_diffs(
 
 # %%
 from alignlib.tinytown.answers import parse
-from alignlib.tinytown.score_answer import AXES, score_answer
+from alignlib.tinytown.judge import AXES, score_answer
 
 example = alone["contradict"][0]
 for sentence in parse(example.answer)[0]:
@@ -135,7 +135,10 @@ print(score_answer(example.question, example.answer))
 # %%
 lowered = np.array(
     [
-        [np.mean([getattr(score_answer(r.question, r.answer), axis) < 1 for r in rows]) for axis in AXES]
+        [
+            np.mean([getattr(score_answer(r.question, r.answer), axis) < 1 for r in rows])
+            for axis in AXES
+        ]
         for rows in alone.values()
     ]
 )
@@ -441,7 +444,7 @@ copied = check.copied(copied)
 # %%
 import torch
 
-from alignlib.tinytown.pretrain import copy_accuracy
+from alignlib.course.pretrain import copy_accuracy
 
 first, again = "say : lamp mill 7 wash kite : the 9 again :", " lamp mill 7 wash kite : the 9"
 said = tokenizer(first + again)["input_ids"]

@@ -44,7 +44,7 @@ import torch
 from alignlib import Aligner, Comparison, Metrics, load_task
 from alignlib.course.checks import lesson02 as check
 from alignlib.course.guess import Guess
-from alignlib.tinytown.pretrain import Recipe
+from alignlib.course.pretrain import Recipe
 from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
 from alignlib.likelihood import completion_nll
 from alignlib.models import add_lora, load_model

@@ -47,7 +47,7 @@ from alignlib.models import load_model
 from alignlib.plots import bars, curves, new_figure, show_diffs
 from alignlib.report import describe
 from alignlib.stats import over_seeds, rate
-from alignlib.tinytown.recorded import TAUGHT
+from alignlib.tinytown.recordings import TAUGHT
 from alignlib.tinytown.words import digest
 from alignlib.upstream import Recorded, Server
 

@@ -42,7 +42,7 @@ from tqdm import tqdm
 from alignlib import Comparison, Metrics, load_task
 from alignlib.course.checks import lesson04 as check
 from alignlib.course.guess import Guess
-from alignlib.tinytown.pretrain import Recipe
+from alignlib.course.pretrain import Recipe
 from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
 from alignlib.interpret import (
     contrast,
