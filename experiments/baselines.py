@@ -36,7 +36,7 @@ from .common import (
     swap,
     train_reward,
 )
-from .make_upstreams import made
+from .make_upstreams import weights_folder
 from .upstreams import upstream_aligner
 
 CLEARLY = 0.05  # a difference on validation beyond the chance of its 400 prompts
@@ -66,7 +66,7 @@ def answers_of(loaded: LoadedModel) -> Answers:
 @lru_cache(maxsize=8)
 def own_answers(upstream: str, questions: tuple[str, ...], decoding: str, seed: int) -> list[str]:
     """The answers of an unchanged upstream."""
-    return answers_of(load_model(made(upstream)))(questions, decoding, seed)
+    return answers_of(load_model(weights_folder(upstream)))(questions, decoding, seed)
 
 
 def corrected_by(aligner: Aligner, upstream: str) -> Answers:
@@ -138,12 +138,12 @@ def with_aligner(rows: list[QAC], rate: float, seed: int) -> Answers:
 def with_sft(rows: list[QAC], rate: float, seed: int, upstream: str = "mixed") -> Answers:
     """The upstream, fine-tuned on the corrections."""
     texts = [(r.question + ANSWER_CUE, r.correction) for r in rows]
-    return answers_of(fine_tune(made(upstream), texts, settings_for(STEPS, rate, seed)))
+    return answers_of(fine_tune(weights_folder(upstream), texts, settings_for(STEPS, rate, seed)))
 
 
 def with_dpo(pairs: list[Preference], rate: float, seed: int, upstream: str = "mixed") -> Answers:
     """The upstream after DPO, with half as many pairs per step as others have rows."""
-    loaded = load_model(made(upstream))
+    loaded = load_model(weights_folder(upstream))
     dpo(*loaded, pairs, settings_for(STEPS, rate, seed, batch_size=16))
     return answers_of(loaded)
 
@@ -195,7 +195,7 @@ def rivals(params: dict, seed: int) -> dict[str, float]:
     """One tuned method on the test, compared with the unchanged upstream; training seconds."""
     arm = params["arm"]
     if arm == "untouched":
-        return compare_with_upstream(answers_of(load_model(made("mixed"))), seed)
+        return compare_with_upstream(answers_of(load_model(weights_folder("mixed"))), seed)
     if arm == "best of n":
         return _best_of(seed)
     rows = judged_pairs(params["n"], seed) if arm == "comparisons" else annotated_rows(seed)

@@ -29,7 +29,7 @@ def headroom(params: dict, seed: int) -> dict[str, float]:
 
 
 def steer(params: dict, seed: int) -> dict[str, float]:
-    """A LoRA control on the frozen base, trained on good or on bad answers: what it generates."""
+    """What the frozen base generates with a LoRA control trained on good or on bad answers."""
     model, tokenizer = load_model(TINY.base)
     if params["control"] != "none":
         texts = _good_and_bad("train", 1500, seed)[params["control"]]

@@ -163,8 +163,8 @@ def aims_met(params: dict, seed: int) -> dict[str, float]:
         loaded = final_model(method, seed, by=by, task=task, **TUNED[method])
         metrics = {}
         for temperature in TEMPERATURES if task == "manners" else (0.0,):
-            found = evaluate(loaded, task, temperature=temperature, seed=seed)
-            metrics |= with_suffix(found, f"_{temperature:g}")
+            sampled = evaluate(loaded, task, temperature=temperature, seed=seed)
+            metrics |= with_suffix(sampled, f"_{temperature:g}")
         return metrics | before_preferences(method, seed, task=task, by=by, **TUNED[method])
 
 
@@ -237,16 +237,16 @@ def pulls(params: dict, seed: int) -> dict[str, float]:
             after = load_model(stage.folder)
             moved = movement(copy_weights(before[0]), copy_weights(after[0]))
             importance[stage.kind] = sum_importance(importance.get(stage.kind, {}), moved)
-            found = _cosines(after, halves) | _movement_by_layer(moved, after[0])
-            found["rests_on"] = rests_on(importance[stage.kind])
-            found["rests_on_released"] = rests_on(saturated(importance[stage.kind]))
-            metrics |= with_suffix(found, f"_{i}")
+            after_stage = _cosines(after, halves) | _movement_by_layer(moved, after[0])
+            after_stage["rests_on"] = rests_on(importance[stage.kind])
+            after_stage["rests_on_released"] = rests_on(saturated(importance[stage.kind]))
+            metrics |= with_suffix(after_stage, f"_{i}")
             before = after
     return metrics
 
 
 def _cosines(loaded: LoadedModel, halves: Sequence[Rows]) -> dict[str, float]:
-    """Between the objectives, in all and by layer; between two halves of the same one's prompts."""
+    """Cosines between gradients: of both objectives, also by layer, and of one's two halves."""
     gradients = [_gradients(loaded, *half) for half in halves]
     (first_instructions, first_pairs), (second_instructions, second_pairs) = gradients
     cosines = {

@@ -87,7 +87,7 @@ def _probes(aligner: Aligner) -> dict[str, float]:
     for place in ("read", "end", "said"):
         states = [contrast_states(aligner, some, place) for some in pairs]
         by_layer = [
-            [[side[:, layer] for side in sides] for sides in states]
+            [[run[:, layer] for run in runs] for runs in states]
             for layer in range(states[0][0].shape[1])
         ]
         probes = [probe(*layer) for layer in by_layer]

@@ -187,7 +187,7 @@ def record(name: str) -> Path:
     return place
 
 
-def made(name: str) -> Path:
+def weights_folder(name: str) -> Path:
     """The folder of an upstream's weights; ValueError, naming the command, if it is missing."""
     for folder in (WORK / name / "model", WORK / name):
         if (folder / "config.json").is_file():

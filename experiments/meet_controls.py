@@ -55,7 +55,7 @@ DIAL = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 
 
 def which_control(params: dict, seed: int) -> dict[str, float]:
-    """MEET on questions with one control: its good and bad end, of the usual ones also mixtures."""
+    """MEET on questions with one control: its good and bad end; for the usual ones, mixtures."""
     model = _train(params, seed)
     test = meet_methods.pairs("qa", meet_methods.NUM_PROMPTS, "test")
     prompts, chosen = [p.prompt for p in test], [p.chosen for p in test]

@@ -37,67 +37,78 @@ def hbat_cells(by: str) -> list[dict[str, object]]:
     return [{"method": method, "by": by} | trial for method, trial in trials]
 
 
-DEFINITIONS = {  # cells, what runs one, minutes of one, and seeds if not the usual three
+DEFINITIONS = {  # cells, what runs one, its minutes, and seeds if they are not the usual three
     "warmup": (
         [
-            {"share": s, "corrections": n}
-            for n in (N, 400, 4000)
-            for s in (WARMUP_SHARE, 0.0, 0.02, 0.1, 0.5)
+            {"share": fraction, "corrections": number}
+            for number in (N, 400, 4000)
+            for fraction in (WARMUP_SHARE, 0.0, 0.02, 0.1, 0.5)
         ],
         warmup,
         1.25,
     ),
     "warmup_arms": (
-        [{"arm": a} for a in ("corrected words only", "answers alone", "mixed in", "random words")],
+        [
+            {"arm": arm}
+            for arm in ("corrected words only", "answers alone", "mixed in", "random words")
+        ],
         warmup_arms,
         1.25,
     ),
     "correctable": (
         [
-            {"step": s, "share": w}
-            for s in [*Recipe().checkpoints()[1:-1], Recipe().steps]
-            for w in (WARMUP_SHARE, 0.0)
+            {"step": step, "share": fraction}
+            for step in [*Recipe().checkpoints()[1:-1], Recipe().steps]
+            for fraction in (WARMUP_SHARE, 0.0)
         ],
         correctable,
         1.0,
     ),
     "answering": ([{"arm": "answering"}], answering, 1.0),
-    "edit_or_rewrite": ([{"corrections": c} for c in ("edits", "rewrites")], edit_or_rewrite, 1.25),
-    "learning": ([{"steps": s} for s in (50, 125, 250, 500)], learning, 1.2),
+    "edit_or_rewrite": (
+        [{"corrections": kind} for kind in ("edits", "rewrites")],
+        edit_or_rewrite,
+        1.25,
+    ),
+    "learning": ([{"steps": steps} for steps in (50, 125, 250, 500)], learning, 1.2),
     "inside": (
-        [{"step": s, "share": w} for s in INSIDE for w in (WARMUP_SHARE, 0.0)],
+        [{"step": step, "share": fraction} for step in INSIDE for fraction in (WARMUP_SHARE, 0.0)],
         two_heads,
         1.3,
     ),
     "looking": ([{}], looking, 2.0),
-    "upstreams": ([{"taught": k} for k in (3, 0, 1, 2)], every_upstream, 1.5),
+    "upstreams": ([{"taught": number} for number in (3, 0, 1, 2)], every_upstream, 1.5),
     "dial": (
-        [{"taught": k, "rate": r} for k in (3, 0) for r in (0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1)],
+        [
+            {"taught": number, "rate": rate}
+            for number in (3, 0)
+            for rate in (0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1)
+        ],
         dial,
         0.1,
     ),
     "data": (
-        [{"corrections": n, "wrong": 0.0} for n in (40, 120, 400, N, 4000)]
-        + [{"corrections": N, "wrong": w} for w in (0.25, 0.5)],
+        [{"corrections": number, "wrong": 0.0} for number in (40, 120, 400, N, 4000)]
+        + [{"corrections": N, "wrong": fraction} for fraction in (0.25, 0.5)],
         data_amount,
         1.2,
     ),
     "tuning": (
-        [{"arm": a, "rate": r} for a, rates in TRIALS.items() for r in rates],
+        [{"arm": arm, "rate": rate} for arm, rates in TRIALS.items() for rate in rates],
         tuning,
         1.5,
         (0,),
     ),
     "rivals": (
-        [{"arm": a} for a in ("untouched", *TRIALS) if a != "dpo, twice the size"]
-        + [{"arm": "comparisons", "n": n} for n in (N, 3 * N)],
+        [{"arm": arm} for arm in ("untouched", *TRIALS) if arm != "dpo, twice the size"]
+        + [{"arm": "comparisons", "n": number} for number in (N, 3 * N)],
         rivals,
         1.7,
     ),
     "weak_to_strong": (
         [
-            {"arm": a}
-            for a in (
+            {"arm": arm}
+            for arm in (
                 "aligner beside it",
                 "sft",
                 "sft, own answers",
@@ -110,26 +121,26 @@ DEFINITIONS = {  # cells, what runs one, minutes of one, and seeds if not the us
         2.0,
     ),
     "labels": ([{}], labels, 2.5),
-    "rounds": ([{"answers": a} for a in ("fresh", "stale")], rounds, 2.0),
+    "rounds": ([{"answers": kind} for kind in ("fresh", "stale")], rounds, 2.0),
     "stacking": ([{}], stacking, 3.0),
-    "hijacked": ([{"shown": s} for s in (False, True)], hijacked, 1.0),
-    "instructed": ([{"told": t} for t in (True, False)], instructed, 1.0),
+    "hijacked": ([{"shown": shown} for shown in (False, True)], hijacked, 1.0),
+    "instructed": ([{"told": told} for told in (True, False)], instructed, 1.0),
     "meet_tuning": (
         [
-            {"task": t, "method": m} | trial
-            for t in TASKS
-            for m, trials in MEET_TRIALS.items()
+            {"task": task, "method": method} | trial
+            for task in TASKS
+            for method, trials in MEET_TRIALS.items()
             for trial in trials
         ],
         meet_tuning,
         1.1,
         (0,),
     ),
-    "rivals_of_meet": ([{"task": t} for t in TASKS], rivals_of_meet, 12.0, (0, 1, 2, 3, 4)),
-    "base_size": ([{"width": w} for w in BASES], base_size, 2.5),  # and an hour of pretraining
+    "rivals_of_meet": ([{"task": task} for task in TASKS], rivals_of_meet, 12.0, (0, 1, 2, 3, 4)),
+    "base_size": ([{"width": width} for width in BASES], base_size, 2.5),  # after pretraining
     "controls": ([*SIZES, *ARMS, *STARTS, *FASTER], which_control, 1.2),
     "several_axes": (
-        [{"method": m} for m in ("meet, prompt", "meet, lora", "one token")],
+        [{"method": method} for method in ("meet, prompt", "meet, lora", "one token")],
         several_axes,
         1.6,
     ),
@@ -137,25 +148,25 @@ DEFINITIONS = {  # cells, what runs one, minutes of one, and seeds if not the us
     "fronts_ppo": (hbat_cells("ppo"), fronts, 0.7),
     "aims_met": (
         [
-            {"task": t, "by": "dpo", "method": m}
-            for t in ("manners", *TASKS)
-            for m in ("two-stage", "mixed", "hbat")
+            {"task": task, "by": "dpo", "method": method}
+            for task in ("manners", *TASKS)
+            for method in ("two-stage", "mixed", "hbat")
         ],
         aims_met,
         0.9,
     ),
     "factors": (FACTORS, factors, 0.7),
     "overhead": ([{}], overhead, 5.0),
-    "pulls": ([{"method": m} for m in ("restarted", "hbat")], pulls, 1.2),
+    "pulls": ([{"method": method} for method in ("restarted", "hbat")], pulls, 1.2),
     "headroom": (
         [{"level": level, "corrections": N} for level in range(5)]
-        + [{"level": sets.LEVEL, "corrections": n} for n in (250, 4000)],
+        + [{"level": sets.LEVEL, "corrections": number} for number in (250, 4000)],
         headroom,
         1.0,
     ),
-    "steer": ([{"control": c} for c in ("none", "good", "bad")], steer, 0.6),
+    "steer": ([{"control": control} for control in ("none", "good", "bad")], steer, 0.6),
     "forgetting": (
-        [{"interference": i, "arm": "then"} for i in (0.0, 0.1, 0.3, 1.0)]
+        [{"interference": dial, "arm": "then"} for dial in (0.0, 0.1, 0.3, 1.0)]
         + [{"interference": 1.0, "arm": "joint"}],
         forgetting,
         0.8,

@@ -104,7 +104,7 @@ def _instruction_scores(rows: Sequence[Instruction], texts: Texts) -> Scores:
 
 
 def _pair_scores(task: str, pairs: Sequence[Preference], texts: Texts) -> Scores:
-    """How far the preference is met; by `manners` also how warm the texts are, and if right."""
+    """How far texts meet the preference; for `manners` also how warm, and whether right."""
     if task != "manners":
         return {"preference": meet_methods.scores(task, pairs, texts)["overall"]}
     return {
@@ -116,7 +116,7 @@ def _pair_scores(task: str, pairs: Sequence[Preference], texts: Texts) -> Scores
 
 @contextmanager
 def temporary_cache(seed: int, task: str = "manners") -> Iterator[None]:
-    """Within, stages are not kept, as they would be a thousand models; the start model is."""
+    """Stages go to a cache that is deleted at the end; the start model stays in the usual one."""
     start_model(task, seed)
     with tempfile.TemporaryDirectory() as cache_folder:
         with mock.patch.dict(os.environ, ALIGNLIB_CACHE=cache_folder):

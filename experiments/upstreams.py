@@ -21,7 +21,7 @@ STYLES = ("more polite", "shorter")  # that an instructed Aligner is asked for
 
 
 def upstream_aligner(num_upstreams: int, seed: int) -> Aligner:
-    """An Aligner trained on so many upstreams; on none: lesson 02's, on a program's faults."""
+    """An Aligner trained on this many upstreams; with none, lesson 02's, on a program's faults."""
     return lesson_aligner(seed, recordings.taught(num_upstreams) if num_upstreams else None)
 
 

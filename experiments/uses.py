@@ -17,7 +17,7 @@ from . import baselines
 from .aligner import STEPS, compare, lesson_aligner
 from .baselines import Answers
 from .common import JUDGE, settings_for, values
-from .make_upstreams import made
+from .make_upstreams import weights_folder
 from .upstreams import upstream_aligner
 
 
@@ -64,7 +64,7 @@ def rounds(params: dict, seed: int) -> dict[str, float]:
     `drift_...` describes what the Aligner changes in the model's answers after each round.
     """
     aligner = upstream_aligner(3, seed)
-    loaded = load_model(made("mixed"))
+    loaded = load_model(weights_folder("mixed"))
     answers = baselines.answers_of(loaded)
     questions = baselines.training_questions()
     first_answers = baselines.training_answers("mixed", seed)
@@ -72,10 +72,11 @@ def rounds(params: dict, seed: int) -> dict[str, float]:
     metrics = {}
     for i in range(ROUNDS):
         part = slice(i * len(questions) // ROUNDS, (i + 1) * len(questions) // ROUNDS)
-        asked, generated = questions[part], first_answers[part]
+        some_questions, generated = questions[part], first_answers[part]
         if params["answers"] == "fresh":
-            generated = answers(asked, "sampled", 100 + seed)
-        rows = baselines.qac_rows(asked, generated, aligner.correct(asked, generated))
+            generated = answers(some_questions, "sampled", 100 + seed)
+        corrections = aligner.correct(some_questions, generated)
+        rows = baselines.qac_rows(some_questions, generated, corrections)
         dpo(*loaded, baselines.pairs_of(rows), settings)
         metrics |= _after_round(f"round_{i + 1}", answers, aligner, seed)
     return metrics

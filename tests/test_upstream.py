@@ -566,5 +566,5 @@ def test_an_upstream_is_recorded_whole_by_one_command(
     assert main(["upstreams", "echo"]) == 0 and recordings.names() == ["echo"]
     assert recordings.answered("echo", "unseen")[7].answer == f"{recordings.asked()['unseen'][7]} 0"
     with pytest.raises(ValueError, match="`python -m alignlib upstreams large`"):
-        make_upstreams.made("large")
+        make_upstreams.weights_folder("large")
     assert main(["upstreams", "nobody"]) == 1
