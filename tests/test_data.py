@@ -37,13 +37,13 @@ LINES = "\n".join(map(json.dumps, ROWS))
         LIST.encode(),
         LINES.encode(),
         (LINES + "\n\n").encode(),
-        gzip.compress(LIST.encode()),
-        gzip.compress(LINES.encode()),
+        gzip.compress(LIST.encode(), mtime=0),
+        gzip.compress(LINES.encode(), mtime=0),
         b"\xef\xbb\xbf" + LIST.encode(),
         b"\xef\xbb\xbf" + LINES.encode(),
         LINES.replace("\n", "\r\n").encode(),
         LIST.replace("\n", "\r\n").encode(),
-        gzip.compress(b"\xef\xbb\xbf" + LINES.replace("\n", "\r\n").encode()),
+        gzip.compress(b"\xef\xbb\xbf" + LINES.replace("\n", "\r\n").encode(), mtime=0),
     ],
 )
 def test_accepted(tmp_path: Path, data: bytes) -> None:

@@ -1292,9 +1292,9 @@ print(
 )
 
 # %% [markdown]
-# LoRA moves *tone* and *length* all the way, by 90 points [70, 111] and 99 [97, 101] more than the
+# LoRA moves *tone* and *length* all the way, by 90 points [70, 100] and 99 [97, 100] more than the
 # larger of their side effects (a warm answer came out 9 points less wordy). A soft prompt moves
-# length as surely, and tone less so, 72 [18, 126]. *Detail* hardly obeys: 14 of the 48 points there
+# length as surely, and tone less so, 72 [18, 100]. *Detail* hardly obeys: 14 of the 48 points there
 # are, and its lead over side effects, 6 points, has an interval from -12 to 23. Asked for more,
 # LoRA also errs more often: 15 answers of a hundred are faultless then, 47 if bare ones are asked
 # for. One token each, with 40 steps, learns *length* in some seeds and *tone* in hardly any.

@@ -905,11 +905,11 @@ for method, short in (("two-stage", "two_stage_ppo"), ("hbat", "hbat_ppo")):
         metrics.add(f"{short}/{aim}", mark(aim, method, "ppo"))
 
 # %% [markdown]
-# By DPO 82.7 points [62.8, 102.6] fewer instructions are followed after the preferences than before
+# By DPO 82.7 points [62.8, 100.0] fewer instructions are followed after the preferences than before
 # them (a t interval knows no ceiling at 100). But only 15.0 points [6.8, 23.2] fewer answers are
 # *right*. So most of what looks like forgetting is manner, spilled over to where nobody asked for
 # it, as in the three answers at the top; about one answer in seven (one in 15 to one in 4) is
-# really lost. By PPO it is the same: 86.0 [40.0, 132.0] and 12.0 [5.5, 18.5].
+# really lost. By PPO it is the same: 86.0 [40.0, 100.0] and 12.0 [5.5, 18.5].
 
 # %% [markdown]
 # ### Where nothing interferes
@@ -1253,7 +1253,7 @@ print("written to", metrics.write().name)
 # %% [markdown]
 # Can we align without forgetting? Here yes, to a large part, and more simply than by HBAT.
 #
-# - Two stages lose 82.7 points [62.8, 102.6] of the instructions, though nothing in the aims asks
+# - Two stages lose 82.7 points [62.8, 100.0] of the instructions, though nothing in the aims asks
 #   for it: a perfect model has both. Most of that is manner that spills over.
 # - HBAT keeps more: where 60 % of the preferences are met 31.3 points [15.9, 46.8] more than two
 #   stages, 38.9 [25.6, 52.3] more than its restarted twin (DPO, five seeds), 30.3 [10.7, 50.0] more
