@@ -19,10 +19,10 @@ course: $(VENV)/installed
 	@echo "Open the executed notebooks in runs/00, runs/01, ... (make lab shows them too); the figures lie beside them."
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 -m "slow or not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "slow or not slow"
 
 lab: $(VENV)/installed
 	$(PIP) install -q -c constraints.txt -e '.[lab]'
