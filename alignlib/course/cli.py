@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib.util
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -118,11 +120,9 @@ def _sweep(args: argparse.Namespace) -> int:
     shard = None if args.shard is None else _shard(args.shard)
     seeds = None if args.seeds is None else _seeds(args.seeds)
 
-    from experiments.registry import EXPERIMENTS  # imports torch
-
     from .sweep import merge, run_sweep
 
-    experiment = EXPERIMENTS[args.name]
+    experiment = _experiments("registry").EXPERIMENTS[args.name]  # imports torch
     seeds = seeds or experiment.seeds
     if args.merge:
         print(f"done: {merge(args.name, experiment, seeds).name}")
@@ -146,14 +146,15 @@ def _seeds(text: str) -> list[int]:
         raise ValueError(f"--seeds {text!r}: write whole numbers, such as 0,1,2") from None
 
 
-def _experiments():
-    """The experiments, which a checkout has and an installed package has not."""
-    try:
-        import experiments
-    except ImportError as error:
+def _experiments(module: str = "") -> ModuleType:
+    """The experiments or a module of them, which a checkout has and an installed package has not.
+
+    Found by name, since nothing in the package may depend on them.
+    """
+    if importlib.util.find_spec("experiments") is None:
         what = "the experiments are not part of the installed package"
-        raise ValueError(f"{what}; run this in a clone of the course's repository") from error
-    return experiments
+        raise ValueError(f"{what}; run this in a clone of the course's repository")
+    return importlib.import_module(f"experiments.{module}" if module else "experiments")
 
 
 def _pretrain(args: argparse.Namespace) -> int:
@@ -164,17 +165,12 @@ def _pretrain(args: argparse.Namespace) -> int:
 
 
 def _upstreams(args: argparse.Namespace) -> int:
-    _experiments()
-    from experiments.make_upstreams import UPSTREAMS, record
-
-    for name in args.names or UPSTREAMS:
-        print(f"done: {record(name).name}")
+    made = _experiments("make_upstreams")
+    for name in args.names or made.UPSTREAMS:
+        print(f"done: {made.record(name).name}")
     return 0
 
 
 def _card(args: argparse.Namespace) -> int:
-    _experiments()
-    from experiments.card import write_card
-
-    print(f"done: {write_card()}")
+    print(f"done: {_experiments('card').write_card()}")
     return 0
