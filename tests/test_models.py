@@ -15,7 +15,14 @@ import pytest
 import torch
 
 from alignlib.controls import with_controls
-from alignlib.models import ModelError, add_lora, fingerprint, load_model, pick_device
+from alignlib.models import (
+    ModelError,
+    add_lora,
+    fingerprint,
+    load_model,
+    own_random_state,
+    pick_device,
+)
 from alignlib.profiles import data_folder
 from alignlib.settings import ControlSettings
 
@@ -101,6 +108,16 @@ def seed_all() -> None:
     random.seed(5)
     np.random.seed(5)
     torch.manual_seed(5)
+
+
+def test_whatever_is_seeded_within_leaves_all_generators_as_they_were() -> None:
+    seed_all()
+    wanted = drawn()
+    seed_all()
+    with pytest.raises(KeyError), own_random_state():
+        random.seed(9), np.random.seed(9), torch.manual_seed(9)
+        raise KeyError
+    assert drawn() == wanted
 
 
 @pytest.mark.parametrize("what", ["lora", "soft prompt"])
