@@ -10,16 +10,27 @@ import numpy as np
 
 Z95 = 1.959963984540054  # 95 % of a normal distribution lie within so many standard deviations
 # by unit: how a value is printed (factor, digits, sign), and its lowest and highest possible value
-FORMATS = {"rate": (100, 1, " %"), "difference": (100, 1, " points"), "points": (1, 1, " points")}
-LIMITS = {"rate": (0.0, 1.0), "difference": (-1.0, 1.0), "points": (-100.0, 100.0)}
+FORMATS = {
+    "rate": (100, 1, " %"),
+    "difference": (100, 1, " points"),
+    "points": (1, 1, " points"),
+    "difference of points": (1, 1, " points"),
+}
+LIMITS = {
+    "rate": (0.0, 1.0),
+    "difference": (-1.0, 1.0),
+    "points": (-100.0, 100.0),
+    "difference of points": (-200.0, 200.0),
+}
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A value with its 95 % interval, as `metrics.json` has it.
 
-    `unit`: "points" (-100..100, net wins), "rate" (0..1), "difference" of two rates (-1..1), or
-    another named unit. `source`: "live" (measured now) or "recorded" (read from data/results).
+    `unit`: "points" (-100..100, net wins), "rate" (0..1), "difference" of two rates (-1..1),
+    "difference of points" of two net wins (-200..200), or another named unit. `source`: "live"
+    (measured now) or "recorded" (read from data/results).
     """
 
     value: float
@@ -118,7 +129,7 @@ def paired(
 def over_seeds(values: Sequence[float], unit: str = "rate", seeds: Sequence[int] = ()) -> Estimate:
     """Mean over training seeds with a t interval: the units are seeds, not prompts.
 
-    The interval ends where the unit does: no rate exceeds 1 and no difference of rates 100 points.
+    The interval ends where the unit does: no rate exceeds 1, no net win 100 points.
     Raises ValueError for fewer than 2 values.
     """
     v = np.asarray(values, dtype=float)
@@ -126,8 +137,7 @@ def over_seeds(values: Sequence[float], unit: str = "rate", seeds: Sequence[int]
         raise ValueError("an interval over seeds needs at least 2 of them")
     mean, half = float(v.mean()), _t_deviation(v) / math.sqrt(len(v))
     lowest, highest = LIMITS.get(unit, (-math.inf, math.inf))
-    # the mean stays inside: that of a difference of net wins may exceed 100 points
-    low, high = min(mean, max(lowest, mean - half)), max(mean, min(highest, mean + half))
+    low, high = max(lowest, mean - half), min(highest, mean + half)
     return Estimate(mean, low, high, len(v), unit, seeds=tuple(seeds))
 
 

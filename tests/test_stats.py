@@ -62,7 +62,8 @@ def test_t_interval_over_seeds_by_hand() -> None:
         ("points", [65, 85, 98], None, 100),
         ("points", [-90, 0, 90], -100, 100),
         ("words", [-300, 0, 300], None, None),  # no limit is known
-        ("points", [110, 130, 150], None, 130),  # a difference of net wins: its mean stays inside
+        ("difference of points", [110, 130, 150], None, None),
+        ("difference of points", [110, 190, 200], None, 200),
     ],
 )
 def test_an_interval_over_seeds_ends_where_the_unit_does(

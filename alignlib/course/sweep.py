@@ -303,7 +303,6 @@ def recorded_difference(
     """
     first, second = per_seed(record, metric, **a), per_seed(other or record, metric, **b)
     shared = sorted(first.keys() & second.keys())
-    told = "difference" if unit == "rate" else unit
-    return replace(
-        over_seeds([first[s] - second[s] for s in shared], told, shared), source="recorded"
-    )
+    differences = [first[s] - second[s] for s in shared]
+    unit = {"rate": "difference", "points": "difference of points"}.get(unit, unit)
+    return replace(over_seeds(differences, unit, shared), source="recorded")
