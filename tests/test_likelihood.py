@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PromptTuningConfig, get_peft_model
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -20,6 +21,7 @@ from alignlib.models import add_lora, load_model
 from alignlib.tinytown import sets
 from alignlib.tokens import IGNORED, example
 
+VIRTUAL = 3  # tokens of a soft prompt
 SMALL = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -30,7 +32,7 @@ SMALL = {
 
 
 def model_of(kind: str, tiny_model: Path) -> tuple[PreTrainedModel, object]:
-    """Models that treat their logits in different ways: plain, capped, scaled, under LoRA."""
+    """Models that treat their logits in different ways, or have more of them than tokens."""
     model, tokenizer = load_model(tiny_model)
     torch.manual_seed(0)
     size = SMALL | {"vocab_size": len(tokenizer)}
@@ -40,10 +42,13 @@ def model_of(kind: str, tiny_model: Path) -> tuple[PreTrainedModel, object]:
         model = GraniteForCausalLM(GraniteConfig(**size, logits_scaling=7.0))
     elif kind == "lora":
         model = add_lora(model, 4)
+    elif kind == "soft prompt":
+        prompt = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL)
+        model = get_peft_model(model, prompt)
     return model.eval(), tokenizer
 
 
-@pytest.mark.parametrize("kind", ["plain", "capped", "scaled", "lora"])
+@pytest.mark.parametrize("kind", ["plain", "capped", "scaled", "lora", "soft prompt"])
 @pytest.mark.parametrize("at_once", [2**27, 3000])
 def test_a_batchs_likelihood_is_that_of_each_row_from_all_its_logits(
     kind: str, at_once: int, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
@@ -55,6 +60,7 @@ def test_a_batchs_likelihood_is_that_of_each_row_from_all_its_logits(
     found = row_nll(model, rows, tokenizer.pad_token_id)
     for row, nll in zip(rows, found):
         logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1]
+        logits = logits[VIRTUAL if kind == "soft prompt" else 0 :]
         labels = torch.tensor(row["labels"][1:])
         each = torch.nn.functional.cross_entropy(
             logits.float(), labels, ignore_index=IGNORED, reduction="sum"

@@ -72,9 +72,10 @@ def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_fingerprint_is_of_content_and_not_of_line_ends(tmp_path: Path) -> None:
     place = shutil.copytree(BASE, tmp_path / "base")
+    assert fingerprint(place) == fingerprint(BASE)
+    (place / "merges.txt").write_bytes(b"a b\nc d\n")
     before = fingerprint(place)
-    assert before == fingerprint(BASE)
-    for file in place.glob("*.json"):
+    for file in (*place.glob("*.json"), place / "merges.txt"):
         file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
     assert fingerprint(place) == before
     config = json.loads((place / "config.json").read_text())

@@ -123,6 +123,8 @@ def test_cells_are_paired_by_seed_within_a_record_and_across_two() -> None:
         across.value,
         across.seeds,
     ) == (1.5, (1, 2))
+    points = recorded_difference(record, "x", {"arm": "a"}, {"arm": "b"}, "points")
+    assert (within.unit, points.unit) == ("difference", "difference of points")
 
 
 def test_a_record_of_another_base_is_refused(

@@ -503,6 +503,16 @@ def test_a_key_depends_on_every_input() -> None:
         key("a", [Path(".")])
 
 
+def test_a_key_depends_on_the_kind_of_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models made on a T4 and on an A100 differ, and may share a folder."""
+    kinds = ("cpu", "cuda Tesla T4", "cuda NVIDIA A100")
+    keys = set()
+    for kind in kinds:
+        monkeypatch.setattr("alignlib.models.device_kind", lambda kind=kind: kind)
+        keys.add(key("a", []))
+    assert len(keys) == len(kinds)
+
+
 def test_an_artefact_is_built_once_and_never_kept_half(own_cache: Path) -> None:
     calls = []
 
