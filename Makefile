@@ -1,4 +1,5 @@
 # make course   run every lesson; make lab   open the notebooks
+# make real     fetch SmolLM2-135M for notebook 08, once; it then works offline
 # make test     the tests, lessons at a tenth of their size; make test-all   all of them
 # On Linux without a GPU: make course TORCH_INDEX=https://download.pytorch.org/whl/cpu
 PYTHON ?= python3
@@ -12,7 +13,7 @@ endif
 WRONG_PYTHON := This course needs Python 3.11, 3.12 or 3.13; name one as in: make course PYTHON=python3.12
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: course test test-all lab build base clean
+.PHONY: course test test-all lab build base real clean
 
 course: $(VENV)/installed
 	$(BIN)/python -m alignlib run all --out runs
@@ -30,6 +31,9 @@ lab: $(VENV)/installed
 
 build: $(VENV)/installed
 	$(BIN)/python -m alignlib build
+
+real: $(VENV)/installed
+	$(BIN)/python -m alignlib real
 
 base: $(VENV)/installed
 	$(BIN)/python -m alignlib pretrain --out runs/base

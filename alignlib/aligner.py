@@ -12,6 +12,7 @@ correct (section 3, "residual correction"). Lesson 02 builds it by hand.
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,27 +22,67 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .artefacts import artefact
+from .cost import Cost, predict_training
 from .data import QAC
-from .generation import generate
+from .generation import sample
 from .likelihood import completion_nll
-from .models import add_lora, fingerprint, load_model, save_model
-from .prompts import TOWN, Template
-from .settings import SFTSettings
+from .models import (
+    add_lora,
+    downloaded,
+    fingerprint,
+    load_adapter,
+    load_model,
+    looks_local,
+    save_model,
+)
+from .prompts import T2, TOWN, Template
+from .real_model import HUB_ID, SMOLLM2
+from .settings import SMALL, SFTSettings, default_lora_rank, with_steps
 from .tokens import context_length, encode, example, fitting
 from .train import Penalty, sft
 
 SETTINGS_FILE = "aligner.json"
 
 
+@dataclass(frozen=True)
+class Correction:
+    """A corrected answer; or the answer as it was, and why there is no other."""
+
+    text: str
+    kept_because: str = ""
+
+
 @dataclass
 class Aligner:
-    """A trained corrector: `losses` by stage, `dropped` counts rows left out, by reason."""
+    """A trained corrector: `losses` by stage, `dropped` counts rows left out, by reason.
+
+    With LoRA `model` is the base with an adapter on it; `merge` makes one model of the two.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     template: Template = TOWN
     losses: dict[str, list[float]] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
+    base: str = ""  # folder or hub id of the model that it was made from
+
+    @classmethod
+    def untrained(
+        cls,
+        base: str | Path,
+        *,
+        template: Template | None = None,
+        lora_rank: int | None = None,
+        seed: int = 0,
+    ) -> Aligner:
+        """An Aligner as it is before training: the base, with LoRA that changes nothing yet."""
+        model, tokenizer = load_model(base)
+        parameters = model.num_parameters()
+        template = template or (TOWN if parameters <= SMALL else T2)
+        rank = default_lora_rank(parameters) if lora_rank is None else lora_rank
+        if looks_local(base):
+            base = Path(base).expanduser().resolve()
+        return cls(add_lora(model, rank, seed), tokenizer, template, base=str(base))
 
     @classmethod
     def train(
@@ -52,29 +93,32 @@ class Aligner:
         *,
         settings: SFTSettings,
         warmup: SFTSettings | None = None,
-        template: Template = TOWN,
-        lora_rank: int = 0,
+        template: Template | None = None,
+        lora_rank: int | None = None,
         penalty: Penalty | None = None,
+        checkpoints: str | Path | None = None,
         progress: bool = True,
     ) -> Aligner:
         """Fine-tune a base model (folder or hub id) on identity rows, if any, then on corrections.
 
         `warmup` are the settings of the first stage, `settings` those of the second, for which
-        optimizer and learning rate start anew and `penalty` is added to the loss. With a
-        `lora_rank` only LoRA matrices of that rank are trained, then merged into the weights.
-        A stage of 0 steps is skipped. Raises ValueError for identity rows without `warmup`.
+        optimizer and learning rate start anew and `penalty` is added to the loss. A stage of 0
+        steps is skipped. What is None follows from the size of the base. Up to 20 million
+        parameters: template TOWN, and all weights are trained (`lora_rank` 0). Above: template T2,
+        and LoRA matrices of rank 16 alone. Into `checkpoints`, a folder, the training is written as
+        it goes; the same training goes on from there. Raises ValueError for identity rows without
+        `warmup`.
         """
         if identity and warmup is None:
             raise ValueError(
                 f"{len(identity)} identity rows, but no settings to train on them: pass "
                 "warmup=SFTSettings(steps=...), or no identity rows"
             )
-        aligner = cls(*load_model(base), template)
-        aligner.model = add_lora(aligner.model, lora_rank, settings.seed)
-        aligner._stage("identity", identity, warmup, None, progress)
-        aligner._stage("correction", corrections, settings, penalty, progress)
-        if lora_rank:
-            aligner.model = aligner.model.merge_and_unload()
+        options = {"template": template, "lora_rank": lora_rank, "seed": settings.seed}
+        aligner = cls.untrained(base, **options)
+        common = {"checkpoints": checkpoints, "progress": progress}
+        aligner._stage("identity", identity, warmup, **common)
+        aligner._stage("correction", corrections, settings, penalty=penalty, **common)
         return aligner
 
     @classmethod
@@ -86,8 +130,8 @@ class Aligner:
         *,
         settings: SFTSettings,
         warmup: SFTSettings | None = None,
-        template: Template = TOWN,
-        lora_rank: int = 0,
+        template: Template | None = None,
+        lora_rank: int | None = None,
     ) -> Aligner:
         """The result of `train`, loaded from the cache if the same training has been run before."""
         options = dict(settings=settings, warmup=warmup, template=template, lora_rank=lora_rank)
@@ -95,26 +139,67 @@ class Aligner:
         def build(folder: Path) -> None:
             cls.train(base, corrections, identity, **options).save_pretrained(folder)
 
+        if settings.minutes:
+            raise ValueError("minutes depend on the machine; say the number of steps")
         inputs = [fingerprint(base), list(corrections), list(identity), options]
-        return cls.from_pretrained(artefact("aligner", inputs, build, ("aligner", "prompts")))
+        code = ("aligner", "prompts", "settings")
+        return cls.from_pretrained(artefact("aligner", inputs, build, code), base)
 
     def _stage(
         self,
         name: str,
         rows: Sequence[QAC],
         settings: SFTSettings | None,
-        penalty: Penalty | None,
-        progress: bool,
+        *,
+        penalty: Penalty | None = None,
+        checkpoints: str | Path | None = None,
+        progress: bool = True,
     ) -> None:
         if not rows or not settings.steps:
             return
-        kept, too_long = fitting([self.tokens(row) for row in rows], self.context)
-        if too_long:
-            reason = f"{name} row longer than the context of {self.context} tokens"
-            self.dropped[reason] += too_long
-        label = f"{name} steps" if progress else None
+        kept, longest = self._fitting(rows, settings)
+        if too_long := len(rows) - len(kept):
+            self.dropped[f"{name} row of more than {longest} tokens"] += too_long
+        if settings.minutes and kept:
+            settings = self._fit_minutes(kept, settings, checkpoints)
         self.losses[name] = sft(
-            self.model, self.tokenizer, kept, settings, penalty=penalty, progress=label
+            self.model,
+            self.tokenizer,
+            kept,
+            settings,
+            penalty=penalty,
+            progress=f"{name} steps" if progress else None,
+            checkpoints=checkpoints,
+        )
+
+    def _fitting(
+        self, rows: Sequence[QAC], settings: SFTSettings
+    ) -> tuple[list[dict[str, list[int]]], int]:
+        """The tokens of the rows that may be trained on, and the longest that a row may be."""
+        longest = min(self.context, settings.max_length or self.context)
+        return fitting([self.tokens(row) for row in rows], longest)[0], longest
+
+    def _fit_minutes(
+        self,
+        rows: Sequence[dict[str, list[int]]],
+        settings: SFTSettings,
+        checkpoints: str | Path | None,
+    ) -> SFTSettings:
+        """As many steps as fit into the minutes; a training that goes on keeps its number."""
+        file = None if checkpoints is None else Path(checkpoints) / "steps.json"
+        known = {} if file is None or not file.exists() else json.loads(file.read_text())
+        about = str(settings)
+        if about not in known:
+            known[about] = predict_training(self.model, self.tokenizer, rows, settings).steps
+            if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps(known))
+        return with_steps(settings, known[about])
+
+    def predict(self, rows: Sequence[QAC], settings: SFTSettings) -> Cost:
+        """Time and memory of a training on these rows; nothing is changed (`cost.py`)."""
+        return predict_training(
+            self.model, self.tokenizer, self._fitting(rows, settings)[0], settings
         )
 
     @property
@@ -137,15 +222,30 @@ class Aligner:
     ) -> list[str]:
         """The correction of each answer, in order; greedy at temperature 0.
 
-        An answer too long for the context is returned as it is and counted in `dropped`.
+        An answer comes back as it is, and is counted in `dropped`, where no correction of it came
+        to an end: it is too long for the context, or the correction is empty or reached its limit.
         """
-        prompts = [self.prompt(q, a) for q, a in zip(questions, answers, strict=True)]
+        options = {"temperature": temperature, "seed": seed, "progress": progress}
+        found = self.corrections(questions, answers, **options)
+        reasons = [one.kept_because for one in found if one.kept_because]
+        self.dropped.update(f"answer returned as it was: {reason}" for reason in reasons)
+        return [one.text for one in found]
+
+    def corrections(
+        self,
+        questions: Sequence[str],
+        answers: Sequence[str],
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+        progress: str | None = None,
+    ) -> list[Correction]:
+        """What `correct` returns, each with the reason if it is the answer itself."""
+        pairs = list(zip(questions, answers, strict=True))
+        prompts = [encode(self.tokenizer, self.prompt(*pair)) for pair in pairs]
         limits = [self._max_new_tokens(answer) for answer in answers]
-        lengths = [len(encode(self.tokenizer, prompt)) for prompt in prompts]
-        fits = [i for i in range(len(prompts)) if lengths[i] + limits[i] <= self.context]
-        if too_long := len(prompts) - len(fits):
-            self.dropped["answer returned as it was: too long for the context"] += too_long
-        texts = generate(
+        fits = [i for i, p in enumerate(prompts) if len(p) + limits[i] <= self.context]
+        completions = sample(
             self.model,
             self.tokenizer,
             [prompts[i] for i in fits],
@@ -154,10 +254,16 @@ class Aligner:
             seed=seed,
             progress=progress,
         )
-        corrections = list(answers)
-        for i, text in zip(fits, texts, strict=True):
-            corrections[i] = text
-        return corrections
+        found = [Correction(answer, "too long for the context") for answer in answers]
+        for i, ids in zip(fits, completions, strict=True):
+            found[i] = self._correction(answers[i], ids)
+        return found
+
+    def _correction(self, answer: str, ids: list[int]) -> Correction:
+        text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        if ids[-1:] != [self.tokenizer.eos_token_id]:
+            return Correction(answer, "the correction reached its limit")
+        return Correction(text) if text else Correction(answer, "the correction was empty")
 
     def _max_new_tokens(self, answer: str) -> int:
         """Half as much again as the answer and 64 tokens, but at most half the context."""
@@ -180,16 +286,41 @@ class Aligner:
         prompts = [self.prompt(r.question, a) for r, a in zip(rows, answers, strict=True)]
         return completion_nll(self.model, self.tokenizer, prompts, [r.correction for r in rows])
 
+    def merge(self) -> Aligner:
+        """The adapter added into the base's weights, for good. Without one nothing changes."""
+        if hasattr(self.model, "merge_and_unload"):
+            self.model = self.model.merge_and_unload()
+        return self
+
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write weights, tokenizer and `aligner.json`, which holds the template."""
-        save_model(folder, self.model, self.tokenizer)
+        """Write weights or, with LoRA, the adapter alone; tokenizer, and `aligner.json`.
+
+        That file holds the template and the name of the base.
+        """
         about = {"template": asdict(self.template), "losses": self.losses, "dropped": self.dropped}
+        if hasattr(self.model, "peft_config"):
+            if not self.base:
+                raise ValueError("an adapter needs its base: Aligner(..., base=folder or hub id)")
+            name = HUB_ID if self.base == SMOLLM2 else self.base  # what other programs look for
+            self.model.peft_config["default"].base_model_name_or_path = name
+            about |= {"base": self.base, "fingerprint": fingerprint(self.base)}
+        save_model(folder, self.model, self.tokenizer)
         (Path(folder) / SETTINGS_FILE).write_text(json.dumps(about), encoding="utf-8")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Aligner:
-        """Load what `save_pretrained` wrote."""
-        model, tokenizer = load_model(folder)
+    def from_pretrained(cls, folder: str | Path, base: str | Path | None = None) -> Aligner:
+        """Load what `save_pretrained` wrote, from a folder or a repository on the hub.
+
+        An adapter goes onto the base that it was trained on, or onto `base` where that has moved.
+        """
+        folder = downloaded(folder)
         about = json.loads((Path(folder) / SETTINGS_FILE).read_text(encoding="utf-8"))
         template = Template.from_saved(about["template"])
-        return cls(model, tokenizer, template, about["losses"], Counter(about["dropped"]))
+        rest = (template, about["losses"], Counter(about["dropped"]))
+        if "base" not in about:
+            return cls(*load_model(folder), *rest)
+        base = about["base"] if base is None else base
+        model, tokenizer = load_adapter(folder, base)
+        if fingerprint(base) != about["fingerprint"]:
+            warnings.warn(f"{folder} was not trained on this version of {base}", stacklevel=2)
+        return cls(model, tokenizer, *rest, base=str(base))

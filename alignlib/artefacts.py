@@ -21,11 +21,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from .folders import cache_folder
+
 built = loaded = 0  # artefacts made, and found ready, by this process
 LEFT_BEHIND = 7 * 24 * 3600  # seconds after which a half-built folder is a killed run's
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
 CODE = (
     "batching",
+    "checkpoints",
     "generation",
     "likelihood",
     "models",
@@ -33,15 +36,6 @@ CODE = (
     "train",
     "trainers",
 )  # of every artefact
-
-
-def cache_folder() -> Path:
-    """Where artefacts lie: ALIGNLIB_CACHE, else `alignlib` under the user's cache folder."""
-    if set_by_user := os.environ.get("ALIGNLIB_CACHE"):
-        return Path(set_by_user).expanduser()
-    if os.name == "nt":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "alignlib"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "alignlib"
 
 
 def key(name: str, inputs: Any, code: Sequence[str] = ()) -> str:

@@ -15,7 +15,8 @@ from .models import autocast
 from .tokens import encode
 
 ROUND = 8  # tokens generated before finished rows leave their batch
-TOKENS = 16_384  # of a batch, prompts and completions with padding: what the cache has to hold
+TOKENS = 16_384  # of a batch, prompts and completions with padding; fewer if CACHE is full before
+CACHE = {"cpu": 2**28, "cuda": 2**31}  # bytes of keys and values; as much again while they grow
 
 
 def generate(
@@ -59,7 +60,7 @@ def sample(
 ) -> list[list[int]]:
     """The token ids of one completion per prompt, ending with EOS if that was generated.
 
-    `max_new_tokens` may differ by row. A batch holds at most `batch_size` rows and TOKENS tokens.
+    `max_new_tokens` may differ by row. A batch holds at most `batch_size` rows and `batch_tokens`.
     A greedy completion does not depend on the rows beside it. Sampling draws from `seed` alone and
     leaves the caller's random state as it was.
     """
@@ -68,7 +69,7 @@ def sample(
     room = [len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True)]
     picks = [
         picked[start : start + batch_size]
-        for picked in by_tokens(room, TOKENS)
+        for picked in by_tokens(room, batch_tokens(model))
         for start in range(0, len(picked), batch_size)
     ]
     completions: list[list[int]] = [[] for _ in prompts]
@@ -80,6 +81,18 @@ def sample(
             for i, ids in zip(picked, found, strict=True):
                 completions[i] = ids
     return completions
+
+
+def batch_tokens(model: PreTrainedModel) -> int:
+    """How many tokens a batch may hold, such that their keys and values fit into CACHE."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_attention_heads", None)
+    if not heads:  # no attention, no cache of that kind
+        return TOKENS
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    width = (getattr(config, "num_key_value_heads", None) or heads) * size
+    bytes_per_token = 2 * 4 * config.num_hidden_layers * width
+    return min(TOKENS, CACHE.get(model.device.type, CACHE["cpu"]) // bytes_per_token)
 
 
 def _complete(

@@ -31,7 +31,7 @@ from .data import Instruction, Preference
 from .generation import generate
 from .likelihood import completion_nll
 from .models import fingerprint, load_model, own_random_state, save_model
-from .settings import ControlSettings, SFTSettings
+from .settings import ControlSettings, SFTSettings, default_rate
 from .tokens import context_length, encode, example, fitting
 from .train import sft_in_turns
 
@@ -88,12 +88,14 @@ class Meet:
             model, tokenizer = load_model(base)
             meet = cls(with_controls(model, tokenizer, list(rows), control), tokenizer)
         examples = {name: meet._examples(name, texts) for name, texts in rows.items()}
-        rate = first.learning_rate
+        parameters = meet.model.num_parameters()
+        rate = first.learning_rate or default_rate(parameters, lora=True)
+        model_rate = then.learning_rate or default_rate(parameters, lora=False)
         if first.steps and not resume:
             meet._step("controls", examples, first, rate, None, progress)
         if then.steps:
             controls_rate = None if freeze_controls else rate
-            meet._step("model", examples, then, controls_rate, then.learning_rate, progress)
+            meet._step("model", examples, then, controls_rate, model_rate, progress)
         return meet
 
     @classmethod

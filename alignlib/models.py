@@ -20,11 +20,14 @@ import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+
+from .real_model import SMOLLM2, smollm2
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -34,7 +37,7 @@ HUB_FIX = (
     "or give a folder"
 )
 THREADS = 2  # fixed, so that the same seed gives the same numbers; ALIGNLIB_THREADS overrides it
-SMALL = 10_000_000  # parameters below which a Mac's GPU is no faster than its CPU
+MPS_FROM = 10_000_000  # parameters below which a Mac's GPU is no faster than its CPU
 IDENTITY = (".json", ".safetensors", ".txt", ".model", ".jinja")  # files that make a model
 
 
@@ -63,7 +66,7 @@ def pick_device(parameters: int | None = None) -> torch.device:
             raise ModelError(f"ALIGNLIB_DEVICE={named!r} is no device; {fix}") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
-    small = parameters is not None and parameters < SMALL
+    small = parameters is not None and parameters < MPS_FROM
     return torch.device("mps" if torch.backends.mps.is_available() and not small else "cpu")
 
 
@@ -73,16 +76,21 @@ def device_kind() -> str:
     return f"cuda {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
 
 
-def computes_in_bf16(device: torch.device) -> bool:
-    """Whether to compute in bf16 over fp32 weights: on GPUs that have it; not on a T4 or a CPU.
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """What is computed in: bf16 on GPUs that have it, fp16 on older ones, fp32 elsewhere.
 
-    The weights stay fp32 everywhere: in bf16 a small learning rate's updates are rounded away.
+    Weights that are trained stay fp32: in 16 bits a small learning rate's updates are rounded away.
     """
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cuda":
+        return torch.float32
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float16
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=computes_in_bf16(device))
+    dtype = compute_dtype(device)
+    halved = dtype != torch.float32
+    return torch.autocast(device.type, dtype if halved else None, enabled=halved)
 
 
 @contextmanager
@@ -104,11 +112,7 @@ def load_model(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     tokenizer or no pad token.
     """
     set_threads()
-    name = _expanded(name)
-    if looks_local(name) and not (Path(name) / "config.json").is_file():
-        what = "no config.json in this folder" if Path(name).is_dir() else "no such folder"
-        fix = "give a folder written by save_pretrained, or a hub id"
-        raise ModelError(f"{name}: {what}; {fix} such as HuggingFaceTB/SmolLM2-360M")
+    name = _there(name)
     tokenizer = load_tokenizer(name)
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -120,6 +124,37 @@ def load_model(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     return model.to(pick_device(model.num_parameters())).eval(), tokenizer
 
 
+def load_adapter(
+    folder: str | Path, base: str | Path
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A base model with the LoRA adapter in a folder on it, and the tokenizer saved there."""
+    from peft import PeftModel
+
+    model, _ = load_model(base)
+    return PeftModel.from_pretrained(model, str(folder)).eval(), load_tokenizer(Path(folder))
+
+
+def count_parameters(name: str | Path) -> int:
+    """How many parameters a model has, by its configuration alone."""
+    name, without = _there(name), {"trust_remote_code": False}
+    try:
+        config = AutoConfig.from_pretrained(name, **without)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, **without).num_parameters()
+    except Exception as error:
+        fix = "give a folder written by save_pretrained" if looks_local(name) else HUB_FIX
+        raise _refusal(name, "the configuration cannot be used", error, fix) from error
+
+
+def downloaded(name: str | Path) -> Path:
+    """The folder itself, or a copy of the hub's repository of that name."""
+    if looks_local(name):
+        return Path(name).expanduser()
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(str(name)))
+
+
 def looks_local(name: str | Path) -> bool:
     """Whether a model's name means a folder. A hub id is `name` or `owner/name`, and no folder."""
     if isinstance(name, Path) or Path(name).expanduser().exists():
@@ -127,8 +162,20 @@ def looks_local(name: str | Path) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
 
 
+def _there(name: str | Path) -> str | Path:
+    """The name, expanded. Raises ModelError for a folder that holds no model."""
+    name = _expanded(name)
+    if looks_local(name) and not (Path(name) / "config.json").is_file():
+        what = "no config.json in this folder" if Path(name).is_dir() else "no such folder"
+        fix = "give a folder written by save_pretrained, or a hub id"
+        raise ModelError(f"{name}: {what}; {fix} such as HuggingFaceTB/SmolLM2-360M")
+    return name
+
+
 def _expanded(name: str | Path) -> str | Path:
-    """`~` is the home folder, as a shell has it."""
+    """`~` is the home folder, as a shell has it; SMOLLM2 is the model that `make real` fetches."""
+    if name == SMOLLM2:
+        name = smollm2()
     return Path(name).expanduser() if looks_local(name) else name
 
 
@@ -201,6 +248,8 @@ def save_model(
 
     What else is `given` goes to the model's own `save_pretrained`.
     """
+    if hasattr(model, "peft_config"):
+        given.setdefault("save_embedding_layers", False)  # or PEFT looks the base up on the hub
     model.save_pretrained(folder, **given)
     tokenizer.save_pretrained(folder)
 
@@ -211,9 +260,10 @@ def fingerprint(name: str | Path) -> str:
     Of a folder the sha256 of what its configuration, tokenizer and weights say, whatever their line
     ends are; of a hub id its revision.
     """
-    folder = Path(name).expanduser()
+    place = _expanded(name)
+    folder = Path(place)
     if not folder.is_dir():
-        return str(name) if looks_local(name) else f"{name}@{_revision(str(name))}"
+        return str(name) if looks_local(name) else f"{place}@{_revision(str(place))}"
     total = hashlib.sha256()
     for file in sorted(f for f in folder.iterdir() if f.suffix in IDENTITY):
         about = file.stat()

@@ -17,6 +17,7 @@ from .stats import Estimate
 
 if TYPE_CHECKING:
     from IPython.display import HTML
+    from transformers import PreTrainedTokenizerBase
 
 WIDE = 12  # columns of a matrix beyond which there is no room for numbers
 DARK, LIGHT, ACCENT, MUTED = "#1b3a5c", "#9db8d2", "#c8553d", "#8a8a8a"  # differ in grey too
@@ -189,6 +190,24 @@ def show_diffs(
         note = [html.escape(notes[i])] if i < len(notes) else []
         table += _table_row("td", [html.escape(question), diff_html(answer, correction), *note])
     return HTML(f"<table>{table}</table>")
+
+
+def show_tokens(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Sequence[int]]) -> HTML:
+    """A training row as the model sees it, token by token; those with loss are marked.
+
+    `row` is made by `tokens.example`.
+    """
+    from IPython.display import HTML
+
+    from .tokens import IGNORED
+
+    parts = []
+    for token, label in zip(row["input_ids"], row["labels"], strict=True):
+        text = html.escape(tokenizer.decode([token])).replace("\n", "⏎<br>").replace(" ", "&nbsp;")
+        marked = f"background:{LIGHT};color:black" if label != IGNORED else f"color:{MUTED}"
+        parts.append(f'<span style="{marked};border-right:1px solid white">{text}</span>')
+    note = f'<span style="background:{LIGHT};color:black">marked</span>: tokens with loss'
+    return HTML(f'<div style="font-family:monospace">{"<wbr>".join(parts)}</div><p>{note}</p>')
 
 
 def _table_row(tag: str, cells: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .prompts import T2, TOWN, Template
-from .settings import SFTSettings
+from .settings import SFTSettings, with_steps
 
 STAGES = ("warmup", "training", "controls_first", "model_then", "teach", "prefer")
 LEAST_ROWS, LEAST_STEPS = 24, 2  # of a profile at reduced size
@@ -140,7 +140,7 @@ def scaled_stage(stage: SFTSettings, scale: float) -> SFTSettings:
     """A stage at reduced size: at least LEAST_STEPS, if it has as many."""
     if scale == 1:
         return stage
-    return _with_steps(stage, min(stage.steps, max(LEAST_STEPS, round(scale * stage.steps))))
+    return with_steps(stage, min(stage.steps, max(LEAST_STEPS, round(scale * stage.steps))))
 
 
 def fit_stage(stage: SFTSettings, lengths: Sequence[int], bound: int) -> SFTSettings:
@@ -156,9 +156,4 @@ def fit_stage(stage: SFTSettings, lengths: Sequence[int], bound: int) -> SFTSett
         parts = math.ceil(rows / max(LEAST_BATCH, 2 * bound // longest))
         size, accumulate = math.ceil(rows / parts), accumulate * parts
     steps = max(1, min(stage.steps, 4 * len(lengths) // (size * accumulate)))
-    return _with_steps(replace(stage, batch_size=size, accumulate=accumulate), steps)
-
-
-def _with_steps(stage: SFTSettings, steps: int) -> SFTSettings:
-    """The stage with another number of steps, of which the warm-up is at most a fifth."""
-    return replace(stage, steps=steps, warmup_steps=min(stage.warmup_steps, steps // 5))
+    return with_steps(replace(stage, batch_size=size, accumulate=accumulate), steps)

@@ -203,6 +203,14 @@ class Metrics:
             self.values[name] = estimate.seeded(self.seed) if live else estimate
         return describe(estimate)
 
+    def note(self, name: str, value: float, unit: str) -> None:
+        """Keep a number that has no interval, such as a time."""
+        self.add(name, Estimate(value, value, value, 1, unit))
+
+    def minutes(self) -> float:
+        """How long ago this object was made."""
+        return (time.monotonic() - self._started) / 60
+
     def save_figure(self, figure: Figure, name: str) -> None:
         """Save a figure as a PNG into the lesson's folder."""
         figure.savefig(self.folder / f"{name}.png", dpi=150, bbox_inches="tight")

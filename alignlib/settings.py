@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 CONTROL_KINDS = ("prompt", "lora")
 CONTROL_STARTS = ("vocabulary", "random", "unit", "text")
+
+
+SMALL = 20_000_000  # parameters; the course's own models have fewer, pretrained ones more
+# up to so many parameters: learning rate of all weights, and of LoRA
+RATES = ((SMALL, 1e-3, 1e-3), (250_000_000, 5e-5, 5e-4), (float("inf"), 2e-5, 2e-4))
+LORA_RANK = 16  # of models that are not SMALL
 
 
 @dataclass(frozen=True)
@@ -15,12 +21,47 @@ class SFTSettings:
     steps: int
     batch_size: int = 32  # rows in a micro-batch
     accumulate: int = 1  # micro-batches in a step
-    learning_rate: float = 1e-3
+    learning_rate: float | None = None  # None: `default_rate` of the model
     schedule: str = "linear"  # or "cosine", "constant_with_warmup"
     warmup_steps: int = 10
     weight_decay: float = 0.0
     clip: float = 1.0  # largest gradient norm
     seed: int = 0
+    tokens: int = 0  # at most so many in a micro-batch, with padding; a step gets more of them
+    max_length: int = 0  # tokens of a row; longer ones are left out (0: what the context holds)
+    checkpointing: bool = False  # of activations: less memory, a third more time
+    minutes: float = 0.0  # fewer steps, if those would take longer (0: no limit)
+
+
+def with_steps(settings: SFTSettings, steps: int) -> SFTSettings:
+    """The settings with another number of steps, of which the warm-up is at most a fifth."""
+    return replace(settings, steps=steps, warmup_steps=min(settings.warmup_steps, steps // 5))
+
+
+def with_warmup(settings: SFTSettings, steps: int) -> tuple[SFTSettings, SFTSettings]:
+    """The settings of the main stage and of a warm-up stage that takes so many steps off it.
+
+    The minutes are shared out as the steps are. Raises ValueError if no step is left.
+    """
+    if not 0 < steps < settings.steps:
+        raise ValueError(f"a warm-up of {steps} steps of {settings.steps}: take fewer")
+    part = steps / settings.steps
+    warmup = replace(with_steps(settings, steps), minutes=settings.minutes * part)
+    main = with_steps(settings, settings.steps - steps)
+    return replace(main, minutes=settings.minutes * (1 - part)), warmup
+
+
+def default_rate(parameters: int, lora: bool) -> float:
+    """A learning rate for a model of so many parameters, all of them trained or LoRA alone."""
+    for most, full, adapters in RATES:
+        if parameters <= most:
+            return adapters if lora else full
+    raise ValueError(f"no learning rate for {parameters} parameters")
+
+
+def default_lora_rank(parameters: int) -> int:
+    """The rank of LoRA for a model of so many parameters; 0 means that all weights are trained."""
+    return 0 if parameters <= SMALL else LORA_RANK
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,26 @@ def bootstrap_mean(
     return Estimate(float(values.mean()), float(low), float(high), n, unit)
 
 
+def bootstrap_groups(
+    values: Sequence[float] | np.ndarray,
+    groups: Sequence[object],
+    unit: str = "rate",
+    draws: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """A mean with a bootstrap interval over groups: values of one group are drawn together.
+
+    For values that share their cause, such as rows with the same phrase. `n` counts the groups.
+    """
+    values = np.asarray(values, dtype=float)
+    _, group_of = np.unique(np.array([str(g) for g in groups]), return_inverse=True)  # (n,)
+    sums, sizes = np.bincount(group_of, values), np.bincount(group_of)
+    picked = np.random.default_rng(seed).integers(0, len(sums), (draws, len(sums)))
+    means = sums[picked].sum(1) / sizes[picked].sum(1)  # (draws,)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Estimate(float(values.mean()), float(low), float(high), len(sums), unit)
+
+
 def wins(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """1 for a win, -1 for a loss, 0 for a tie, (n,)."""
     difference = np.asarray(after) - np.asarray(before)

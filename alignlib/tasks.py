@@ -14,10 +14,10 @@ from .data import QAC, Instruction, Loaded, Preference, identity_rows, read_qac,
 from .hbat import DPO, Stage, train_hbat
 from .judges import Judge, NoJudge, RewardJudge, TownJudge
 from .meet import Meet, texts_by_control
-from .models import fingerprint, load_model, load_tokenizer, save_model
+from .models import count_parameters, fingerprint, load_model, load_tokenizer, save_model
 from .profiles import STAGES, Profile, fit_stage, profile, scaled, scaled_rows, scaled_stage
 from .prompts import T2, Template
-from .settings import ControlSettings, SFTSettings
+from .settings import SMALL, ControlSettings, SFTSettings
 from .tokens import example, lost_share
 from .train import sft
 
@@ -156,6 +156,11 @@ def load_task(
         raise ValueError(f"QAC and PREFERENCES both given: {what}; leave the other None")
     settings = scaled(profile(name), scale)
     base = str(model or settings.base)
+    if model is not None and settings.name == "tiny" and count_parameters(model) > SMALL:
+        raise ValueError(
+            f"{model} is too large for the lessons: 'tiny' trains all weights, at rates for "
+            f"models of up to {SMALL // 10**6} million parameters; run notebook 08 with it"
+        )
     own = preferences if qac is None else qac
     if own is not None:
         return _own_task(settings, base, read_qac(own), NoJudge(), seed, scale)

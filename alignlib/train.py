@@ -36,14 +36,16 @@ def sft(
     *,
     penalty: Penalty | None = None,
     progress: str | None = None,
+    checkpoints: str | Path | None = None,
 ) -> list[float]:
     """Fine-tune `model` in place on rows from `tokens.example`.
 
     Returns the loss of each step: nats per token, averaged over all tokens of the step, plus the
-    penalty. Raises Diverged, as all trainers here do, if a loss or a weight is not finite.
+    penalty. `checkpoints`: a folder from which the same training goes on if it was stopped. Raises
+    Diverged, as all trainers here do, if a loss or a weight is not finite.
     """
     order = batches(_lengths(rows), settings)
-    given = {"penalty": penalty, "progress": progress}
+    given = {"penalty": penalty, "progress": progress, "checkpoints": checkpoints}
     return run_trainer("sft", model, tokenizer, rows, order, settings, **given)
 
 

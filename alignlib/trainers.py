@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
+from pathlib import Path
 
 import torch
 from datasets import (
@@ -25,9 +26,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from transformers.utils import logging as hf_logging
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
+from .batching import by_tokens
+from .checkpoints import last_checkpoint, steps_done, work_folder
 from .likelihood import token_nll
-from .models import computes_in_bf16, own_random_state, set_threads
-from .settings import SFTSettings
+from .models import compute_dtype, own_random_state, set_threads
+from .settings import SFTSettings, default_rate
 from .tokens import IGNORED
 
 Penalty = Callable[[PreTrainedModel], torch.Tensor]
@@ -39,6 +42,7 @@ CHECKPOINTING = next(
     for name in ("activation_checkpointing", "gradient_checkpointing")
     if name in SFTConfig.__dataclass_fields__
 )
+SAVES = 10  # checkpoints in a training
 Rates = Sequence[tuple[list[torch.nn.Parameter], float]]  # which parameters learn, at which rate
 
 
@@ -141,34 +145,74 @@ def run_trainer(
     progress: str | None = None,
     rates: Rates = (),
     callbacks: Sequence[TrainerCallback] = (),
+    checkpoints: str | Path | None = None,
     **config: object,
 ) -> list[float]:
-    """Train `model` in place on rows in this order, `batch_size * accumulate` of them a step.
+    """Train `model` in place, `batch_size * accumulate` rows of `order` a step; the losses.
 
-    `config`: more for TRL's configuration. Returns each step's loss. Raises Diverged.
+    `checkpoints`: a folder that keeps a stopped training. `config`: more for TRL. Raises Diverged.
     """
     if not order:
         return []
     set_threads()
     losses = _Losses(settings.steps, progress)
+    about = [kind, rows, order, astuple(settings), penalty is not None]
+    with (
+        work_folder(checkpoints, about, model) as place,
+        own_random_state(),
+        _quiet_and_tidy(model, losses),
+    ):
+        config |= _arguments(settings, model) | {"output_dir": str(place)}
+        config["save_strategy"] = "no" if checkpoints is None else "steps"
+        optimizers = _optimizer(settings, rates), None
+        given = {"callbacks": [losses, *callbacks], "optimizers": optimizers}
+        trainer = _trainer(kind, model, tokenizer, rows, config, **given)
+        steps = cut_into_steps(order, settings, list(map(_tokens, rows)))
+        last = last_checkpoint(place)
+        trainer.steps, trainer.penalty = steps[steps_done(last) :], penalty
+        trainer.train(resume_from_checkpoint=last)
+    _check_weights(model)
+    return [log["loss"] for log in trainer.state.log_history if "loss" in log]
+
+
+def _trainer(
+    kind: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    config: dict[str, object],
+    **given: object,
+) -> _Stepwise:
+    """TRL's trainer of that kind, with our steps."""
     trainer_of, config_of = TRAINERS[kind]
-    with tempfile.TemporaryDirectory() as folder, own_random_state(), quiet():
+    data = {"train_dataset": Dataset.from_list(list(rows)), "processing_class": tokenizer}
+    return trainer_of(model=model, args=config_of(**config), **data, **given)
+
+
+@contextmanager
+def _quiet_and_tidy(model: PreTrainedModel, losses: _Losses) -> Iterator[None]:
+    """Whatever ends a training, the model is as it came in, and the bar is closed."""
+    with quiet():
         try:
-            trainer = trainer_of(
-                model=model,
-                args=config_of(output_dir=folder, **_arguments(settings, model), **config),
-                processing_class=tokenizer,
-                train_dataset=Dataset.from_list(list(rows)),
-                callbacks=[losses, *callbacks],
-                optimizers=(_optimizer(settings, rates), None),
-            )
-            trainer.steps, trainer.penalty = _steps(order, settings), penalty
-            trainer.train()
+            yield
         finally:
             losses.bar.close()
-            _unwrap(model).eval()
-    _check_weights(model)
-    return losses.values
+            checkpointing_off(_unwrap(model))
+            model.eval()
+
+
+def _tokens(row: Row) -> int:
+    """How many tokens a row brings into a batch, not counting padding."""
+    ends = [len(ids) for key, ids in row.items() if key in ("chosen_ids", "rejected_ids")]
+    start = len(row.get("prompt_ids", row.get("input_ids", [])))
+    return 2 * (start + max(ends)) if ends else start
+
+
+def checkpointing_off(model: PreTrainedModel) -> None:
+    """Undo what TRL does to a model for `settings.checkpointing`."""
+    if model.is_gradient_checkpointing:
+        model.gradient_checkpointing_disable()
+        model.disable_input_require_grads()
 
 
 def _check_weights(model: PreTrainedModel) -> None:
@@ -177,10 +221,20 @@ def _check_weights(model: PreTrainedModel) -> None:
         raise Diverged("the last step left weights that are not finite; lower the learning rate")
 
 
-def _steps(order: Sequence[int], settings: SFTSettings) -> list[Step]:
+def cut_into_steps(
+    order: Sequence[int], settings: SFTSettings, lengths: Sequence[int]
+) -> list[Step]:
+    """The micro-batches of each step; with `settings.tokens` as many as these need."""
     size, n = settings.batch_size, settings.accumulate
-    micro_batches = [list(order[i : i + size]) for i in range(0, len(order), size)]
-    return [micro_batches[i : i + n] for i in range(0, len(micro_batches), n)]
+    steps = []
+    for start in range(0, len(order), size * n):
+        picked = order[start : start + size * n]
+        if settings.tokens:
+            cut = by_tokens([lengths[i] for i in picked], settings.tokens)
+            steps.append([[picked[k] for k in micro_batch] for micro_batch in cut])
+        else:
+            steps.append([list(picked[i : i + size]) for i in range(0, len(picked), size)])
+    return steps
 
 
 def _optimizer(settings: SFTSettings, rates: Rates) -> torch.optim.Optimizer | None:
@@ -191,24 +245,34 @@ def _optimizer(settings: SFTSettings, rates: Rates) -> torch.optim.Optimizer | N
     return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
 
 
+def learning_rate(settings: SFTSettings, model: PreTrainedModel) -> float:
+    """The rate of the settings, or the default for a model of this size."""
+    if settings.learning_rate is not None:
+        return settings.learning_rate
+    return default_rate(model.num_parameters(), lora=hasattr(model, "peft_config"))
+
+
 def _arguments(settings: SFTSettings, model: PreTrainedModel) -> dict[str, object]:
     """The settings in TRL's words. A step is one batch to it: we cut it ourselves."""
-    on_cpu = model.device.type == "cpu"
+    on_cpu, dtype = model.device.type == "cpu", compute_dtype(model.device)
     return {
         "max_steps": settings.steps,
         "per_device_train_batch_size": settings.batch_size,
-        "learning_rate": settings.learning_rate,
+        "learning_rate": learning_rate(settings, model),
         "lr_scheduler_type": settings.schedule,
         "warmup_steps": settings.warmup_steps,
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.clip,
         "seed": settings.seed,
         "use_cpu": on_cpu,
-        "bf16": computes_in_bf16(model.device),
-        CHECKPOINTING: False,
+        "bf16": dtype == torch.bfloat16,
+        "fp16": dtype == torch.float16,  # with a scaler of the loss
+        CHECKPOINTING: settings.checkpointing,
         "optim": "adamw_torch_fused",
         "max_length": None,
-        "save_strategy": "no",
+        "save_steps": max(1, settings.steps // SAVES),
+        "save_total_limit": 1,
+        "ignore_data_skip": True,  # steps done before are cut off by us
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
@@ -259,11 +323,13 @@ class Turns(TrainerCallback):
 
 
 class _Losses(TrainerCallback):
-    """Keeps every step's loss and shows it in a bar."""
+    """Shows every step's loss in a bar, and stops at one that is not finite."""
 
     def __init__(self, steps: int, progress: str | None) -> None:
-        self.values: list[float] = []
         self.bar = tqdm(total=steps, desc=progress, disable=progress is None, mininterval=1)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.bar.update(state.global_step)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" not in (logs or {}):
@@ -271,6 +337,5 @@ class _Losses(TrainerCallback):
         if not math.isfinite(logs["loss"]):
             step = f"step {state.global_step} of {args.max_steps}"
             raise Diverged(f"{step}: the loss is {logs['loss']}; lower the learning rate")
-        self.values.append(logs["loss"])
         self.bar.update()
         self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from .artefacts import cache_folder
+from .folders import cache_folder
 from .records import read_records
 
 if TYPE_CHECKING:
@@ -47,15 +47,14 @@ class Upstream(Protocol):
 
 @dataclass
 class Local:
-    """A causal LM from a folder or the hub, asked in its own chat format if it has one; greedy
-    at temperature 0.
-    """
+    """A causal LM, asked in its own chat format if it has one; greedy at temperature 0."""
 
-    model: str | Path
+    model: str | Path  # folder or hub id
     prompt: str = "{question} answer :"  # of a model without a chat format
     temperature: float = 0.0
     max_new_tokens: int = 100
     progress: str | None = None
+    problems: dict[str, str] = field(default_factory=dict)  # of the last call, by question
 
     @cached_property
     def _loaded(self):
@@ -64,27 +63,29 @@ class Local:
         return load_model(self.model)
 
     def __call__(self, questions: Sequence[str], *, seed: int = 0) -> list[str]:
-        from .generation import generate
+        from .generation import sample
+        from .tokens import encode
 
         model, tokenizer = self._loaded
         if tokenizer.chat_template:
             turns = [[{"role": "user", "content": q}] for q in questions]
-            prompts = tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True
-            )
-            bos = tokenizer.bos_token or ""  # `generate` adds it again
+            chat = {"tokenize": False, "add_generation_prompt": True}
+            prompts = tokenizer.apply_chat_template(turns, **chat)
+            bos = tokenizer.bos_token or ""  # `encode` adds it again
             prompts = [p.removeprefix(bos) for p in prompts]
         else:
             prompts = [self.prompt.format(question=q) for q in questions]
         settings = {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature}
-        return generate(model, tokenizer, prompts, **settings, seed=seed, progress=self.progress)
+        settings |= {"seed": seed, "progress": self.progress}
+        found = sample(model, tokenizer, [encode(tokenizer, p) for p in prompts], **settings)
+        cut = (ids[-1:] != [tokenizer.eos_token_id] for ids in found)
+        self.problems = {q: "unfinished" for q, is_cut in zip(questions, cut) if is_cut}
+        return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in found]
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """Answers by question, as somebody was given them by a model that is out of reach. `source`
-    is named when one is missing.
-    """
+    """Answers by question, of a model out of reach; `source` is named when one is missing."""
 
     answers: Mapping[str, str]
     source: str = "these answers"
@@ -103,18 +104,13 @@ class Recorded:
         """From a file with rows {question, answer}: a JSON list or JSON lines, gzipped or not."""
         found = {}
         for line, row in read_records(Path(path)):
-            if not isinstance(row, dict) or not all(
-                isinstance(row.get(k), str) for k in ("question", "answer")
-            ):
-                raise UpstreamError(
-                    f"{path}, line {line}: no text under 'question' and 'answer'; write both, "
-                    "or delete the row"
-                )
+            known = row if isinstance(row, dict) else {}
+            if not all(isinstance(known.get(key), str) for key in ("question", "answer")):
+                what = "no text under 'question' and 'answer'; write both, or delete the row"
+                raise UpstreamError(f"{path}, line {line}: {what}")
             if found.setdefault(row["question"], row["answer"]) != row["answer"]:
-                raise UpstreamError(
-                    f"{path}, line {line}: a second answer to a question answered before; "
-                    "keep one of them"
-                )
+                what = "a second answer to a question answered before; keep one of them"
+                raise UpstreamError(f"{path}, line {line}: {what}")
         return cls(found, str(path))
 
 
@@ -144,6 +140,7 @@ class Server:
     kept_as: str | None = None  # the name to cache answers under, where the base_url changes
     calls: int = 0  # questions that this object has had to ask for
     told: Counter[str] = field(default_factory=Counter)
+    problems: dict[str, str] = field(default_factory=dict)  # of the last call, by question
 
     def __post_init__(self) -> None:
         self._url = (self.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI).rstrip("/")
@@ -164,7 +161,8 @@ class Server:
         if missing:
             self._ask_all(missing, places, seed)
         cached = {q: _read_cached(place) for q, place in places.items()}
-        self.told = Counter(row["told"] for row in cached.values() if row["told"])
+        self.problems = {q: row["told"] for q, row in cached.items() if row["told"]}
+        self.told = Counter(self.problems.values())
         if missing and self.told:
             problems = ", ".join(f"{n} {problem}" for problem, n in self.told.items())
             warnings.warn(

@@ -14,10 +14,21 @@ os.environ["MPLBACKEND"] = "agg"
 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "ALIGNLIB_DEVICE": "cpu", "ALIGNLIB_THREADS": "1"}
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
+from alignlib.real_model import smollm2_folder
+
+SMOLLM2 = smollm2_folder()  # before the tests get a cache of their own
 REAL = Path(os.environ.get("ALIGNLIB_REAL", "")) if os.environ.get("ALIGNLIB_REAL") else None
 needs_real = pytest.mark.skipif(
     REAL is None or not REAL.is_dir(), reason="no real data: set ALIGNLIB_REAL"
 )
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> str:
+    """The folder of a real pretrained model. What asks for it is marked `real`."""
+    if not SMOLLM2.is_dir():
+        pytest.skip("the real model is not there: run `make real`")
+    return str(SMOLLM2)
 
 
 def pytest_report_header() -> str:

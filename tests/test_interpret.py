@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, Gemma2Config
 
 from alignlib import QAC, Aligner, NoJudge, interpret
+from alignlib.aligner import Correction
 from alignlib.interpret import (
     attention,
     contrast,
@@ -321,7 +322,12 @@ def test_a_patch_at_the_end_of_the_last_layer_decides_all_and_one_before_the_wor
     assert not same.any(), "another word is read there"
 
 
-def test_slope_and_range_of_steering_are_chosen_by_the_judge(aligner: Aligner) -> None:
+def test_slope_and_range_of_steering_are_chosen_by_the_judge(
+    aligner: Aligner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = aligner.tokenizer.decode  # untrained, it comes to no end: then the answer would stay
+    whole = lambda _, answer, ids: Correction(decode(ids, skip_special_tokens=True).strip())  # noqa: E731
+    monkeypatch.setattr(Aligner, "_correction", whole)
     rows, push = sets.corrections(3, rate=0.4), torch.zeros(128)
     assert steering_slope(aligner, rows, 1, push, 0.4).value == 0
     lines = torch.stack([push, torch.linspace(-900, 900, 128)] * 2)

@@ -18,7 +18,14 @@ import pytest
 
 from alignlib.course import lessons
 from alignlib.course.cli import _value
-from alignlib.course.lessons import NOTEBOOKS, ROOT, lesson_numbers, notebook_of, read_source
+from alignlib.course.lessons import (
+    NOTEBOOKS,
+    ROOT,
+    lesson_numbers,
+    notebook_numbers,
+    notebook_of,
+    read_source,
+)
 from alignlib.data import read_qac, write_rows
 from alignlib.hbat import IMPORTANCE
 from alignlib.tinytown import sets
@@ -264,7 +271,7 @@ def test_parameters_are_read_as_python_reads_them_and_names_of_files_as_names(
 # --- what is committed ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", LESSONS)
+@pytest.mark.parametrize("number", notebook_numbers())
 def test_the_committed_notebook_is_what_its_source_builds(number: str) -> None:
     source, built = read_source(number), nbformat.read(notebook_of(number), 4)
     nbformat.validate(built)
@@ -276,7 +283,7 @@ def test_the_committed_notebook_is_what_its_source_builds(number: str) -> None:
     assert built.metadata == source.metadata
 
 
-@pytest.mark.parametrize("number", LESSONS)
+@pytest.mark.parametrize("number", notebook_numbers())
 def test_the_committed_notebook_is_clean(number: str) -> None:
     place = notebook_of(number)
     text, notebook = place.read_text(encoding="utf-8"), nbformat.read(place, 4)
@@ -293,7 +300,7 @@ def test_the_committed_notebook_is_clean(number: str) -> None:
     assert not re.search(r"\b[A-Z]+_[A-Z]+\b", "".join(prose)), "a gap left to fill"
     lines = [line for c in code for line in c.source.splitlines()]
     assert max(map(len, lines)) <= 100
-    assert len(prose) >= 1.2 * len(code)
+    assert number not in LESSONS or len(prose) >= 1.2 * len(code)
 
 
 def test_no_notebook_is_without_a_source() -> None:

@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 import alignlib
 from alignlib.artefacts import code_digest
 from alignlib.course import cli, publish
-from alignlib.course.lessons import QUIET_KERNEL, ROOT, lesson_numbers, read_source
+from alignlib.course.lessons import QUIET_KERNEL, ROOT, notebook_numbers, read_source
 from alignlib.course.publish import bootstrap, write_links
 from alignlib.models import fingerprint
 from alignlib.profiles import data_folder
@@ -234,7 +234,7 @@ def test_the_first_cell_installs_nothing_where_the_course_is_installed(colab: Co
 def test_the_first_cell_is_short_and_every_notebook_has_it() -> None:
     lines = bootstrap().splitlines()
     assert len(lines) <= 25 and max(map(len, lines)) <= 100
-    for number in lesson_numbers():
+    for number in notebook_numbers():
         for edition in ("student", "solutions"):
             assert read_source(number, edition).cells[1].source == bootstrap()
 
@@ -318,7 +318,7 @@ def test_another_address_replaces_the_old_one_everywhere(
 def test_build_says_so_while_the_address_is_the_placeholder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr("alignlib.course.lessons.lesson_numbers", list)
+    monkeypatch.setattr("alignlib.course.lessons.notebook_numbers", list)
     monkeypatch.setattr(publish, "write_links", lambda root: [])
     for address, said in (("OWNER/alignlib", True), ("someone/alignlib", False)):
         monkeypatch.setattr(publish, "REPOSITORY", address)

@@ -130,7 +130,7 @@ def test_long_rows_are_dropped_whole_and_counted(tiny_model: Path) -> None:
     rows = sets.corrections(12)
     long = QAC("word " * 600, "a", "b")
     aligner = Aligner.train(tiny_model, [*rows, long], settings=FEW, progress=False)
-    assert aligner.dropped == {"correction row longer than the context of 512 tokens": 1}
+    assert aligner.dropped == {"correction row of more than 512 tokens": 1}
     kept, dropped = fitting(
         [{"input_ids": [1] * 5, "labels": [1] * 5}, {"input_ids": [1] * 9, "labels": [1] * 9}], 8
     )
@@ -263,7 +263,7 @@ def test_a_training_of_no_steps_changes_nothing(tiny_model: Path) -> None:
     assert torch.equal(state_of(model), before)
 
 
-def test_lora_trains_its_matrices_alone_and_is_merged(tmp_path: Path, tiny_model: Path) -> None:
+def test_lora_trains_its_matrices_alone_and_can_be_merged(tmp_path: Path, tiny_model: Path) -> None:
     rows = sets.corrections(12)
     aligner, twin = (
         Aligner.train(tiny_model, rows, settings=FEW, lora_rank=4, progress=False) for _ in range(2)
@@ -272,7 +272,7 @@ def test_lora_trains_its_matrices_alone_and_is_merged(tmp_path: Path, tiny_model
         torch.equal(x, y)
         for x, y in zip(aligner.model.parameters(), twin.model.parameters(), strict=True)
     )
-    before, after = load_model(tiny_model)[0].state_dict(), aligner.model.state_dict()
+    before, after = load_model(tiny_model)[0].state_dict(), aligner.merge().model.state_dict()
     assert before.keys() == after.keys()
     moved = {n for n in before if not torch.equal(before[n], after[n])}
     assert moved and all("_proj" in n for n in moved)

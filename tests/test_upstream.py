@@ -483,19 +483,16 @@ def test_a_local_model_answers_the_town_and_a_chat_model_is_asked_in_its_format(
     assert all(a.endswith(".") for a in local(questions))
     sampled = Local(profile("tiny").base, temperature=1.0)
     assert sampled(questions, seed=1) == sampled(questions, seed=1) != sampled(questions, seed=2)
-    prompts = []
-    local._loaded[
-        1
-    ].chat_template = (
-        "{% for m in messages %}{{ m['content'] }} says {{ m['role'] }} : {% endfor %}"
-    )
-    monkeypatch.setattr("alignlib.generation.generate", lambda m, t, p, **_: prompts.extend(p) or p)
-    local(["hello"])
-    local._loaded[1].chat_template = (
-        "{{ bos_token }}" + local._loaded[1].chat_template
-    )  # as most write it; `generate` puts one there too
-    local(["hello"])
+    prompts: list[str] = []
+    monkeypatch.setattr("alignlib.tokens.encode", lambda _, text: prompts.append(text) or [1])
+    monkeypatch.setattr("alignlib.generation.sample", lambda m, t, ids, **_: ids)
+    tokenizer = local._loaded[1]
+    chat = "{% for m in messages %}{{ m['content'] }} says {{ m['role'] }} : {% endfor %}"
+    for template in (chat, "{{ bos_token }}" + chat):  # as most write it; `encode` puts one there
+        tokenizer.chat_template = template
+        local(["hello"])
     assert prompts == ["hello says user : "] * 2
+    assert local.problems == {"hello": "unfinished"}
 
 
 # --- the upstreams of lesson 03

@@ -10,14 +10,24 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from ..commands import add_commands
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m alignlib", description="The course's commands")
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_notebooks(commands)
+    add_commands(commands)
+    _add_evidence(commands)
+    return parser
 
+
+def _add_notebooks(commands: argparse._SubParsersAction) -> None:
+    """Running and building notebooks, and the model that those from 08 on start from."""
     run = commands.add_parser("run", help="run one lesson, or all")
-    run.add_argument("lesson", help="a lesson's number, such as 02, or all")
-    run.add_argument("--profile", default="tiny", help="tiny (default), colab or gpu")
+    run.add_argument("lesson", help="a notebook's number, such as 02, or all (lessons)")
+    profiles = "tiny (default), colab or gpu; from 08 on laptop (default), colab or gpu"
+    run.add_argument("--profile", help=profiles)
     run.add_argument("--seed", type=int, default=0)
     where = "where the executed notebook, metrics and figures go"
     run.add_argument("--out", type=Path, default=Path("runs"), help=where)
@@ -31,6 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("lessons", nargs="*", help="numbers; none means all")
     build.set_defaults(does=_build)
 
+    real = commands.add_parser("real", help="fetch SmolLM2-135M, which then works offline (93 MB)")
+    real.set_defaults(does=_real)
+
+
+def _add_evidence(commands: argparse._SubParsersAction) -> None:
+    """What was recorded and made beforehand, and making it again."""
     sweep = commands.add_parser("sweep", help="record an experiment; it goes on where it stopped")
     sweep.add_argument("name", help="which one; a wrong name lists them all")
     sweep.add_argument("--seeds", help="comma-separated (default: the experiment's, mostly 0,1,2)")
@@ -48,9 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     upstreams.add_argument("names", nargs="*", help="which; none means all")
     upstreams.set_defaults(does=_upstreams)
 
+    everyday = commands.add_parser("everyday", help="have a model answer data/everyday's prompts")
+    everyday.add_argument("--model", default="smollm2", help="folder or hub id")
+    everyday.set_defaults(does=_everyday)
+
     card = commands.add_parser("card", help="write the base model's card from log and records")
     card.set_defaults(does=_card)
-    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,11 +87,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from ..profiles import profile
-    from .lessons import run, run_all, source_of
+    from ..workbench import bench
+    from .lessons import FIRST_BENCH, run, run_all, source_of
 
-    profile(args.profile)
-    if args.lesson != "all":
-        source_of(args.lesson)
+    is_bench = args.lesson != "all" and source_of(args.lesson).name[:2] >= FIRST_BENCH
+    if args.profile is not None:
+        (bench if is_bench else profile)(args.profile)
     given = {name: _value(text) for name, text in args.p}
     edition = "solutions" if args.solutions else "student"
     if args.lesson == "all":
@@ -98,7 +118,7 @@ def _value(text: str) -> object:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from .lessons import ROOT, build, lesson_numbers
+    from .lessons import ROOT, build, notebook_numbers
     from .publish import REPOSITORY, is_placeholder, write_links
 
     if is_placeholder():
@@ -106,7 +126,7 @@ def _build(args: argparse.Namespace) -> int:
         print(f"alignlib: the address is still {REPOSITORY}; {where}", file=sys.stderr)
     for name in write_links(ROOT):
         print(name)
-    for number in args.lessons or lesson_numbers():
+    for number in args.lessons or notebook_numbers():
         print(build(number).name)
     return 0
 
@@ -168,6 +188,19 @@ def _upstreams(args: argparse.Namespace) -> int:
     made = _experiments("make_upstreams")
     for name in args.names or made.UPSTREAMS:
         print(f"done: {made.record(name).name}")
+    return 0
+
+
+def _real(args: argparse.Namespace) -> int:
+    from ..real_model import SMOLLM2, fetch_smollm2
+
+    print(f"done: the model {SMOLLM2!r} is in {fetch_smollm2()}")
+    return 0
+
+
+def _everyday(args: argparse.Namespace) -> int:
+    outcomes = _experiments("make_everyday").make(args.model)
+    print("done: " + ", ".join(f"{n} {outcome}" for outcome, n in outcomes.items()))
     return 0
 
 

@@ -32,6 +32,7 @@ LEFT_OUT = {
 QUIET_KERNEL = [
     "--log-level=40"
 ]  # errors only: it would remark on its loopback sockets at every start
+FIRST_BENCH = "08"  # the first notebook on real models
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -42,17 +43,22 @@ class LessonError(ValueError):
     """A lesson that is not there, or that did not run to its end."""
 
 
-def lesson_numbers() -> list[str]:
+def notebook_numbers() -> list[str]:
     return sorted(p.name[:2] for p in SOURCES.glob("[0-9][0-9]_*.py"))
 
 
+def lesson_numbers() -> list[str]:
+    """The notebooks to learn from; those from FIRST_BENCH on are for building with."""
+    return [number for number in notebook_numbers() if number < FIRST_BENCH]
+
+
 def source_of(number: str) -> Path:
-    """The source of a lesson, by its number. Raises LessonError, listing those there are."""
+    """The source of a notebook, by its number. Raises LessonError, listing those there are."""
     found = sorted(SOURCES.glob(f"{number.zfill(2)}_*.py"))
     if not found:
         raise LessonError(
             f"no lesson {number!r}; there are "
-            f"{', '.join(lesson_numbers()) or 'none (run from a checkout)'}"
+            f"{', '.join(notebook_numbers()) or 'none (run from a checkout)'}"
         )
     return found[0]
 
@@ -86,7 +92,7 @@ def read_source(number: str, edition: str = "student") -> NotebookNode:
 
 
 def build(number: str) -> Path:
-    """Execute a lesson on `tiny` in a scratch folder, nothing injected, and write both editions."""
+    """Execute a notebook in a scratch folder, nothing injected, and write its editions."""
     import tempfile
 
     from nbclient import NotebookClient
@@ -95,7 +101,7 @@ def build(number: str) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         NotebookClient(
             notebook,
-            timeout=1800,
+            timeout=3600,
             resources={"metadata": {"path": scratch}},
             extra_arguments=QUIET_KERNEL,
         ).execute()
@@ -103,7 +109,10 @@ def build(number: str) -> Path:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
     _tidy(notebook)
-    for edition, made in (("student", notebook), ("solutions", read_source(number, "solutions"))):
+    editions = {"student": notebook}
+    if number in lesson_numbers():
+        editions["solutions"] = read_source(number, "solutions")
+    for edition, made in editions.items():
         nbformat.validate(made)
         notebook_of(number, edition).parent.mkdir(exist_ok=True)
         nbformat.write(made, notebook_of(number, edition))
@@ -137,16 +146,17 @@ def _with_palette(figure: str) -> str:
 
 def run(
     number: str,
-    profile: str,
+    profile: str | None,
     seed: int,
     out: Path,
     parameters: dict[str, object],
     edition: str = "student",
     **engine: object,
 ) -> Path:
-    """Execute an edition of a lesson into `out/NN` with papermill; the executed notebook's path.
+    """Execute an edition of a notebook into `out/NN` with papermill; the executed one's path.
 
-    `engine` goes to papermill. Raises LessonError, naming the cell, if one fails.
+    Without a `profile` the notebook's own holds. `engine` goes to papermill. Raises LessonError,
+    naming the cell, if one fails.
     """
     stem = source_of(number).stem
     folder = (out / stem[:2]).resolve()
@@ -154,7 +164,9 @@ def run(
     source, target = folder / "source.ipynb", folder / f"{stem}.ipynb"
     (folder / "metrics.json").unlink(missing_ok=True)  # an earlier run's
     nbformat.write(read_source(number, edition), source)
-    given = {"PROFILE": profile, "SEED": seed, "OUT": str(folder), **parameters}
+    given = {"SEED": seed, "OUT": str(folder), **parameters}
+    if profile is not None:
+        given["PROFILE"] = profile
     try:
         _execute(source, target, given, engine)
     finally:
@@ -195,9 +207,13 @@ class _Quiet:
 
 
 def run_all(
-    profile: str, seed: int, out: Path, parameters: dict[str, object], edition: str = "student"
+    profile: str | None,
+    seed: int,
+    out: Path,
+    parameters: dict[str, object],
+    edition: str = "student",
 ) -> list[Path]:
-    """Run the course, with a word on each lesson before it starts."""
+    """Run all lessons, with a word on each before it starts."""
     targets = []
     for number in lesson_numbers():
         print(

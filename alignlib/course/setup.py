@@ -23,7 +23,7 @@ def check_setup() -> None:
     """Print versions, device and threads, and a line of advice for each thing that is off."""
     import torch
 
-    from ..models import computes_in_bf16, pick_device, set_threads
+    from ..models import compute_dtype, pick_device, set_threads
     from ..profiles import data_folder
 
     device = pick_device()
@@ -33,8 +33,8 @@ def check_setup() -> None:
     )
     for name in NEEDED:
         print(f"  {name:14}{_version(name) or 'missing'}")
-    precision = "bf16 sums over fp32 weights" if computes_in_bf16(device) else "fp32"
-    print(f"device {device}, {precision}, {set_threads()} threads")
+    computes = str(compute_dtype(device)).removeprefix("torch.")
+    print(f"device {device}, computing in {computes}, {set_threads()} threads")
     problems = list(
         _problems(
             data_folder().joinpath("base/model.safetensors").is_file(), torch.get_num_threads()

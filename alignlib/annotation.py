@@ -1,0 +1,247 @@
+"""Question-answer-correction rows from your own prompts.
+
+questions -> upstream model -> annotator -> filters -> a file of rows, and a data card beside it.
+
+Work is kept as it is done: answers of a local model in `NAME.answers.jsonl`, replies of a server in
+its cache. The same call after a stop goes on from there and pays for nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+from .data import QAC, write_rows
+from .edits import longest_common, words_of
+from .records import DataError, read_records
+from .upstream import Upstream
+
+INSTRUCTION = """Correct the answer to the question below. Change only what is wrong, impolite, \
+unsafe or superfluous, keep everything else word for word, and return a good answer unchanged. \
+Reply with the corrected answer alone.
+
+Question: {question}
+
+Answer: {answer}"""
+PLACES = ("{question}", "{answer}")
+CHUNK = 64  # questions that a local model answers before they are written down
+SHINGLE = 3  # words
+# texts for questions and answers; an empty one where the annotator's reply is of no use
+Annotator = Callable[[Sequence[str], Sequence[str]], list[str]]
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which rows are kept. Edit ratio: words inserted or deleted, per word of the answer."""
+
+    max_unchanged: float = 0.5  # of the rows kept; the others' surplus is left out
+    max_words: int = 400  # of answer and of correction
+    max_edit_ratio: float = 1.0
+    max_similarity: float = 0.8  # of two rows: 3-word sequences in common, over all they have
+
+
+class Unfinished(ValueError):
+    """A file that somebody still has to fill in."""
+
+
+@dataclass(frozen=True)
+class ByModel:
+    """A stronger model as annotator, asked with an instruction that holds {question}, {answer}.
+
+    A reply that was cut off counts as none. Raises ValueError for another instruction.
+    """
+
+    model: Upstream
+    instruction: str = INSTRUCTION
+
+    def __post_init__(self) -> None:
+        if not all(place in self.instruction for place in PLACES):
+            raise ValueError(f"the instruction must hold {' and '.join(PLACES)}")
+
+    def __call__(self, questions: Sequence[str], answers: Sequence[str]) -> list[str]:
+        asked = [self.ask(*pair) for pair in zip(questions, answers, strict=True)]
+        replies = self.model(asked)
+        problems = getattr(self.model, "problems", {})
+        return [
+            "" if task in problems else reply.strip()
+            for task, reply in zip(asked, replies, strict=True)
+        ]
+
+    def ask(self, question: str, answer: str) -> str:
+        """The instruction with both texts; braces in them stay as they are."""
+        texts = dict(zip(PLACES, (question, answer), strict=True))
+        return re.sub("|".join(map(re.escape, PLACES)), lambda m: texts[m[0]], self.instruction)
+
+
+@dataclass(frozen=True)
+class ByHand:
+    """A person as annotator, who fills in the field `correction` of every row of a file."""
+
+    path: Path
+
+    def __call__(self, questions: Sequence[str], answers: Sequence[str]) -> list[str]:
+        pairs = list(zip(questions, answers, strict=True))
+        found = dict.fromkeys(pairs, "")
+        if self.path.exists():
+            for _, row in read_records(self.path):
+                pair = row.get("question"), row.get("answer")
+                found[pair] = (row.get("correction") or "").strip()
+        write_rows(self.path, [QAC(*pair, correction) for pair, correction in found.items()])
+        empty = sum(not found[pair] for pair in pairs)
+        if empty:
+            raise Unfinished(
+                f"{self.path}: {empty} of {len(pairs)} corrections are empty; write each into the "
+                "field 'correction' (the answer itself where it is good), then run this again"
+            )
+        return [found[pair] for pair in pairs]
+
+
+def read_questions(path: str | Path) -> list[str]:
+    """One question per line of text, or records with a field `question` or `prompt`."""
+    path = Path(path)
+    if path.suffix == ".txt":
+        questions = path.read_text(encoding="utf-8-sig").split("\n")
+    else:
+        questions = [_question(path, line, row) for line, row in read_records(path)]
+    return list(dict.fromkeys(filter(None, map(str.strip, questions))))
+
+
+def _question(path: Path, line: int, row: object) -> str:
+    text = row.get("question", row.get("prompt")) if isinstance(row, dict) else row
+    if not isinstance(text, str):
+        fix = "write the text under 'question', or use a .txt file with one per line"
+        raise DataError(f"{path}, line {line}: no field 'question' or 'prompt'; {fix}")
+    return text
+
+
+def build_rows(
+    questions: Sequence[str],
+    upstream: Upstream,
+    annotator: Annotator,
+    out: str | Path,
+    filters: Filters = Filters(),
+    about: str = "",
+) -> Counter[str]:
+    """Write rows to `out` (JSON lines) and a data card to `out` with `.md`.
+
+    Returns how many rows were kept, and how many left out by reason. `about` goes into the card:
+    which models answered and corrected.
+    """
+    out = Path(out)
+    answers = _answers(questions, upstream, out.with_suffix(".answers.jsonl"))
+    corrections = annotator(questions, answers)
+    rows = [QAC(*row) for row in zip(questions, answers, corrections, strict=True)]
+    kept, outcomes = filtered(rows, filters)
+    write_rows(out, kept)
+    out.with_suffix(".md").write_text(_card(out, outcomes, kept, filters, about), encoding="utf-8")
+    return outcomes
+
+
+def _answers(questions: Sequence[str], upstream: Upstream, place: Path) -> list[str]:
+    """The upstream's answers; those that are in the file already are not asked for.
+
+    An answer that was cut off counts as none.
+    """
+    name = str(getattr(upstream, "model", type(upstream).__name__))
+    known = {}
+    if place.exists():
+        known = {row["question"]: row["answer"] for row in _whole_lines(place) if row["by"] == name}
+    waiting = iter([q for q in questions if q not in known])
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("a", encoding="utf-8", newline="\n") as stream:
+        while chunk := list(islice(waiting, CHUNK)):
+            answers = upstream(chunk)
+            problems = getattr(upstream, "problems", {})
+            for question, answer in zip(chunk, answers, strict=True):
+                known[question] = "" if question in problems else answer
+                row = {"question": question, "answer": known[question], "by": name}
+                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            stream.flush()
+    return [known[question] for question in questions]
+
+
+def _whole_lines(place: Path) -> Iterator[dict[str, str]]:
+    """The rows of a file whose last line may be cut off; that line is removed from it."""
+    data = place.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        place.write_bytes(whole)
+    yield from map(json.loads, whole.decode("utf-8").split("\n")[:-1])
+
+
+def filtered(rows: Sequence[QAC], filters: Filters) -> tuple[list[QAC], Counter[str]]:
+    """The rows to keep, and how many were kept and left out by reason."""
+    outcomes, kept = Counter[str](), []
+    similar = _NearDuplicates(filters.max_similarity)
+    for row in rows:
+        reason = _reason(row, filters) or ("near-duplicate" if similar.add(row) else "")
+        outcomes[reason or "kept"] += 1
+        if not reason:
+            kept.append(row)
+    changed = [row for row in kept if row.correction != row.answer]
+    share = filters.max_unchanged
+    most = len(kept) if share >= 1 else int(share * len(changed) / (1 - share))
+    unchanged = [row for row in kept if row.correction == row.answer][:most]
+    surplus = len(kept) - len(changed) - len(unchanged)
+    outcomes.update({"kept": -surplus, "too many unchanged": surplus})
+    chosen = {id(row) for row in changed + unchanged}
+    return [row for row in kept if id(row) in chosen], +outcomes
+
+
+def _reason(row: QAC, filters: Filters) -> str:
+    """Why a row is left out, "" if it is not."""
+    answer, correction = words_of(row.answer), words_of(row.correction)
+    if not answer or not correction:
+        return "empty or cut off"
+    if max(len(answer), len(correction)) > filters.max_words:
+        return "too long"
+    common = longest_common(answer, correction)
+    edits = len(answer) + len(correction) - 2 * common
+    return "rewritten, not corrected" if edits > filters.max_edit_ratio * len(answer) else ""
+
+
+class _NearDuplicates:
+    """Rows seen so far, by their sequences of SHINGLE words."""
+
+    def __init__(self, most: float) -> None:
+        self.most = most
+        self.sizes: list[int] = []
+        self.seen_in: dict[tuple[str, ...], list[int]] = {}
+
+    def add(self, row: QAC) -> bool:
+        """Whether an earlier row is as good as the same; if not, this one is added."""
+        text = words_of(f"{row.question} {row.answer}")
+        shingles = {tuple(text[i : i + SHINGLE]) for i in range(max(1, len(text) - SHINGLE + 1))}
+        common = Counter(other for s in shingles for other in self.seen_in.get(s, ()))
+        for other, n in common.items():
+            if n > self.most * (len(shingles) + self.sizes[other] - n):
+                return True
+        for shingle in shingles:
+            self.seen_in.setdefault(shingle, []).append(len(self.sizes))
+        self.sizes.append(len(shingles))
+        return False
+
+
+def _card(
+    out: Path, outcomes: Counter[str], kept: Sequence[QAC], filters: Filters, about: str
+) -> str:
+    unchanged = sum(row.answer == row.correction for row in kept)
+    lengths = [len(words_of(row.answer)) for row in kept] or [0]
+    counts = "\n".join(f"| {reason} | {n} |" for reason, n in outcomes.items())
+    return f"""# {out.name}
+
+Rows of question, answer and correction, for training an Aligner. {about}
+
+| outcome | rows |
+|---|---|
+{counts}
+
+Of the rows kept {unchanged} are unchanged: the answer was good. Answers have
+{sum(lengths) / len(lengths):.0f} words on average.
+Filters: {", ".join(f"{name} {value}" for name, value in asdict(filters).items())}.
+"""

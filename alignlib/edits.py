@@ -1,0 +1,80 @@
+"""Small edits, judged exactly: was what is wrong taken out, and the rest left as it was?
+
+The judge is handed the correction that is wanted. It fits rows whose corrections are small edits,
+as in `data/everyday`, and your own test rows if theirs are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from .data import QAC
+from .stats import Estimate, bootstrap_groups
+
+KEPT, ADDED = 0.95, 2  # at least so much of the original in order; at most so many words more
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation."""
+    return re.findall(r"\w+(?:['’-]\w+)*", text.lower())
+
+
+def longest_common(a: Sequence[str], b: Sequence[str]) -> int:
+    """The length of the longest common subsequence."""
+    best = [0] * (len(b) + 1)  # best[j]: of the words of `a` so far and the first j of `b`
+    for word in a:
+        before = best.copy()
+        for j, other in enumerate(b, start=1):
+            best[j] = before[j - 1] + 1 if word == other else max(before[j], best[j - 1])
+    return best[-1]
+
+
+def is_fixed(row: QAC, output: str) -> bool:
+    """Whether an output takes the fault out of a row's answer and leaves the rest.
+
+    All three hold: no word that the fault brought is left, and none that it took is missing; 95 %
+    of the correction's words stand in order; and at most 2 words were added. Where the answer is
+    the correction, it must come back word for word.
+    """
+    if row.answer == row.correction:
+        return output.split() == row.answer.split()
+    original, found = words_of(row.correction), words_of(output)
+    brought, taken = _brought(row), Counter(original) - Counter(words_of(row.answer))
+    if (Counter(found) - Counter(original)) & brought or taken - Counter(found):
+        return False
+    in_order = longest_common(original, found)
+    return in_order >= KEPT * len(original) and len(found) - in_order <= ADDED
+
+
+def _brought(row: QAC) -> Counter[str]:
+    """The words that stand in the answer and not in its correction."""
+    return Counter(words_of(row.answer)) - Counter(words_of(row.correction))
+
+
+def fixed_rates(rows: Sequence[QAC], outputs: Sequence[str]) -> dict[str, Estimate]:
+    """The fraction of rows fixed by kind of fault; for `good` answers, of those left unchanged.
+
+    Rows without named faults are `good` or `faulty`. Intervals are over faults: rows whose answers
+    have the same words too much are drawn together.
+    """
+    scored: dict[str, list[tuple[bool, str]]] = {}
+    for row, output in zip(rows, outputs, strict=True):
+        kind = " ".join(row.faults) or ("good" if row.answer == row.correction else "faulty")
+        fault = " ".join(sorted(_brought(row))) or f"{row.question} {row.answer}"
+        scored.setdefault(kind, []).append((is_fixed(row, output), fault))
+    return {
+        kind: bootstrap_groups(np.array([fixed for fixed, _ in some]), [f for _, f in some])
+        for kind, some in scored.items()
+    }
+
+
+def fixed_rate(rows: Sequence[QAC], outputs: Sequence[str]) -> Estimate:
+    """The fraction of rows fixed, all kinds of fault together. Raises ValueError without rows."""
+    if not rows:
+        raise ValueError("no faulty rows to judge")
+    return fixed_rates([replace(row, faults=("any",)) for row in rows], outputs)["any"]

