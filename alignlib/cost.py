@@ -17,7 +17,7 @@ from .models import autocast, compute_dtype, own_random_state, pick_device, set_
 from .settings import SFTSettings
 from .trainers import Row, checkpointing_off, cut_into_steps
 
-TRIED = 4  # steps, of which the first is not timed
+TRIED = 3  # steps that are timed
 GB = 1e9
 
 
@@ -79,16 +79,19 @@ def _try_steps(
     rows: Sequence[Row],
     settings: SFTSettings,
 ) -> tuple[list[float], list[int]]:
-    """The seconds of a few steps, after one that warms up; the tokens of these and of all later."""
+    """The seconds of a few steps, and the tokens of these and of all others.
+
+    First comes the micro-batch that needs the most memory, untimed.
+    """
     lengths = [len(row["input_ids"]) for row in rows]
     steps = cut_into_steps(batches(lengths, settings), settings, lengths)
     tokens = [sum(lengths[i] for batch in step for i in batch) for step in steps]
+    largest = max((b for s in steps for b in s), key=lambda b: len(b) * max(lengths[i] for i in b))
     seconds = []
-    for step in steps[:TRIED]:
+    for step in [[largest], *steps[:TRIED]]:
         tried = [[rows[i] for i in micro_batch] for micro_batch in step]
         seconds.append(_seconds(model, tokenizer.pad_token_id, tried))
-    first = min(1, len(seconds) - 1)
-    return seconds[first:], tokens[first:]
+    return seconds[1:], tokens
 
 
 def machine() -> str:

@@ -210,9 +210,15 @@ def _tokens(row: Row) -> int:
 
 def checkpointing_off(model: PreTrainedModel) -> None:
     """Undo what TRL does to a model for `settings.checkpointing`."""
-    if model.is_gradient_checkpointing:
+    if is_checkpointing(model):
         model.gradient_checkpointing_disable()
         model.disable_input_require_grads()
+
+
+def is_checkpointing(model: PreTrainedModel) -> bool:
+    """Whether a model checkpoints activations; transformers 5.23 renamed the attribute."""
+    renamed = getattr(model, "is_activation_checkpointing", None)
+    return model.is_gradient_checkpointing if renamed is None else renamed
 
 
 def _check_weights(model: PreTrainedModel) -> None:

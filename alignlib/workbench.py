@@ -22,7 +22,7 @@ class Bench:
     tests: int
 
 
-_LAPTOP = SFTSettings(steps=100, batch_size=8, tokens=2048, max_length=1024)
+_LAPTOP = SFTSettings(steps=100, batch_size=8, tokens=640, max_length=1024)
 _COLAB = SFTSettings(steps=200, batch_size=16, tokens=4096, max_length=1024, schedule="cosine")
 _GPU = SFTSettings(steps=400, batch_size=32, tokens=16_384, max_length=2048, schedule="cosine")
 

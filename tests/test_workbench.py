@@ -227,7 +227,7 @@ def test_a_prediction_leaves_the_model_as_it_is_and_fits_the_steps_to_the_minute
     before = {name: p.clone() for name, p in aligner.model.named_parameters()}
     long = QAC("q", "word " * 3000, "word " * 3000)  # is left out, or memory would be too
     cost = aligner.predict([*rows, long], replace(FEW, checkpointing=checkpointing))
-    assert not aligner.model.is_gradient_checkpointing and not aligner.model.training
+    assert not trainers.is_checkpointing(aligner.model) and not aligner.model.training
     assert all(torch.equal(p, before[name]) for name, p in aligner.model.named_parameters())
     assert not any(p.grad is not None for p in aligner.model.parameters())
     assert cost.steps == 6 and cost.seconds_per_step > 0 and cost.gb > 0
@@ -353,7 +353,7 @@ def test_gradient_checkpointing_trains_the_same(
     step = trainers._Stepwise.training_step
 
     def watched(self: object, model: object, *given: object) -> torch.Tensor:
-        seen.append(model.is_gradient_checkpointing)
+        seen.append(trainers.is_checkpointing(model))
         return step(self, model, *given)
 
     monkeypatch.setattr(trainers._Stepwise, "training_step", watched)
@@ -365,7 +365,7 @@ def test_gradient_checkpointing_trains_the_same(
     )
     assert one.losses["correction"] == pytest.approx(other.losses["correction"], abs=1e-4)
     assert seen == [False] * FEW.steps + [True] * FEW.steps
-    assert not other.model.is_gradient_checkpointing and not other.model.training
+    assert not trainers.is_checkpointing(other.model) and not other.model.training
 
 
 # --- the command line -----------------------------------------------------------------------------
