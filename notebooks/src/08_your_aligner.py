@@ -8,17 +8,23 @@
 #
 # - an Aligner: a small model that removes rudeness, padding and wrong facts from answers,
 # - a measurement of how often it fixes a fault, and how often it leaves a good answer alone,
-# - a folder with the trained adapter, ready to load, share or serve.
+# - a folder with the trained model, ready to load, share or use on a file.
 #
 # You need lesson 02, or the idea that it explains: an **Aligner** reads a question and an answer
 # and writes a corrected answer. On a laptop without a GPU this takes about a quarter of an hour.
+#
+# Before you start, run `make real` in the course's folder. It downloads the model SmolLM2-135M
+# (93 MB) once. Without it, the notebook downloads the model from the Hugging Face hub.
 
 # %% [markdown]
 # ## Settings
 #
 # `PROFILE` chooses model and amount of training for your machine. Everything else may stay as it is.
-# To use your own data, set `DATA` to a file with one JSON object per line:
-# `{"question": ..., "answer": ..., "correction": ...}`.
+#
+# **Your own data.** Set `DATA` to a file with one JSON object per line:
+# `{"question": ..., "answer": ..., "correction": ...}`. A tenth of the questions is held out to test
+# on, and another tenth to choose settings on. Include good answers too, with the answer itself as
+# the correction, or the Aligner learns to change everything. A few hundred rows are enough to try.
 
 # %% tags=["parameters"]
 PROFILE = "laptop"  # or "colab" (one T4), "gpu" (24 GB and more)
@@ -53,9 +59,12 @@ print(machine())
 # %% [markdown]
 # ## The data
 #
-# **Everyday** holds short answers of a real model to simple questions. Two thirds of them were then
-# spoilt by a program: a rude phrase, padding, or a wrong fact was put in. The correction is the
-# answer as it was. Phrases marked `rude_unheard` occur in the test rows alone.
+# **Everyday** holds short answers of a real model to simple questions. A program then put faults into
+# about three quarters of them: a rude phrase, padding, or a wrong fact. The correction is the
+# original answer. Test rows of the kind `rude_unheard` have rude phrases that no training row has.
+# [The card](../data/everyday/README.md) says how the data were made.
+#
+# Below, red is taken out of the answer and blue is put in.
 
 # %%
 rows = load_rows(DATA, here.tests, SEED)
@@ -67,7 +76,8 @@ show_diffs([(row.question, row.answer, row.correction) for row in examples])
 # ## One row as the model sees it
 #
 # The model reads one long text: a template with the question and the answer, then the correction.
-# The loss is computed on the marked tokens only. These are the correction and the end-of-text token.
+# The loss is computed on the tokens with a blue background only. These are the correction and the
+# end-of-text token.
 
 # %%
 untrained = Aligner.untrained(model_name, lora_rank=LORA_RANK, seed=SEED)
@@ -76,10 +86,15 @@ show_tokens(untrained.tokenizer, untrained.tokens(examples[0]))
 # %% [markdown]
 # ## How is it judged?
 #
-# A faulty answer counts as **fixed** if the fault is gone, at least 95 % of the right words stand in
-# their order, and at most two words were added. A good answer counts as **kept** if it comes back
-# word for word. The judge itself is tested first. It must accept the corrections in the data and
-# refuse the faulty answers.
+# The judge is a program that compares an output with the correction in the data. A faulty answer
+# counts as **fixed** if three things hold:
+#
+# - no word is left that the correction removes, and none is missing that it adds,
+# - at least 95 % of the correction's words stand in the output, in the same order,
+# - at most two words of the output are not in the correction.
+#
+# A good answer counts as **kept** if it comes back word for word. We test the judge itself first: it
+# must accept the corrections and refuse the faulty answers. With `JUDGE = None` nothing is judged.
 
 # %%
 tests = rows["test"]
@@ -96,7 +111,7 @@ print("corrections accepted:   ", describe(fixed([row.correction for row in faul
 print("faulty answers accepted:", describe(fixed([row.answer for row in faulty], faulty)))
 
 # %% [markdown]
-# Two controls, on 60 faulty answers. *Copy* returns every answer as it is. *Untrained* is the model
+# Next, two controls: results without any training, to compare with. We use 60 faulty answers. *Copy* returns every answer as it is. *Untrained* is the model
 # before training, asked with the same template.
 
 # %%
@@ -109,8 +124,8 @@ show_diffs(list(zip(questions, answers, before))[:3])
 # %% [markdown]
 # ## What will it cost?
 #
-# We run a few batches forward and backward, without changing the model. From their speed follow the
-# minutes that the training will take.
+# We run a few batches forward and backward, without changing the model. Their speed gives an estimate
+# of the training time.
 
 # %%
 settings = replace(here.settings, seed=SEED, minutes=MINUTES)
@@ -122,9 +137,10 @@ del untrained  # frees its memory
 # %% [markdown]
 # ## Train
 #
-# Small models are trained whole. Larger ones get **LoRA**: their weights stay as they are, and small
-# matrices beside them are trained. Learning rate and rank follow from the size of the model. A
-# training that was stopped goes on from its last checkpoint when you run the cell again.
+# Models of more than 20 million parameters, such as SmolLM2-135M, are trained with **LoRA**: the
+# pretrained weights are frozen, and small matrices added beside them are trained. These matrices are
+# the *adapter*. Smaller models are fine-tuned in full. The learning rate follows from the size of the
+# model. A training that was stopped goes on from its last checkpoint when you run the cell again.
 
 # %%
 started = metrics.minutes()
@@ -149,7 +165,7 @@ figure
 # %% [markdown]
 # ## Look
 #
-# Corrections of answers that the model has not seen. Red is taken out, blue is put in.
+# Corrections of answers that the model has not seen in training:
 
 # %%
 questions, answers = [row.question for row in tests], [row.answer for row in tests]
@@ -171,9 +187,10 @@ show_diffs([(my_question, my_answer, my_correction)])
 # %% [markdown]
 # ## Measure
 #
-# All test answers, by kind of fault. Intervals are 95 % and count each phrase once, however often it
-# occurs. Two more controls are recorded in [the data's card](../data/everyday/README.md): training on
-# shuffled corrections, and a rule that deletes the phrases of the training rows.
+# All test answers, by kind of fault, with 95 % intervals. The intervals treat all rows with the same
+# phrase as one observation. Two more controls are in
+# [the card](../data/everyday/README.md#results): training on shuffled corrections, and a simple rule
+# that deletes every phrase of the training rows.
 
 # %%
 by_kind = fixed_rates(tests, corrected) if JUDGE else {}
@@ -187,9 +204,10 @@ metrics.save_figure(figure, "fixed")
 figure
 
 # %% [markdown]
-# **Does the Aligner read the answer?** If it only wrote a good answer from the question, another
-# row's answer would help as much. We compare how likely the right correction is: *swapped* is with
-# another row's answer, *answer* with its own, both against an empty one.
+# **Does the Aligner read the answer?** We measure the log-probability of the correction, in nats per
+# token, given the row's own answer, another row's answer, or an empty answer. The first number below
+# is *own minus empty*, the second is *other minus empty*. For a model that ignores the answer both
+# are near 0. For a model that reads it the first is clearly positive, and the second is not.
 
 # %%
 value = value_of_answer(aligner, some)
@@ -199,9 +217,10 @@ print("another row's answer helps by", metrics.add("value_of_swapped_answer", va
 # %% [markdown]
 # ## Keep
 #
-# The folder holds the adapter, the tokenizer and the template: a few megabytes. Loaded again, it
-# corrects just the same. `aligner.merge()` makes whole weights of base and adapter, for programs
-# that read no adapters.
+# With LoRA the folder holds the adapter, the tokenizer and the template: a few megabytes. The base
+# model stays where it is, and is needed again. Loaded again, the Aligner corrects just the same.
+# `aligner.merge()` merges the adapter into the base's weights, for programs that do not support
+# adapters.
 
 # %%
 folder = metrics.folder / "aligner"
@@ -213,9 +232,11 @@ shutil.rmtree(metrics.folder / "checkpoints", ignore_errors=True)
 print(f"{folder.name}: {sum(f.stat().st_size for f in folder.glob('*')) / 1e6:.0f} MB")
 
 # %% [markdown]
-# Use it on a whole file from the command line:
+# In another session, in the same folder, load it with
+# `Aligner.from_pretrained("runs/08/aligner")`. Or use it on a whole file from the command line. Each
+# line needs the fields `question` and `answer`:
 #
-#     python -m alignlib correct answers.jsonl --aligner runs/08/aligner --out corrected.jsonl
+#     python -m alignlib correct FILE.jsonl --aligner runs/08/aligner --out corrected.jsonl
 #
 # Or share it on the Hugging Face hub, after `hf auth login`. Anybody can then load it by its name:
 # `Aligner.from_pretrained("my-name/my-aligner")`.
