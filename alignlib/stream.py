@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from .aligner import SETTINGS_FILE, Aligner
 from .records import DataError
+from .settings import SMALL
 
-CHUNK = 256  # rows that are corrected, and written, together
+CHUNK, SLOW_CHUNK = 256, 32  # rows that are corrected, and written, together; by a larger model
 PIPE = "-"  # in place of a file's name
 
 
@@ -39,11 +40,12 @@ def correct_stream(
     part = _part(folder, source, out)
     with _opened(source) as lines, _locked(part):
         aligner = Aligner.from_pretrained(folder, base)
-        outcomes = Counter[str]() if part is None else _whole_chunks(part)
+        size = CHUNK if aligner.model.num_parameters() <= SMALL else SLOW_CHUNK
+        outcomes = Counter[str]() if part is None else _whole_chunks(part, size)
         rows = islice(_numbered(lines), outcomes.total(), None)
         with _writer(part or out) as written:
             bar = tqdm(desc="corrected", unit=" rows", initial=outcomes.total(), mininterval=1)
-            while chunk := list(islice(rows, CHUNK)):
+            while chunk := list(islice(rows, size)):
                 for record in _corrected(aligner, source, chunk):
                     outcomes[_outcome(record)] += 1
                     written.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
@@ -121,7 +123,7 @@ def _part(folder: str | Path, source: str, out: str) -> Path | None:
     return Path(f"{out}.{about.hexdigest()[:8]}.part")
 
 
-def _whole_chunks(part: Path) -> Counter[str]:
+def _whole_chunks(part: Path, size: int) -> Counter[str]:
     """What became of the rows that a stopped run left in whole chunks; the rest is cut off.
 
     So a row is corrected beside the same others as in a run without a stop.
@@ -134,7 +136,7 @@ def _whole_chunks(part: Path) -> Counter[str]:
             if not line.endswith(b"\n"):
                 break
             found[_outcome(json.loads(line))] += 1
-            if found.total() % CHUNK == 0:
+            if found.total() % size == 0:
                 kept, end = found.copy(), stream.tell()
     os.truncate(part, end)
     return kept
