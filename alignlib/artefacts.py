@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .folders import cache_folder
+from .host import cache_folder
 
 built = loaded = 0  # artefacts made, and found ready, by this process
 LEFT_BEHIND = 7 * 24 * 3600  # seconds after which a half-built folder is a killed run's

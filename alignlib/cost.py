@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .batching import batches
+from .host import peak_memory_mb
 from .likelihood import row_nll
 from .models import autocast, compute_dtype, own_random_state, pick_device, set_threads
 from .settings import SFTSettings
@@ -124,12 +124,7 @@ def peak_gb(device: torch.device) -> float:
     """The peak so far: of this GPU's memory, or of the process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GB
-    if sys.platform == "win32":
-        return float("nan")  # not known
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / GB if sys.platform == "darwin" else 1024 * peak / GB  # Linux counts in kB
+    return peak_memory_mb() * 2**20 / GB or float("nan")  # 0 means not known
 
 
 def _optimizer_gb(model: PreTrainedModel) -> float:

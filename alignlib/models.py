@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -150,8 +150,6 @@ def downloaded(name: str | Path) -> Path:
     """The folder itself, or a copy of the hub's repository of that name."""
     if looks_local(name):
         return Path(name).expanduser()
-    from huggingface_hub import snapshot_download
-
     return Path(snapshot_download(str(name)))
 
 

@@ -16,7 +16,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from .folders import cache_folder
+from .host import cache_folder
 
 SMOLLM2 = "smollm2"  # what `load_model` calls it
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"

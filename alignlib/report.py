@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import numpy as np
 
 from . import artefacts, stats
 from .data import QAC, swapped
+from .host import peak_memory_mb
 from .judges import NOTHING, Judge
 from .stats import Estimate
 
@@ -233,13 +233,3 @@ class Metrics:
         part.write_text(json.dumps(report, indent=1), encoding="utf-8")
         os.replace(part, self.folder / "metrics.json")
         return self.folder / "metrics.json"
-
-
-def peak_memory_mb() -> int:
-    """The most memory this process has used, in MB; 0 where the system does not report it."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1024**2 if sys.platform == "darwin" else 1024))

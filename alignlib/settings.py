@@ -53,10 +53,8 @@ def with_warmup(settings: SFTSettings, steps: int) -> tuple[SFTSettings, SFTSett
 
 def default_rate(parameters: int, lora: bool) -> float:
     """A learning rate for a model of so many parameters, all of them trained or LoRA alone."""
-    for most, full, adapters in RATES:
-        if parameters <= most:
-            return adapters if lora else full
-    raise ValueError(f"no learning rate for {parameters} parameters")
+    full, adapters = next(rates for most, *rates in RATES if parameters <= most)
+    return adapters if lora else full
 
 
 def default_lora_rank(parameters: int) -> int:

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from .folders import cache_folder
+from .host import cache_folder
 from .records import read_records
 
 if TYPE_CHECKING:

@@ -69,10 +69,9 @@ def draw_rows(seed: int) -> dict[str, list[QAC]]:
     rng = random.Random(seed)
     answers = _by_split(rng)
     rude, padding = _rude_by_split(rng), _padding_by_split(rng)
-    unheard = {"train": [], **{split: rude[split] for split in UNHEARD}}
     rows = {"train": _training(answers["train"], rude["train"], padding["train"], rng)}
     for split, counts in (("validation", VALIDATION), ("test", TEST)):
-        phrases = {"rude": rude["train"], "rude_unheard": unheard[split], "padding": padding[split]}
+        phrases = {"rude": rude["train"], "rude_unheard": rude[split], "padding": padding[split]}
         rows[split] = _evaluation(answers[split], phrases, counts, rng)
     return rows
 

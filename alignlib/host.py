@@ -1,8 +1,9 @@
-"""Where things lie on this machine."""
+"""This machine: where things lie, and how much memory was used."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 
@@ -13,3 +14,13 @@ def cache_folder() -> Path:
     if os.name == "nt":
         return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "alignlib"
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "alignlib"
+
+
+def peak_memory_mb() -> int:
+    """The most memory this process has used, in MB; 0 where the system does not report it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024**2 if sys.platform == "darwin" else 1024))
