@@ -15,16 +15,17 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .artefacts import artefact
+from .checkpoints import training_id
 from .cost import Cost, predict_training
 from .data import QAC
-from .generation import sample
+from .generation import is_finished, sample
 from .likelihood import completion_nll
 from .models import (
     add_lora,
@@ -186,15 +187,17 @@ class Aligner:
         checkpoints: str | Path | None,
     ) -> SFTSettings:
         """As many steps as fit into the minutes; a training that goes on keeps its number."""
-        file = None if checkpoints is None else Path(checkpoints) / "steps.json"
-        known = {} if file is None or not file.exists() else json.loads(file.read_text())
-        about = str(settings)
-        if about not in known:
-            known[about] = predict_training(self.model, self.tokenizer, rows, settings).steps
-            if file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps(known))
-        return with_steps(settings, known[about])
+        file = None
+        if checkpoints is not None:
+            about = training_id(["minutes", list(rows), astuple(settings)], self.model)
+            file = Path(checkpoints) / f"{about}.steps"
+            if file.exists():
+                return with_steps(settings, int(file.read_text()))
+        steps = predict_training(self.model, self.tokenizer, rows, settings).steps
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(str(steps))
+        return with_steps(settings, steps)
 
     def predict(self, rows: Sequence[QAC], settings: SFTSettings) -> Cost:
         """Time and memory of a training on these rows; nothing is changed (`cost.py`)."""
@@ -261,7 +264,7 @@ class Aligner:
 
     def _correction(self, answer: str, ids: list[int]) -> Correction:
         text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        if ids[-1:] != [self.tokenizer.eos_token_id]:
+        if not is_finished(ids, self.model, self.tokenizer):
             return Correction(answer, "the correction reached its limit")
         return Correction(text) if text else Correction(answer, "the correction was empty")
 

@@ -134,8 +134,10 @@ def build_rows(
     """
     out = Path(out)
     answers = _answers(questions, upstream, out.with_suffix(".answers.jsonl"))
-    corrections = annotator(questions, answers)
-    rows = [QAC(*row) for row in zip(questions, answers, corrections, strict=True)]
+    answered = {q: answer for q, answer in zip(questions, answers, strict=True) if answer}
+    texts = annotator(list(answered), list(answered.values()))
+    corrections = dict(zip(answered, texts, strict=True))
+    rows = [QAC(q, a, corrections.get(q, "")) for q, a in zip(questions, answers)]
     kept, outcomes = filtered(rows, filters)
     write_rows(out, kept)
     out.with_suffix(".md").write_text(_card(out, outcomes, kept, filters, about), encoding="utf-8")
@@ -145,9 +147,10 @@ def build_rows(
 def _answers(questions: Sequence[str], upstream: Upstream, place: Path) -> list[str]:
     """The upstream's answers; those that are in the file already are not asked for.
 
-    An answer that was cut off counts as none.
+    An answer that was cut off or refused counts as none. `identity` of an upstream names all that
+    its answers depend on.
     """
-    name = str(getattr(upstream, "model", type(upstream).__name__))
+    name = str(getattr(upstream, "identity", type(upstream).__name__))
     known = {}
     if place.exists():
         known = {row["question"]: row["answer"] for row in _whole_lines(place) if row["by"] == name}

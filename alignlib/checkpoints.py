@@ -19,15 +19,20 @@ def work_folder(
 ) -> Iterator[Path]:
     """Where a training writes: a folder that goes with it, or a place for just this training.
 
-    It is told from others by what it is `about` and by the weights that it starts from.
+    It is known by its `training_id`.
     """
     if checkpoints is None:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
     else:
-        sums = [(n, float(p.detach().double().sum())) for n, p in model.named_parameters()]
-        digest = hashlib.sha256(json.dumps([about, sums]).encode())
-        yield Path(checkpoints) / digest.hexdigest()[:16]
+        yield Path(checkpoints) / training_id(about, model)
+
+
+def training_id(about: list[object], model: PreTrainedModel) -> str:
+    """A training is known by what it is `about` and by the weights that it starts from."""
+    weights = ((name, p.detach().cpu().double()) for name, p in model.named_parameters())
+    sums = [(name, float(p.sum())) for name, p in weights]  # a GPU may not have doubles
+    return hashlib.sha256(json.dumps([about, sums]).encode()).hexdigest()[:16]
 
 
 def last_checkpoint(place: Path) -> str | None:

@@ -70,8 +70,11 @@ def _add_build_rows(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--annotator", required=True, help=annotator)
     instruction = "file with what the annotator is told; it holds {question} and {answer}"
     parser.add_argument("--instruction", type=Path, help=instruction)
-    variable = "name of the environment variable that holds the annotator's key"
-    parser.add_argument("--key-variable", help=variable)
+    for who, option in (("annotator", "--key-variable"), ("upstream", "--upstream-key-variable")):
+        variable = f"name of the environment variable that holds the key for the {who}'s server"
+        parser.add_argument(option, help=variable)
+    refused = "send servers no temperature, for models that refuse one"
+    parser.add_argument("--no-temperature", action="store_true", help=refused)
     parser.set_defaults(does=_build_rows)
 
 
@@ -140,10 +143,10 @@ def _build_rows(args: argparse.Namespace) -> int:
         annotator = ByHand(args.out.with_suffix(".hand.jsonl"))
     else:
         told = args.instruction.read_text(encoding="utf-8") if args.instruction else INSTRUCTION
-        annotator = ByModel(_model(args.annotator, args.key_variable), told)
+        annotator = ByModel(_model(args.annotator, args.key_variable, args.no_temperature), told)
     about = f"Answers by {args.upstream}, corrections by {args.annotator}."
     try:
-        upstream = _model(args.upstream)
+        upstream = _model(args.upstream, args.upstream_key_variable, args.no_temperature)
         outcomes = build_rows(questions, upstream, annotator, args.out, about=about)
     except Unfinished as waiting:
         print(waiting)
@@ -153,11 +156,13 @@ def _build_rows(args: argparse.Namespace) -> int:
     return 0
 
 
-def _model(name: str, key_variable: str | None = None):
+def _model(name: str, key_variable: str | None, no_temperature: bool):
     """A model on this machine, or NAME@URL behind a server."""
-    from .upstream import Local, Server
+    from .remote import Server
+    from .upstream import Local
 
     model, at, url = name.rpartition("@")
     if at and url.startswith("http"):
-        return Server(model, url, key_variable=key_variable, max_tokens=LONGEST)
+        options = {"key_variable": key_variable, "temperature": None if no_temperature else 0.0}
+        return Server(model, url, **options, max_tokens=LONGEST, refused_as_empty=True)
     return Local(name, max_new_tokens=LONGEST, progress="answers")

@@ -105,17 +105,18 @@ def _complete(
     """One batch. Every ROUND tokens the finished rows leave, so that few wait for the longest."""
     ids, mask = pad_left(prompts, tokenizer.pad_token_id, model.device)
     left, most = torch.arange(len(prompts)), torch.tensor(limits)
-    prompt_length, cache, eos = ids.shape[1], None, tokenizer.eos_token_id
+    prompt_length, cache, stops = ids.shape[1], None, stop_tokens(model, tokenizer)
     completions: list[list[int]] = [[] for _ in prompts]
     while len(left):
         steps = min(ROUND, int(most[left].max()) + prompt_length - ids.shape[1])
-        config = _generation_config(tokenizer, steps, temperature)
+        config = _generation_config(tokenizer, stops, steps, temperature)
         known = {} if cache is None else {"past_key_values": cache}
         out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **known)
         new = out.sequences[:, prompt_length:].cpu()
-        done = (new == eos).any(1) | (new.shape[1] >= most[left])
-        for i, row in zip(left[done].tolist(), new[done].tolist(), strict=True):
-            length = row.index(eos) + 1 if eos in row else len(row)
+        ends = torch.isin(new, torch.tensor(stops))  # (rows, new tokens)
+        done = ends.any(1) | (new.shape[1] >= most[left])
+        lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, new.shape[1])
+        for i, row, length in zip(left[done].tolist(), new[done].tolist(), lengths[done].tolist()):
             completions[i] = row[: min(limits[i], length)]
         keep = (~done).nonzero()[:, 0].to(ids.device)
         grown = out.sequences.shape[1] - mask.shape[1]
@@ -124,8 +125,23 @@ def _complete(
     return completions
 
 
+def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that end a text: the tokenizer's EOS, and the model's own, such as of a turn."""
+    own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    own = own if isinstance(own, list) else [own]
+    marks = [i for i in own if i in tokenizer.added_tokens_decoder]  # a default may name a word
+    return list({tokenizer.eos_token_id, *marks})
+
+
+def is_finished(
+    ids: Sequence[int], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> bool:
+    """Whether a completion from `sample` came to its end, and was not cut off."""
+    return bool(ids) and ids[-1] in stop_tokens(model, tokenizer)
+
+
 def _generation_config(
-    tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, temperature: float
+    tokenizer: PreTrainedTokenizerBase, stops: list[int], max_new_tokens: int, temperature: float
 ) -> GenerationConfig:
     sampling: dict[str, object] = {"do_sample": False}
     if temperature > 0:
@@ -133,7 +149,7 @@ def _generation_config(
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=stops,
         repetition_penalty=1.0,  # set, or the model's generation_config.json would fill it in
         top_p=1.0,
         return_dict_in_generate=True,

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,16 +35,19 @@ def correct_stream(
     file that may be gzipped, and `out` are files or `-` for standard input and output. A line that
     is no such row is named on standard error, and stands in the output as {"line": ..., "error":
     ...}, so that there are as many lines as rows. Until it is whole, a file lies beside `out`;
-    stopped and called again, the work goes on where it was. Counts what became of the rows. Raises
-    DataError for files that cannot be used.
+    stopped and called again, the work goes on where it was, if `source` is a file. Counts what
+    became of the rows. Raises DataError for files that cannot be used.
     """
     part = _part(folder, source, out)
     with _opened(source) as lines, _locked(part):
         aligner = Aligner.from_pretrained(folder, base)
         size = CHUNK if aligner.model.num_parameters() <= SMALL else SLOW_CHUNK
+        if part is not None and source == PIPE:
+            part.unlink(missing_ok=True)  # a pipe cannot be read again from where it was
         outcomes = Counter[str]() if part is None else _whole_chunks(part, size)
-        rows = islice(_numbered(lines), outcomes.total(), None)
-        with _writer(part or out) as written:
+        numbered = _Numbered(lines)
+        rows = islice(numbered, outcomes.total(), None)
+        with _writer(part) as written:
             bar = tqdm(desc="corrected", unit=" rows", initial=outcomes.total(), mininterval=1)
             while chunk := list(islice(rows, size)):
                 for record in _corrected(aligner, source, chunk):
@@ -52,6 +56,8 @@ def correct_stream(
                 written.flush()
                 bar.update(len(chunk))
             bar.close()
+    if numbered.damage:
+        raise DataError(f"{source}: {numbered.damage}; what comes before it was corrected")
     if part is not None:
         os.replace(part, out)
     return outcomes
@@ -70,6 +76,7 @@ def _corrected(aligner: Aligner, source: str, chunk: list[tuple[int, bytes]]) ->
     found = aligner.corrections([r["question"] for r in rows], [r["answer"] for r in rows])
     for row, one in zip(rows, found, strict=True):
         row["correction"] = one.text
+        row.pop("kept_because", None)  # of an earlier pass
         if one.kept_because:
             row["kept_because"] = one.kept_because
     return records
@@ -100,14 +107,26 @@ def _row(line: bytes) -> dict:
     return row
 
 
-def _numbered(lines: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+class _Numbered:
+    """The lines that are not blank, with their numbers, up to where a file is damaged."""
+
+    def __init__(self, lines: BinaryIO) -> None:
+        self.lines, self.damage = lines, ""
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        number = 0
+        try:
+            for number, line in enumerate(self.lines, start=1):
+                if line.strip():
+                    yield number, line
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            self.damage = f"the gzip file is damaged after line {number} ({error})"
 
 
 def _part(folder: str | Path, source: str, out: str) -> Path | None:
     """Where the unfinished output lies: another Aligner or input has another place.
 
-    A pipe has none. Raises DataError if a file is missing, or `out` is there already.
+    Standard output has none. Raises DataError if a file is missing, or `out` is there already.
     """
     if source != PIPE and not Path(source).is_file():
         raise DataError(f"{source}: no such file; give a file of JSON lines, or {PIPE} for a pipe")
@@ -115,8 +134,10 @@ def _part(folder: str | Path, source: str, out: str) -> Path | None:
         raise DataError(f"{out} is there already; delete it, or write to another file")
     if out != PIPE and not Path(out).absolute().parent.is_dir():
         raise DataError(f"{Path(out).parent}: no such folder; make it first")
-    if PIPE in (source, out):
+    if out == PIPE:
         return None
+    if source == PIPE:
+        return Path(f"{out}.part")
     about = hashlib.sha256((Path(folder) / SETTINGS_FILE).read_bytes())
     stat = Path(source).stat()
     about.update(f"{Path(source).resolve()} {stat.st_size} {stat.st_mtime_ns}".encode())
@@ -172,9 +193,9 @@ def _opened(source: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _writer(out: str | Path) -> Iterator[BinaryIO]:
-    if out == PIPE:
+def _writer(part: Path | None) -> Iterator[BinaryIO]:
+    if part is None:
         yield sys.stdout.buffer
     else:
-        with Path(out).open("ab") as stream:
+        with part.open("ab") as stream:
             yield stream

@@ -186,7 +186,9 @@ def _trainer(
     """TRL's trainer of that kind, with our steps."""
     trainer_of, config_of = TRAINERS[kind]
     data = {"train_dataset": Dataset.from_list(list(rows)), "processing_class": tokenizer}
-    return trainer_of(model=model, args=config_of(**config), **data, **given)
+    arguments = config_of(**config)
+    arguments._n_gpu = min(1, arguments.n_gpu)  # TRL refuses several outside a launcher
+    return trainer_of(model=model, args=arguments, **data, **given)
 
 
 @contextmanager

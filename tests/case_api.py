@@ -22,10 +22,11 @@ from alignlib.likelihood import completion_nll
 from alignlib.models import ModelError, fingerprint, load_tokenizer
 from alignlib.plots import diff_html
 from alignlib.prompts import T2
+from alignlib.remote import Server
 from alignlib.report import edit_ratios
 from alignlib.tokens import example
 from alignlib.train import sft
-from alignlib.upstream import Local, Server, UpstreamError
+from alignlib.upstream import Local, UpstreamError
 
 __all__ = [
     "T2",

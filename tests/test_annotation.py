@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -26,7 +27,10 @@ from alignlib.annotation import (
 from alignlib.course.lessons import ROOT
 from alignlib.course.server import Handler, serving
 from alignlib.data import QAC, read_qac
+from alignlib.profiles import profile
 from alignlib.records import DataError
+from alignlib.remote import Server
+from alignlib.upstream import Local, Recorded
 
 THINGS = "apple bridge candle dragon engine feather guitar hammer island jacket".split()
 QUESTIONS = [
@@ -39,7 +43,7 @@ ONCE = Filters(max_unchanged=1.0, max_similarity=1.0)
 class Model:
     """Answers, and counts what it was asked."""
 
-    model = "stub"
+    identity = "stub"
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
@@ -185,7 +189,7 @@ def test_what_was_cut_off_becomes_no_row_and_another_upstream_is_asked_anew(
     tmp_path: Path,
 ) -> None:
     class Cut(Model):
-        model = "short"
+        identity = "short"
 
         def __call__(self, questions: list[str], *, seed: int = 0) -> list[str]:
             self.problems = {q: "unfinished" for q in questions if " 7 ?" in q}
@@ -199,6 +203,60 @@ def test_what_was_cut_off_becomes_no_row_and_another_upstream_is_asked_anew(
     other = Model()
     assert build_rows(QUESTIONS[:10], other, ByModel(Cut()), out, ONCE)["kept"] == 9
     assert len(other.asked) == 10
+
+
+def test_no_annotator_is_asked_about_an_answer_that_there_is_not(tmp_path: Path) -> None:
+    class Refuses(Model):
+        def __call__(self, questions: list[str], *, seed: int = 0) -> list[str]:
+            self.problems = {questions[1]: "refused with status 400"}
+            return super().__call__(questions)
+
+    out, annotator = tmp_path / "rows.jsonl", Model()
+    outcomes = build_rows(QUESTIONS[:3], Refuses(), ByModel(annotator), out, ONCE)
+    assert outcomes == {"kept": 2, "empty or cut off": 1}
+    assert len(annotator.asked) == 2
+    with pytest.raises(Unfinished, match="2 of 2 corrections are empty"):
+        build_rows(QUESTIONS[:3], Refuses(), ByHand(tmp_path / "hand.jsonl"), out, ONCE)
+
+
+def test_answers_of_one_source_are_not_taken_for_those_of_another(tmp_path: Path) -> None:
+    for word in ("one", "two"):
+        upstream = Recorded({q: f"Duh, {word} {q}" for q in QUESTIONS[:3]})
+        build_rows(QUESTIONS[:3], upstream, ByModel(Model()), tmp_path / "rows.jsonl", ONCE)
+        rows = read_qac(tmp_path / "rows.jsonl").rows
+        assert all(row.answer.startswith(f"Duh, {word} ") for row in rows)
+    tiny = profile("tiny").base
+    models = [Local(tiny), Local(tiny, max_new_tokens=5), Local(tiny, prompt="{question}")]
+    servers = [
+        Server("a", "http://b"),
+        Server("a", "http://c"),
+        Server("a", "http://b", max_tokens=5),
+    ]
+    assert len({model.identity for model in (*models, *servers)}) == 6
+
+
+def test_both_servers_may_have_a_key_and_get_no_temperature(tmp_path: Path) -> None:
+    class Guarded(Handler):
+        requests: list[tuple[str, bool]] = []
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            key = self.headers["Authorization"].removeprefix("Bearer ")
+            self.requests.append((key, b"temperature" in body))
+            self.rfile = io.BytesIO(body)
+            super().do_POST()
+
+    (tmp_path / "q.txt").write_text("one two three ?\nfour five six ?\n", encoding="utf-8")
+    with serving(Model(), "stub", Guarded) as url:
+        command = [sys.executable, "-m", "alignlib", "build-rows", "q.txt", "--out", "rows.jsonl"]
+        command += ["--upstream", f"stub@{url}", "--upstream-key-variable", "FIRST"]
+        command += ["--annotator", f"stub@{url}", "--key-variable", "SECOND", "--no-temperature"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "FIRST": "one", "SECOND": "two"}
+        environment["ALIGNLIB_CACHE"] = str(tmp_path / "cache")
+        options = {"capture_output": True, "text": True, "env": environment}
+        done = subprocess.run(command, cwd=tmp_path, **options)
+    assert done.returncode == 0, done.stderr
+    assert sorted(Guarded.requests) == [("one", False)] * 2 + [("two", False)] * 2
 
 
 def test_lines_end_only_where_a_row_does(tmp_path: Path) -> None:

@@ -77,6 +77,48 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(
     assert refused.returncode == 1 and "is there already" in refused.stderr
 
 
+def test_what_comes_through_a_pipe_has_its_name_only_when_it_is_whole(
+    aligner: Path, lines: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    options = {"stdin": subprocess.PIPE, "stderr": subprocess.DEVNULL, "env": ENVIRONMENT}
+    killed = subprocess.Popen(command(aligner, "-", "--out", str(out)), **options)
+    killed.stdin.write("\n".join(lines[:600]).encode())
+    killed.stdin.flush()
+    part = tmp_path / "out.jsonl.part"
+    while not (part.exists() and part.stat().st_size):
+        time.sleep(0.02)
+        assert killed.poll() is None
+    killed.kill()
+    killed.wait()
+    assert not out.exists()
+    done = run(aligner, "-", "--out", str(out), input="\n".join(lines[:20]))
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in out.open(encoding="utf-8")]
+    assert [row["id"] for row in rows] == list(range(20)) and not part.exists()
+
+
+def test_a_second_pass_says_what_it_did_itself(
+    aligner: Path, lines: list[str], tmp_path: Path
+) -> None:
+    row = json.loads(lines[0]) | {"correction": "x", "kept_because": ["of an earlier pass"]}
+    done = run(aligner, "-", input=json.dumps(row))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout).get("kept_because") != ["of an earlier pass"]
+
+
+def test_a_damaged_gzip_file_is_corrected_up_to_the_damage(
+    aligner: Path, lines: list[str], tmp_path: Path
+) -> None:
+    whole = gzip.compress("\n".join(lines[:300]).encode())
+    (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    done = run(aligner, str(tmp_path / "cut.jsonl.gz"))
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "cut.jsonl.gz: the gzip file is damaged after line" in done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["id"] for row in rows] == list(range(len(rows))) and len(rows) > 50
+
+
 def test_through_a_pipe_bad_lines_are_named_and_the_rest_goes_on(
     aligner: Path, lines: list[str]
 ) -> None:

@@ -21,8 +21,9 @@ from alignlib.course.cli import main
 from alignlib.course.server import Handler, serving
 from alignlib.judges import TownJudge
 from alignlib.profiles import data_folder, profile
+from alignlib.remote import Server
 from alignlib.tinytown import recordings, sets
-from alignlib.upstream import Local, Recorded, Server, UpstreamError
+from alignlib.upstream import Local, Recorded, UpstreamError
 from experiments import make_upstreams
 from experiments.make_upstreams import UPSTREAMS, Maker, NGram
 
@@ -155,6 +156,22 @@ def test_one_question_that_is_refused_leaves_the_others_answered() -> None:
             upstream(QUESTIONS[:8])
         rest = [q for q in QUESTIONS[:8] if q != "what is 3 ?"]
         assert upstream(rest) == [f"{q} 0" for q in rest] and upstream.calls == 8
+
+
+def test_a_refused_question_may_stay_without_an_answer_but_not_all_of_them() -> None:
+    class Picky(Echo):
+        def __call__(self, questions, *, seed: int = 0) -> list[str]:
+            if "3" in questions[0]:
+                raise ValueError("too long")
+            return super().__call__(questions, seed=seed)
+
+    with serving(Picky()) as url:
+        upstream = Server("town", url, progress=False, refused_as_empty=True)
+        with pytest.warns(UserWarning, match="1 refused with status 400"):
+            assert upstream(QUESTIONS[2:5]) == ["what is 2 ? 0", "", "what is 4 ? 0"]
+        assert "status 400" in upstream.problems["what is 3 ?"]
+        with pytest.raises(UpstreamError, match="status 400"):
+            upstream(["what is 3 ?", "what is 13 ?"])
 
 
 def test_questions_that_are_refused_for_themselves_stop_no_other_wherever_they_stand() -> None:
@@ -357,7 +374,7 @@ def keeping_keys(base: type[Handler], keys: list[str | None]) -> type[Handler]:
 def test_another_host_is_sent_the_key_that_was_named_for_it_and_else_none(
     loopback: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alignlib.upstream._is_loopback", lambda host: loopback)
+    monkeypatch.setattr("alignlib.remote._is_loopback", lambda host: loopback)
     if not loopback:
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-real")

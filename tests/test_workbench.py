@@ -211,6 +211,19 @@ def test_a_batch_holds_as_many_tokens_as_its_keys_and_values_may(
     assert len(seen) > 5 and sum(seen) == 12
 
 
+def test_a_text_ends_at_the_models_own_end_of_a_turn_too(stand_in: dict[str, Path]) -> None:
+    model, tokenizer = load_model(stand_in["llama"])
+    text = generation.sample(model, tokenizer, [[5, 6, 7]], max_new_tokens=20)[0]
+    first = text[0]
+    assert len(text) == 20
+    model.generation_config.eos_token_id = [first]
+    assert generation.stop_tokens(model, tokenizer) == [tokenizer.eos_token_id]  # a mere letter
+    tokenizer.add_special_tokens({"additional_special_tokens": [tokenizer.decode([first])]})
+    assert set(generation.stop_tokens(model, tokenizer)) == {tokenizer.eos_token_id, first}
+    ended = generation.sample(model, tokenizer, [[5, 6, 7]], max_new_tokens=20)[0]
+    assert ended == [first] and generation.is_finished(ended, model, tokenizer)
+
+
 @pytest.mark.real
 def test_the_real_model_is_batched_to_a_quarter_of_a_gigabyte(smollm2: str) -> None:
     assert 5000 < batch_tokens(load_model(smollm2)[0]) < 6000
@@ -324,6 +337,17 @@ def test_minutes_give_a_training_that_goes_on_the_steps_it_began_with(
     options = {"settings": replace(FEW, minutes=1), "checkpoints": tmp_path, "progress": False}
     losses = [Aligner.train(stand_in["llama"], rows, **options).losses for _ in range(2)]
     assert [len(some["correction"]) for some in losses] == [5, 5]
+    other = Aligner.train(stand_in["llama"], rows[:20], **options)  # is timed anew
+    assert len(other.losses["correction"]) == 3
+
+
+def test_a_second_gpu_is_left_alone(
+    stand_in: dict[str, Path], rows: list[QAC], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL refuses to train where it sees several and no launcher was used."""
+    two = property(lambda self: 1 if self._n_gpu == 1 else 2)
+    monkeypatch.setattr(trainers.SFTConfig, "n_gpu", two)
+    assert Aligner.train(stand_in["llama"], rows, settings=FEW, progress=False).losses
 
 
 def test_checkpoints_of_another_base_or_warm_up_are_not_taken_for_ones_own(

@@ -49,7 +49,8 @@ from alignlib.report import describe
 from alignlib.stats import over_seeds, rate
 from alignlib.tinytown.recordings import TAUGHT
 from alignlib.tinytown.words import digest
-from alignlib.upstream import Recorded, Server
+from alignlib.remote import Server
+from alignlib.upstream import Recorded
 
 metrics = Metrics("03", PROFILE, SEED, OUT)
 task = load_task(PROFILE, seed=SEED, scale=SCALE, model=MODEL, qac=QAC, preferences=PREFERENCES)
