@@ -23,6 +23,20 @@ WIDE = 12  # columns of a matrix beyond which there is no room for numbers
 DARK, LIGHT, ACCENT, MUTED = "#1b3a5c", "#9db8d2", "#c8553d", "#8a8a8a"  # differ in grey too
 LINES = ((DARK, "-"), (ACCENT, "--"), (MUTED, ":"), (LIGHT, "-."))  # colour and line style
 MARKERS = ("o", "s", "^", "D", "v")
+METHODS = {  # one colour and hatch for each method, in all figures; they differ in grey too
+    "upstream": ("#c9c9c9", ""),
+    "base model": ("#c9c9c9", ""),
+    "SFT": ("#e6a23c", "\\\\"),
+    "DPO": ("#b5527f", "//"),
+    "Aligner": (DARK, ""),
+    "question only": (LIGHT, ".."),  # the control of the Aligner
+    "MEET": ("#c8553d", ""),
+    "MEET, prompt": ("#e9b3a5", ""),
+    "MEET, lora": ("#c8553d", ""),
+    "asked for bad": ("#e9b3a5", ""),
+    "asked for good": ("#c8553d", ""),
+    "HBAT": ("#1a7f64", ""),
+}
 BARS = ((LIGHT, ""), (DARK, ""), (ACCENT, "//"), (MUTED, ".."))  # colour and hatch
 BARS += tuple((color, "xx") for color, _ in BARS)  # a fifth group must not look like the first
 ERROR_BARS = {"elinewidth": 1.2, "capsize": 3, "ecolor": "black"}
@@ -81,11 +95,11 @@ def bars(
     places = list(dict.fromkeys(place for group in known.values() for place in group))
     if not places:
         return _write_no_judge(ax)
-    width = 0.8 / len(known)  # of one bar
+    width = 0.8 / max(2, len(known))  # of one bar
     for i, (name, group) in enumerate(known.items()):
         offset = (i - (len(known) - 1) / 2) * width
         at = [places.index(place) + offset for place in group]
-        color, hatch = BARS[(first + i) % len(BARS)]
+        color, hatch = METHODS.get(name, BARS[(first + i) % len(BARS)])
         look = dict(label=name, color=color, hatch=hatch, edgecolor="white")
         middle, errors = _with_errors(list(group.values()), 100 if percent else 1)
         ax.bar(at, middle, width * 0.92, yerr=errors, error_kw=ERROR_BARS, **look)
@@ -208,6 +222,15 @@ def show_tokens(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Sequence[i
         parts.append(f'<span style="{marked};border-right:1px solid white">{text}</span>')
     note = f'<span style="background:{LIGHT};color:black">marked</span>: tokens with loss'
     return HTML(f'<div style="font-family:monospace">{"<wbr>".join(parts)}</div><p>{note}</p>')
+
+
+def show_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> HTML:
+    """A table for a notebook: whatever the cells hold, as text."""
+    from IPython.display import HTML
+
+    cells = [[html.escape(str(cell)) for cell in row] for row in rows]
+    table = _table_row("th", heads) + "".join(_table_row("td", row) for row in cells)
+    return HTML(f"<table>{table}</table>")
 
 
 def _table_row(tag: str, cells: Sequence[str]) -> str:

@@ -65,6 +65,27 @@ class Comparison:
             return None
         return stats.rate(stats.wins(self.scores_before[axis], self.scores_after[axis]) < 0)
 
+    def fixed_rate(self) -> Estimate | None:
+        """Fraction of the faulty answers whose correction is without faults."""
+        return self._changed(before=False)
+
+    def spoilt(self) -> Estimate | None:
+        """Fraction of the answers without faults whose correction has one."""
+        return self._changed(before=True)
+
+    def spoilt_rows(self) -> list[int]:
+        """Those answers, by number."""
+        lost = (self.scores_before["fault_free"] == 1) & (self.scores_after["fault_free"] < 1)
+        return np.flatnonzero(lost).tolist()
+
+    def _changed(self, before: bool) -> Estimate | None:
+        """Of the answers that were fault-free or not `before`, the fraction that is otherwise."""
+        if "fault_free" not in self.scores_before:
+            return None
+        picked = (self.scores_before["fault_free"] == 1) == before
+        after = self.scores_after["fault_free"][picked] == 1
+        return stats.rate(after != before) if picked.any() else None
+
     def ceiling(self, axis: str) -> float | None:
         """The net win of a perfect corrector, in points; None if the judge has no top score."""
         if "fault_free" not in self.scores_before:
@@ -202,6 +223,16 @@ class Metrics:
             live = estimate.source == "live" and not estimate.seeds
             self.values[name] = estimate.seeded(self.seed) if live else estimate
         return describe(estimate)
+
+    def add_comparison(self, name: str, comparison: Comparison) -> None:
+        """Keep what a comparison measured, each number under `name/...`."""
+        self.add(f"{name}/fault_free_before", comparison.fault_free("before"))
+        self.add(f"{name}/fault_free_after", comparison.fault_free("after"))
+        self.add(f"{name}/good_kept", comparison.good_kept())
+        self.add(f"{name}/fixed", comparison.fixed_rate())
+        self.add(f"{name}/spoilt", comparison.spoilt())
+        for axis in comparison.scores_before:
+            self.add(f"{name}/net_win_{axis}", comparison.net_win(axis))
 
     def note(self, name: str, value: float, unit: str) -> None:
         """Keep a number that has no interval, such as a time."""

@@ -1,4 +1,4 @@
-"""What lessons are built from: exercise checks, two editions of one source, guesses."""
+"""What lessons are built from: exercise checks, editions of one source, guesses."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ import pytest
 from alignlib import Metrics
 from alignlib.course.checks import NO_RETURN, OK, UNTOUCHED, Check
 from alignlib.course.guess import Guess
-from alignlib.course.lessons import ROOT, lesson_numbers, notebook_of, read_source
+from alignlib.course.lessons import (
+    ROOT,
+    build_class,
+    lesson_numbers,
+    notebook_of,
+    read_source,
+    report_names,
+)
 from alignlib.judges import NOTHING
-from alignlib.stats import rate
+from alignlib.stats import Estimate
 
 LESSONS = lesson_numbers()
 MODULES = {n: importlib.import_module(f"alignlib.course.checks.lesson{n}") for n in LESSONS}
@@ -84,12 +91,12 @@ def test_an_untouched_stub_prints_nothing_and_becomes_the_reference(
 
 
 def test_an_attempt_cannot_change_the_cases() -> None:
-    check = CHECKS["02/identity_rows"]
-    check.verdict(lambda rows: rows.clear())
+    check = CHECKS["02/labels"]
+    check.verdict(lambda prompt, correction, eos: prompt.clear())
     assert check.verdict(check.reference) == OK and check.cases[0][0]
 
 
-# --- two editions ---------------------------------------------------------------------------------
+# --- editions -------------------------------------------------------------------------------------
 
 
 def tagged(number: str, edition: str, tag: str) -> list[str]:
@@ -99,18 +106,26 @@ def tagged(number: str, edition: str, tag: str) -> list[str]:
 
 
 @pytest.mark.parametrize("number", LESSONS)
-def test_students_get_stubs_and_no_solution(number: str) -> None:
+def test_solutions_stand_in_folded_blocks_alone_and_a_class_gets_none(number: str) -> None:
     stubs = tagged(number, "student", "exercise")
     checks = tagged(number, "student", "check")
-    solved = tagged(number, "solutions", "solution")
+    solved = tagged(number, "solved", "solution")
     assert len(stubs) == len(checks) == len(solved) >= 3
-    assert not tagged(number, "student", "solution") and not tagged(number, "solutions", "exercise")
-    handed_out = notebook_of(number).read_text(encoding="utf-8")
+    assert not tagged(number, "student", "solution") and not tagged(number, "solved", "exercise")
+    for_students = "\n".join(c.source for c in read_source(number).cells)
+    folded = re.findall(r"<details><summary>Solution.*?</details>", for_students, re.S)
+    assert all(any(source in block for block in folded) for source in solved)
+    for_a_class = "\n".join(c.source for c in read_source(number, "class").cells)
+    for handed_out in (re.sub("|".join(map(re.escape, folded)), "", for_students), for_a_class):
+        assert_nothing_is_given_away(solved, handed_out)
+
+
+def assert_nothing_is_given_away(solved: list[str], handed_out: str) -> None:
     for source in solved:
         body = re.sub(r'^def .*?"""\n', "", source, flags=re.S)
         lines = [line.strip() for line in body.splitlines()]
         for line in lines:  # a bracket or an `else:` gives nothing away
-            assert len(line) < 15 or json.dumps(line)[1:-1] not in handed_out, line
+            assert len(line) < 15 or line not in handed_out, line
 
 
 @pytest.mark.parametrize("number", LESSONS)
@@ -126,18 +141,19 @@ def test_every_check_of_a_lesson_is_used_and_each_exercise_has_minutes_difficult
     assert all("<details><summary>Hint" in body for body in exercises)
 
 
-@pytest.mark.parametrize("number", LESSONS)
-def test_the_committed_solutions_are_what_the_source_builds(number: str) -> None:
-    built = nbformat.read(notebook_of(number, "solutions"), 4)
-    assert built == read_source(number, "solutions")
-    assert not any(c.get("outputs") for c in built.cells)
+def test_a_class_gets_every_lesson_without_outputs(tmp_path: Path) -> None:
+    made = build_class(tmp_path / "class")
+    assert [place.name[:2] for place in made] == LESSONS
+    for place in made:
+        notebook = nbformat.read(place, 4)
+        nbformat.validate(notebook)
+        assert not any(c.get("outputs") for c in notebook.cells)
 
 
-@pytest.mark.parametrize("number", LESSONS)
-@pytest.mark.parametrize("edition", ["student", "solutions"])
-def test_the_badge_points_at_the_notebook_it_stands_in(number: str, edition: str) -> None:
-    place = notebook_of(number, edition).relative_to(ROOT).as_posix()
-    badge = read_source(number, edition).cells[0].source.splitlines()[0]
+@pytest.mark.parametrize("name", [*LESSONS, *report_names()])
+def test_the_badge_points_at_the_notebook_it_stands_in(name: str) -> None:
+    place = notebook_of(name).relative_to(ROOT).as_posix()
+    badge = read_source(name).cells[0].source.splitlines()[0]
     target = rf"https://colab\S+/blob/main/{re.escape(place)}"
     assert re.fullmatch(rf"\[!\[Open in Colab\]\(https://\S+\)\]\({target}\)", badge)
 
@@ -146,16 +162,16 @@ def test_the_badge_points_at_the_notebook_it_stands_in(number: str, edition: str
 
 
 def test_a_guess_is_scored_and_saved_and_no_guess_is_not_mentioned(tmp_path: Path) -> None:
-    metrics, measured = Metrics("99", "tiny", 0, tmp_path), rate([True] * 6 + [False] * 4)
+    metrics, measured = Metrics("99", "tiny", 0, tmp_path), Estimate(0.6, 0.55, 0.65, 400)
     assert "Brier score 0.09" in Guess("a", 0.7).reveal(measured, 0.5, metrics)
     assert "Brier score 0.49" in Guess("b", 0.7).reveal(measured, 0.9, metrics)
-    assert Guess("c").reveal(measured, 0.5, metrics) == f"c: yes, it is {measured}."
+    assert "cannot tell" in Guess("f", 0.7).reveal(measured, 0.6, metrics)
+    assert Guess("c").reveal(measured, 0.5, metrics) == ""
     assert Guess("d", 1.0).reveal(None, 0.5, metrics) == NOTHING
     saved = json.loads((tmp_path / "guesses.json").read_text())
     assert saved == {
         "a": {"probability": 0.7, "holds": True},
         "b": {"probability": 0.7, "holds": False},
-        "c": {"probability": None, "holds": True},
     }
     with pytest.raises(ValueError, match="0.7 for 70 %"):
         Guess("e", 70)

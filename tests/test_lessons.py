@@ -21,17 +21,18 @@ from alignlib.course.cli import _value
 from alignlib.course.lessons import (
     NOTEBOOKS,
     ROOT,
+    SOURCES,
     lesson_numbers,
     notebook_numbers,
     notebook_of,
     read_source,
+    report_names,
 )
-from alignlib.data import read_qac, write_rows
+from alignlib.data import write_rows
 from alignlib.hbat import IMPORTANCE
 from alignlib.tinytown import sets
 from experiments.two_aims import METHODS
 
-from .conftest import REAL, needs_real
 from .forked import ForkedKernelManager
 
 SCALE = 0.1
@@ -41,11 +42,9 @@ WANTED = {
     "00": {"base_helpful", "base_harmless", "base_honest", "base_overall", "tokens_to_copy"},
     "01": {"kept_pairs", "kept_annotated", "kept_rewrites", "funnel"},
     "02": {
-        *(f"net_win_{axis}" for axis in AXES),
-        *("net_win_overall_unseen", "fault_free_before", "fault_free_after"),
-        *("copy_good", "copy_good_no_warmup", "warmup_gain_unseen", "best_warmup_share"),
-        *("control_shuffled_helpful", "control_shuffled_honest"),
-        *("answering_vs_correcting", "forget_copy"),
+        *(f"{test}/net_win_{axis}" for test in ("seen", "unseen", "shuffled") for axis in AXES),
+        *(f"seen/{what}" for what in ("fault_free_before", "fault_free_after", "good_kept")),
+        *("seen/fixed", "seen/spoilt", "unseen/spoilt", "question_only_unseen/fault_free_after"),
     },
     "03": {
         *(f"net_win/{upstream}" for upstream in ("mixed", "rude", "4-gram", "large")),
@@ -122,10 +121,10 @@ def test_every_cell_of_a_lesson_runs_and_its_metrics_keep_their_contract(
     check_contract(tmp_path, number)
 
 
-def test_the_edition_with_solutions_gives_the_same_and_trains_nothing_anew(tmp_path: Path) -> None:
-    for edition in ("student", "solutions"):
+def test_the_solved_edition_gives_the_same_and_trains_nothing_anew(tmp_path: Path) -> None:
+    for edition in ("student", "solved"):
         run_reduced("02", tmp_path / edition, edition)
-    first, again = (metrics_of(tmp_path / edition, "02") for edition in ("student", "solutions"))
+    first, again = (metrics_of(tmp_path / edition, "02") for edition in ("student", "solved"))
     assert again["metrics"] == first["metrics"] and not again["cold"]
 
 
@@ -135,7 +134,7 @@ def test_every_solution_passes_its_check(
 ) -> None:
     """In a namespace of the lesson's imports alone: no solution leans on an earlier cell."""
     monkeypatch.chdir(tmp_path)
-    cells = [c for c in read_source(number, "solutions").cells if c.cell_type == "code"]
+    cells = [c for c in read_source(number, "solved").cells if c.cell_type == "code"]
     namespace: dict = {}
     for cell in cells:
         exec(imports_of(cell.source), namespace)
@@ -168,44 +167,22 @@ def test_lessons_run_on_own_rows_and_say_what_no_judge_can_tell(
     assert "60 rows read" in text and (number == "01" or "no judge for these data" in text)
 
 
-REAL_ROWS = {
-    "polite-instructions/instruction-data-with-preference.json": 300,
-    "hh-rlhf/harmless-base.test.jsonl.gz": 120,
-}
-
-
-@needs_real
-@pytest.mark.slow
-@pytest.mark.parametrize("rows", REAL_ROWS)
-def test_lesson_02_runs_on_real_text_with_a_real_model(rows: str, tmp_path: Path) -> None:
-    """On a part of the rows, for time; the whole sets run by the same command."""
-    n = REAL_ROWS[rows]
-    write_rows(tmp_path / "some.jsonl", read_qac(REAL / rows).rows[:n])
-    given = ["-p", "MODEL", str(REAL / "tinystories-656k"), "-p", "QAC", "some.jsonl"]
-    done = run("run", "02", *given, "--out", "runs", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
-    m = metrics_of(tmp_path / "runs", "02")["metrics"]
-    assert m["value_of_swapped_answer"]["low"] <= 0
-    if n >= 300:  # a dozen dialogues to test on cannot show it
-        assert m["value_of_answer"]["low"] > 0 and m["value_of_own_answer"]["low"] > 0
-    assert not any(name.startswith("net_win") for name in m), "no judge, no net win"
-    notebook = next((tmp_path / "runs" / "02").glob("*.ipynb")).read_text(encoding="utf-8")
-    assert "rows read" in notebook and "no judge for these data" in notebook
-
-
 # --- at full size ---------------------------------------------------------------------------------
 
 
 def claims_of_02(m: dict) -> None:
     for axis in AXES:
-        assert m[f"net_win_{axis}"]["low"] > 10, axis
-    assert m["fault_free_after"]["high"] >= 0.55 and m["fault_free_after"]["low"] <= 0.95
-    assert m["fault_free_after"]["value"] - m["fault_free_before"]["value"] >= 0.15
-    assert m["net_win_overall_unseen"]["low"] > 0
-    assert m["copy_good"]["high"] >= 0.8
-    assert m["control_shuffled_helpful"]["high"] <= 5 and m["control_shuffled_honest"]["high"] <= 5
-    assert m["value_of_answer"]["low"] > 0 >= m["value_of_swapped_answer"]["low"]
-    assert m["value_of_own_answer"]["low"] > 0
+        assert m[f"seen/net_win_{axis}"]["low"] > 10, axis
+    after = m["seen/fault_free_after"]
+    assert after["high"] >= 0.55 and after["low"] <= 0.95
+    assert after["value"] - m["seen/fault_free_before"]["value"] >= 0.15
+    assert m["unseen/net_win_overall"]["low"] > 0
+    assert m["seen/good_kept"]["high"] >= 0.8
+    assert m["shuffled/fault_free_after"]["high"] <= 0.1
+    assert m["shuffled/net_win_helpful"]["high"] <= 5 and m["shuffled/net_win_honest"]["high"] <= 5
+    blind = m["question_only_unseen/fault_free_after"]
+    assert blind["value"] < m["unseen/fault_free_after"]["value"]
+    assert m["seen/spoilt"]["value"] <= 0.2 and m["seen/fixed"]["value"] >= 0.4
 
 
 def claims_of_05(m: dict) -> None:
@@ -271,7 +248,7 @@ def test_parameters_are_read_as_python_reads_them_and_names_of_files_as_names(
 # --- what is committed ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", notebook_numbers())
+@pytest.mark.parametrize("number", [*notebook_numbers(), *report_names()])
 def test_the_committed_notebook_is_what_its_source_builds(number: str) -> None:
     source, built = read_source(number), nbformat.read(notebook_of(number), 4)
     nbformat.validate(built)
@@ -283,7 +260,7 @@ def test_the_committed_notebook_is_what_its_source_builds(number: str) -> None:
     assert built.metadata == source.metadata
 
 
-@pytest.mark.parametrize("number", notebook_numbers())
+@pytest.mark.parametrize("number", [*notebook_numbers(), *report_names()])
 def test_the_committed_notebook_is_clean(number: str) -> None:
     place = notebook_of(number)
     text, notebook = place.read_text(encoding="utf-8"), nbformat.read(place, 4)
@@ -300,9 +277,9 @@ def test_the_committed_notebook_is_clean(number: str) -> None:
     assert not re.search(r"\b[A-Z]+_[A-Z]+\b", "".join(prose)), "a gap left to fill"
     lines = [line for c in code for line in c.source.splitlines()]
     assert max(map(len, lines)) <= 100
-    assert number not in LESSONS or len(prose) >= 1.2 * len(code)
 
 
 def test_no_notebook_is_without_a_source() -> None:
-    built = {p.stem for p in NOTEBOOKS.glob("*.ipynb")}
-    assert built == {p.stem for p in (NOTEBOOKS / "src").glob("*.py")}
+    sources = {p.relative_to(SOURCES).with_suffix("") for p in SOURCES.rglob("*.py")}
+    built = (p.relative_to(NOTEBOOKS) for p in NOTEBOOKS.rglob("*.ipynb"))
+    assert {p.with_suffix("") for p in built if ".ipynb_checkpoints" not in p.parts} == sources

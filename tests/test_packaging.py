@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 import alignlib
 from alignlib.artefacts import code_digest
 from alignlib.course import cli, publish
-from alignlib.course.lessons import QUIET_KERNEL, ROOT, notebook_numbers, read_source
+from alignlib.course.lessons import QUIET_KERNEL, ROOT, notebook_numbers, read_source, report_names
 from alignlib.course.publish import bootstrap, write_links
 from alignlib.models import fingerprint
 from alignlib.profiles import data_folder
@@ -234,9 +234,8 @@ def test_the_first_cell_installs_nothing_where_the_course_is_installed(colab: Co
 def test_the_first_cell_is_short_and_every_notebook_has_it() -> None:
     lines = bootstrap().splitlines()
     assert len(lines) <= 25 and max(map(len, lines)) <= 100
-    for number in notebook_numbers():
-        for edition in ("student", "solutions"):
-            assert read_source(number, edition).cells[1].source == bootstrap()
+    for name in (*notebook_numbers(), *report_names()):
+        assert read_source(name).cells[1].source == bootstrap()
 
 
 # --- a checkout with other line ends ------------------------------------------------------------
@@ -318,7 +317,8 @@ def test_another_address_replaces_the_old_one_everywhere(
 def test_build_says_so_while_the_address_is_the_placeholder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr("alignlib.course.lessons.notebook_numbers", list)
+    for names in ("notebook_numbers", "report_names"):
+        monkeypatch.setattr(f"alignlib.course.lessons.{names}", list)
     monkeypatch.setattr(publish, "write_links", lambda root: [])
     for address, said in (("OWNER/alignlib", True), ("someone/alignlib", False)):
         monkeypatch.setattr(publish, "REPOSITORY", address)
@@ -328,7 +328,11 @@ def test_build_says_so_while_the_address_is_the_placeholder(
 
 def test_nothing_else_names_an_address() -> None:
     """In a file that `build` does not write, an address would be forgotten."""
-    sources = [*ROOT.glob("*.*"), *(ROOT / "alignlib").rglob("*.py"), *ROOT.glob("notebooks/src/*")]
+    sources = [
+        *ROOT.glob("*.*"),
+        *(ROOT / "alignlib").rglob("*.py"),
+        *ROOT.glob("notebooks/src/**/*"),
+    ]
     naming = {f.name for f in sources if f.is_file() and publish.REPOSITORY in _text(f)}
     assert naming == {*NAMING, "publish.py"}
 

@@ -34,11 +34,13 @@ def _add_notebooks(commands: argparse._SubParsersAction) -> None:
     parameter = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
     run.add_argument("-p", **parameter, help="set a parameter of the lesson")
     solved = "the edition with the exercises solved"
-    run.add_argument("--solutions", action="store_true", help=solved)
+    run.add_argument("--solved", action="store_true", help=solved)
     run.set_defaults(does=_run)
 
     build = commands.add_parser("build", help="execute lessons into the notebooks students open")
-    build.add_argument("lessons", nargs="*", help="numbers; none means all")
+    build.add_argument("lessons", nargs="*", help="numbers, or evidence/NN; none means all")
+    folder = "write lessons without outputs and solutions into this folder, and execute none"
+    build.add_argument("--class", dest="class_folder", type=Path, metavar="FOLDER", help=folder)
     build.set_defaults(does=_build)
 
     real = commands.add_parser("real", help="fetch SmolLM2-135M, which then works offline (93 MB)")
@@ -68,7 +70,7 @@ def _add_evidence(commands: argparse._SubParsersAction) -> None:
     everyday.add_argument("--model", default="smollm2", help="folder or hub id")
     everyday.set_defaults(does=_everyday)
 
-    card = commands.add_parser("card", help="write the base model's card from log and records")
+    card = commands.add_parser("card", help="write the base model's card, and data/claims.json")
     card.set_defaults(does=_card)
 
 
@@ -88,17 +90,17 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from ..profiles import profile
     from ..workbench import bench
-    from .lessons import FIRST_BENCH, run, run_all, source_of
+    from .lessons import FIRST_BENCH, lesson_numbers, run, source_of
 
     is_bench = args.lesson != "all" and source_of(args.lesson).name[:2] >= FIRST_BENCH
     if args.profile is not None:
         (bench if is_bench else profile)(args.profile)
     given = {name: _value(text) for name, text in args.p}
-    edition = "solutions" if args.solutions else "student"
-    if args.lesson == "all":
-        run_all(args.profile, args.seed, args.out, given, edition)
-    else:
-        run(args.lesson, args.profile, args.seed, args.out, given, edition)
+    edition = "solved" if args.solved else "student"
+    for number in lesson_numbers() if args.lesson == "all" else [args.lesson]:
+        title = source_of(number).stem[3:].replace("_", " ")
+        print(f"{number}: {title}", file=sys.stderr, flush=True)
+        run(number, args.profile, args.seed, args.out, given, edition)
     print(f"done: executed notebooks, metrics.json and figures are in {args.out}/")
     return 0
 
@@ -118,15 +120,18 @@ def _value(text: str) -> object:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from .lessons import ROOT, build, notebook_numbers
+    from .lessons import ROOT, build, build_class, notebook_numbers, report_names
     from .publish import REPOSITORY, is_placeholder, write_links
 
+    if args.class_folder is not None:
+        print("\n".join(map(str, build_class(args.class_folder))))
+        return 0
     if is_placeholder():
         where = "set REPOSITORY in alignlib/course/publish.py"
         print(f"alignlib: the address is still {REPOSITORY}; {where}", file=sys.stderr)
     for name in write_links(ROOT):
         print(name)
-    for number in args.lessons or notebook_numbers():
+    for number in args.lessons or [*report_names(), *notebook_numbers()]:
         print(build(number).name)
     return 0
 
@@ -205,5 +210,6 @@ def _everyday(args: argparse.Namespace) -> int:
 
 
 def _card(args: argparse.Namespace) -> int:
-    print(f"done: {_experiments('card').write_card()}")
+    for written in (_experiments("card").write_card(), _experiments("claims").write_claims()):
+        print(f"done: {written}")
     return 0

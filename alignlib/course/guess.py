@@ -1,4 +1,4 @@
-"""A guess before a result: what you expect, and how sure you are. Lesson 07 scores all of them."""
+"""A guess before a result: what you expect, and how sure you are."""
 
 from __future__ import annotations
 
@@ -29,18 +29,21 @@ class Guess:
     def reveal(self, measured: Estimate | None, above: float, metrics: Metrics) -> str:
         """Whether `measured` is above the threshold, and the Brier score of a guess.
 
-        Adds both to `guesses.json` in the folder of the metrics.
+        Without a guess it returns "". Where the interval holds the threshold it says that the
+        measurement cannot tell. A guess is added to `guesses.json` in the folder of the metrics.
         """
+        if self.probability is None:
+            return ""
         if measured is None:
             return NOTHING
+        if measured.low <= above <= measured.high:
+            return f"{self.statement}: these data cannot tell, it is {measured}."
         holds = measured.value > above
         file = metrics.folder / "guesses.json"
         guesses = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         guesses[self.statement] = {"probability": self.probability, "holds": holds}
         file.write_text(json.dumps(guesses, indent=1), encoding="utf-8")
         outcome = f"{self.statement}: {'yes' if holds else 'no'}, it is {measured}."
-        if self.probability is None:
-            return outcome
         brier = (self.probability - holds) ** 2
         return (
             f"{outcome} Your probability was {100 * self.probability:.0f} %: Brier score "

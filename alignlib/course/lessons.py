@@ -1,12 +1,13 @@
-"""Where the lessons are, running them, and building them from their source.
+"""Where the notebooks are, running them, and building them from their source.
 
-    notebooks/src/NN_name.py            what authors edit (py:percent text)
-    notebooks/NN_name.ipynb             what students open: executed by `build`, with nothing solved
-    notebooks/solutions/NN_name.ipynb   the same with the exercises solved, not executed
+    notebooks/src/NN_name.py        what authors edit (py:percent text)
+    notebooks/NN_name.ipynb         what students open: executed by `build`, with nothing solved
+    notebooks/evidence/NN_name...   what was measured, read from data/results; the same two files
 
-A cell tagged `exercise` is the stub that students fill in, one tagged `solution` what takes its
-place, and one tagged `check` holds the attempt against the reference and hands back something that
-works.
+A cell tagged `exercise` is the stub that students fill in, `solution` its solution, and `check`
+holds an attempt against the reference and hands back something that works. Editions: `student` has
+the solutions folded under the stubs, `class` has none, `solved` has them in the stubs' place.
+A line `<!-- known -->` becomes the claims about that lesson in data/claims.json.
 """
 
 from __future__ import annotations
@@ -14,21 +15,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import sys
+import json
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
+from ..profiles import data_folder
 from .publish import bootstrap, colab_badge
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 SOURCES = NOTEBOOKS / "src"
-LEFT_OUT = {
-    "student": "solution",
-    "solutions": "exercise",
-}  # the cells that each edition does without
+LEFT_OUT = {"student": (), "class": ("solution",), "solved": ("exercise",)}  # tags, by edition
+KNOWN = "<!-- known -->"
 QUIET_KERNEL = [
     "--log-level=40"
 ]  # errors only: it would remark on its loopback sockets at every start
@@ -52,32 +52,38 @@ def lesson_numbers() -> list[str]:
     return [number for number in notebook_numbers() if number < FIRST_BENCH]
 
 
-def source_of(number: str) -> Path:
+def report_names() -> list[str]:
+    """The reports of what was measured, such as `evidence/02`."""
+    return sorted(f"evidence/{p.name[:2]}" for p in SOURCES.glob("evidence/[0-9][0-9]_*.py"))
+
+
+def source_of(name: str) -> Path:
     """The source of a notebook, by its number. Raises LessonError, listing those there are."""
-    found = sorted(SOURCES.glob(f"{number.zfill(2)}_*.py"))
+    folder, _, number = name.rpartition("/")
+    found = sorted((SOURCES / folder).glob(f"{number.zfill(2)}_*.py"))
     if not found:
         raise LessonError(
-            f"no lesson {number!r}; there are "
+            f"no lesson {name!r}; there are "
             f"{', '.join(notebook_numbers()) or 'none (run from a checkout)'}"
         )
     return found[0]
 
 
-def notebook_of(number: str, edition: str = "student") -> Path:
-    folder = NOTEBOOKS if edition == "student" else NOTEBOOKS / edition
-    return folder / f"{source_of(number).stem}.ipynb"
+def notebook_of(name: str) -> Path:
+    """The committed notebook of a source."""
+    return NOTEBOOKS / source_of(name).relative_to(SOURCES).with_suffix(".ipynb")
 
 
-def read_source(number: str, edition: str = "student") -> NotebookNode:
-    """An edition of a lesson without outputs: badge and bootstrap put in front, ids by position
+def read_source(name: str, edition: str = "student") -> NotebookNode:
+    """An edition of a notebook without outputs: badge and bootstrap put in front, ids by position
     and text, metadata bare.
     """
     import jupytext
 
-    source = source_of(number)
+    source = source_of(name)
     notebook = jupytext.read(source, fmt="py:percent")
     notebook.metadata = nbformat.from_dict(METADATA)
-    badge = colab_badge(notebook_of(number, edition).relative_to(ROOT).as_posix())
+    badge = colab_badge(notebook_of(name).relative_to(ROOT).as_posix())
     notebook.cells[0].source = f"{badge}\n\n{notebook.cells[0].source}"
     notebook.cells.insert(1, nbformat.v4.new_code_cell(bootstrap()))
     for i, cell in enumerate(notebook.cells):
@@ -85,14 +91,40 @@ def read_source(number: str, edition: str = "student") -> NotebookNode:
             f"{source.stem}/{i}/{cell.cell_type}/{cell.source}".encode()
         ).hexdigest()[:8]
         cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace(
+                KNOWN, known_about(name) if KNOWN in cell.source else ""
+            )
     notebook.cells = [
-        c for c in notebook.cells if LEFT_OUT[edition] not in c.metadata.get("tags", [])
+        _folded(cell) if "solution" in _tags(cell) and edition == "student" else cell
+        for cell in notebook.cells
+        if not _tags(cell) & {*LEFT_OUT[edition]}
     ]
     return notebook
 
 
+def _tags(cell: NotebookNode) -> set[str]:
+    return set(cell.metadata.get("tags", []))
+
+
+def _folded(cell: NotebookNode) -> NotebookNode:
+    """A solution as text that unfolds at a click."""
+    text = f"<details><summary>Solution</summary>\n\n```python\n{cell.source}\n```\n\n</details>"
+    return nbformat.v4.new_markdown_cell(text, id=cell.id)
+
+
+def known_about(name: str) -> str:
+    """What is known of a lesson's subject, a sentence and a link for each claim."""
+    claims = json.loads((data_folder() / "claims.json").read_text(encoding="utf-8"))
+    return "\n".join(
+        f"- {claim['sentence']} ([evidence]({claim['link']}))"
+        for claim in claims
+        if claim["lesson"] == name
+    )
+
+
 def build(number: str) -> Path:
-    """Execute a notebook in a scratch folder, nothing injected, and write its editions."""
+    """Execute a notebook in a scratch folder, nothing injected, and write it."""
     import tempfile
 
     from nbclient import NotebookClient
@@ -109,14 +141,20 @@ def build(number: str) -> Path:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
     _tidy(notebook)
-    editions = {"student": notebook}
-    if number in lesson_numbers():
-        editions["solutions"] = read_source(number, "solutions")
-    for edition, made in editions.items():
-        nbformat.validate(made)
-        notebook_of(number, edition).parent.mkdir(exist_ok=True)
-        nbformat.write(made, notebook_of(number, edition))
+    nbformat.validate(notebook)
+    notebook_of(number).parent.mkdir(exist_ok=True)
+    nbformat.write(notebook, notebook_of(number))
     return notebook_of(number)
+
+
+def build_class(out: Path) -> list[Path]:
+    """The lessons for a class: without outputs, and without solutions."""
+    out.mkdir(parents=True, exist_ok=True)
+    made = []
+    for number in lesson_numbers():
+        made.append(out / notebook_of(number).name)
+        nbformat.write(read_source(number, "class"), made[-1])
+    return made
 
 
 def _tidy(notebook: NotebookNode) -> None:
@@ -204,22 +242,3 @@ class _Quiet:
         return len(text)
 
     def flush(self) -> None: ...
-
-
-def run_all(
-    profile: str | None,
-    seed: int,
-    out: Path,
-    parameters: dict[str, object],
-    edition: str = "student",
-) -> list[Path]:
-    """Run all lessons, with a word on each before it starts."""
-    targets = []
-    for number in lesson_numbers():
-        print(
-            f"lesson {number}: {source_of(number).stem[3:].replace('_', ' ')}",
-            file=sys.stderr,
-            flush=True,
-        )
-        targets.append(run(number, profile, seed, out, parameters, edition))
-    return targets

@@ -1,245 +1,195 @@
 # %% [markdown]
-# # 02 · Can a small model learn to correct?
+# # 02 · Can a small model correct another model's answers?
 #
-# A model has answered, and the answer has faults. You cannot retrain that model: it may be too big,
-# or sit behind somebody's API. The **Aligner** ([arXiv
-# 2402.02416](https://arxiv.org/abs/2402.02416)) does not touch it. A second, small model reads
-# *question and answer* and writes a *correction*. All it needs from the first model, the
-# **upstream**, is text.
+# A model has answered, and its answer has faults. You cannot retrain that model: it is too large, or
+# somebody else serves it. The **Aligner** leaves it as it is. A second, small model reads the question
+# and the answer, and writes a corrected answer.
 #
-# **In this lesson** you train one, with and without the paper's *identity warm-up*, and measure
+# **By the end you can**
 #
-# - whether it mends faults in answers of an upstream it was not trained on (the same kinds of
-#   fault, in other proportions),
-# - whether it leaves good answers alone,
-# - whether it can do both for words that no correction ever showed it,
-# - how much pretraining a model needs before it can learn this,
-# - what the warm-up is worth, what else might have done as much, and what too much training
-#   destroys.
+# - sketch the data flow of an Aligner, and say which tokens of a training row carry loss,
+# - train one in twenty lines of PyTorch, and recognize two common bugs,
+# - measure how many answers it fixes and how many good ones it spoils, and say when not to use it.
 #
-# 2 to 4 minutes, depending on how busy the machine is, and 1.2 GB on 2 CPU cores; three exercises,
-# about 20 minutes. It needs nothing from lessons 00 and 01. Our data are **Tinytown**: generated
-# notice boards that give places, prices, hours, cautions and instructions, questions about them,
-# and a *judge*, a program that reads board and answer and finds every fault.
+# | | |
+# |---|---|
+# | time | 25 minutes to read, 25 for the three exercises, 2 to run |
+# | you need | PyTorch, and the idea of a language model's [cross-entropy loss](../GLOSSARY.md#cross-entropy-loss) |
+# | paper | [Aligner: Efficient Alignment by Learning to Correct](https://arxiv.org/abs/2402.02416) (read in full) |
+# | lessons | previous: [01, where the data comes from](01_data.ipynb) · next: [03, one Aligner for many models](03_upstreams.ipynb) |
+# | in practice | [08, your own Aligner](08_your_aligner.ipynb), on a pretrained model and your data |
 
 # %% tags=["parameters"]
-PROFILE = "tiny"  # or "colab", "gpu"
 SEED = 0
-SCALE = 1.0  # less: shorter trainings and smaller sets, for a quick look
-MODEL = None  # your own base model: a folder or a hub id
-QAC = None  # your own rows: question, answer, correction (or preference pairs)
-PREFERENCES = None
+SCALE = 1.0  # below 1: fewer steps and fewer rows, for a quick look
 OUT = None  # where metrics and figures go; None: runs/02
 
-# %% [markdown]
-# The *task* holds what this profile hands to every lesson: corrections and identity rows to train
-# on, four test sets, base model and judge.
-
 # %%
+import random
 from dataclasses import replace
 
-import numpy as np
 import torch
+import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 
-from alignlib import Aligner, Comparison, Metrics, load_task
+from alignlib import Aligner, Comparison, Metrics
 from alignlib.course.checks import lesson02 as check
-from alignlib.course.guess import Guess
-from alignlib.course.pretrain import Recipe
-from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
-from alignlib.likelihood import completion_nll
-from alignlib.models import add_lora, load_model
-from alignlib.plots import bars, curves, new_figure, show_diffs, smooth
-from alignlib.report import describe, value_of_answer
-from alignlib.tokens import IGNORED, example
-from alignlib.train import sft
+from alignlib.diagrams import draw_aligner
+from alignlib.models import load_model
+from alignlib.plots import bars, new_figure, show_diffs, show_tokens
+from alignlib.settings import with_steps
+from alignlib.tinytown.task import load_town
 
-metrics = Metrics("02", PROFILE, SEED, OUT)
-task = load_task(PROFILE, seed=SEED, scale=SCALE, model=MODEL, qac=QAC, preferences=PREFERENCES)
-print(task.describe())
+town = load_town(SEED, SCALE)
+metrics = Metrics("02", "tiny", SEED, OUT)
 
 # %% [markdown]
-# ## What a row looks like
+# ## The problem, on three examples
 #
-# A row has three texts: a **question**, the **answer** some upstream model gave, and its
-# **correction**. The correction is an edit: what was right stays word for word. Red is struck out,
-# blue is put in. Where the answer was good, nothing changes.
+# We work in **Tinytown**, a synthetic world, small enough that you can train on a laptop. Every
+# question comes with a notice board that holds the facts. The model that answers is called the
+# **[upstream](../GLOSSARY.md#upstream)**. In this lesson it is a program that puts faults into good
+# answers, so we know exactly what is wrong with each. A good answer follows four rules:
+#
+# - It answers every question, with facts from the board. Where the board has none, it says so.
+# - It repeats the board's caution about a thing that it tells you to use, and adds nothing idle.
+# - It does not help with anything unsafe, and names the warden instead.
+# - It is polite.
+#
+# A second program, the **judge**, checks these rules and gives marks from 0 to 1 for being helpful,
+# harmless and honest.
+#
+# A training row has three texts: the question, the upstream's answer, and a correction. Red words are
+# deleted from the answer, and blue words are added.
 
 # %%
-edited = [r for r in task.corrections if r.answer != r.correction]
-kept = [r for r in task.corrections if r.answer == r.correction]
-show_diffs([(r.question, r.answer, r.correction) for r in edited[:3] + kept[:1]])
+# In a good row the correction is the answer itself
+faulty = [row for row in town.corrections if row.answer != row.correction]
+good = [row for row in town.corrections if row.answer == row.correction]
+rows_to_show = faulty[:2] + good[:1]
+show_diffs([(row.question, row.answer, row.correction) for row in rows_to_show])
 
 # %% [markdown]
-# ## When can a model learn to correct?
+# The first answer makes up who has the ribbon, and the second refuses something safe. The third is
+# good. A correction is a small edit: what was right stays word for word.
 #
-# Before we train one: what does a base model need for this? We kept ours as it was at a dozen
-# moments of its pretraining, and made six Aligners of each: three seeds with the *warm-up*, a first
-# stage of training on copying answers, and three without (*recorded*: run beforehand, and read here
-# from a file in the package). Left, what the base can do: copy lists of random words; and how
-# strongly its best *induction head* (one that finds where the current word stood before) looks at
-# the word that followed it there. Then what its Aligners do: how many answers are faultless after
-# them, and how many good answers they return word for word. *Seen* words stand in some correction,
-# *unseen* words in none.
+# ## The method
+#
+# Round boxes are texts. Weights in dark boxes are being trained, weights in dashed boxes are frozen.
+# The ellipse is the loss, and the dashed arrow leads to the weights that it changes.
 
 # %%
-born = read_results("correctable")
-steps = sorted({c["params"]["step"] for c in born["cells"]})
-tokens = [s * Recipe().batch * Recipe().context / 1e6 for s in steps]
-line = lambda metric, share=0.2: (
-    tokens,
-    [recorded(born, metric, step=s, share=share) for s in steps],
-)
-figure, axes = new_figure(
-    "Words never corrected are mended from the moment on when the base model can copy",
-    width=10.5,
-    height=3.8,
-    columns=3,
-)
-read = "million tokens of pretraining"
-curves(
-    axes[0],
-    {"copying": line("copying"), "induction head": line("induction")},
-    read,
-    "the base model, %",
-    100,
-)
-for ax, metric, label in (
-    (axes[1], "fault_free", "answers without a fault, %"),
-    (axes[2], "kept", "good answers kept, %"),
-):
-    curves(
-        ax,
-        {
-            "unseen, warm-up": line(f"{metric}_unseen"),
-            "unseen, no warm-up": line(f"{metric}_unseen", 0.0),
-            "seen, warm-up": line(f"{metric}_seen"),
-        },
-        read,
-        label,
-        100,
-        legend=ax is axes[1],
-    )
-axes[1].axhline(
-    100 * recorded(born, "before_seen", step=steps[0], share=0.2).value,
-    color="black",
-    linewidth=0.8,
-)
-axes[1].text(tokens[-1], 14, "before correction", ha="right", fontsize=9)
-for ax in axes:
-    ax.set(
-        xscale="log", ylim=(-3, 103), xticks=(0.2, 1, 5, 25), xticklabels=("0.2", "1", "5", "25")
-    )
-    ax.minorticks_off()
-metrics.save_figure(figure, "correctable")
-figure
+draw_aligner()
 
 # %% [markdown]
-# Bars are 95 % intervals over three seeds; colours in the right panel are those of the middle. At
-# 1.5 million tokens the base copies one random word in twenty, and no head looks back. Its Aligner
-# can say words that it has practised (seen: 38 % of the answers are faultless, where 21 % were) and
-# ruins the others: 12 % faultless, and of five good answers one comes back. By 2.7 million the base
-# copies 97 %, a head looks back, and faultless answers with unseen words pass those of the
-# upstream, at 33 %, though half of the good ones are still spoilt. From there they rise, to 63 %,
-# while copying has nothing left to gain: it is not enough. Whether it is *needed*, one pretraining
-# run cannot say, since much else may be learned at the same moment; lesson 04 takes the copying
-# heads out to see.
+# The Aligner needs nothing from the upstream but its text: no weights and no probabilities. So the
+# upstream may be any model, and one Aligner can follow several of them, as
+# [lesson 03](03_upstreams.ipynb) shows. In training the upstream plays no part.
 #
-# And the warm-up? What it adds to the *net win* on unseen words: corrections better than the
-# answer, less those worse, of 100:
+# Training minimizes the cross-entropy of the correction (equation 4 of the paper):
+#
+# $$\min_\phi \; -\,\mathbb{E}_{(q,\,a,\,c)}\big[\log \mu_\phi(c \mid q, a)\big]$$
+#
+# - $q$, $a$, $c$: the question, the upstream's answer, and the correction,
+# - $\mu_\phi$: the Aligner, an ordinary causal language model with weights $\phi$,
+# - $\mathbb{E}$: the mean over the training rows.
+#
+# This is supervised fine-tuning with the answer as part of the prompt. Question and answer are context
+# only, and carry no loss. Otherwise the model would spend most of its training on learning to write
+# questions and faulty answers. (The code below takes the mean over tokens, as most libraries do.)
+
+# %% [markdown]
+# ## By hand: the loss mask
+#
+# The Aligner starts from a **base model**: 0.9 million parameters, pretrained on Tinytown's boards and
+# on good and bad answers ([card](../data/base/README.md)). It has never seen a correction. Question
+# and answer become its **prompt**, with fixed words between them:
 
 # %%
-for step, n in zip(steps, tokens):
-    with_it, without = ({"step": step, "share": share} for share in (0.2, 0.0))
-    first, second = (
-        recorded(born, "net_win_overall_unseen", "points", **c).value for c in (with_it, without)
-    )
-    gain = recorded_difference(born, "net_win_overall_unseen", with_it, without, "points")
-    print(f"{n:5.1f} million tokens: {first:6.1f} with warm-up, {second:6.1f} without; {gain}")
+model, tokenizer = load_model(town.base)
+row = faulty[0]
+print(f"{row.question} answer : {row.answer} correction :")
 
 # %% [markdown]
-# At the brink of copying the warm-up is worth 22 points (both Aligners still do far more harm than
-# good there); then five to seven, of which three seeds can show only those at 4 million; and from 8
-# million on there is no sign of any. Is it copying that is taught? The warm-up's rows hold the
-# unseen words too, so it may also be their mere sight; that is taken apart below. Our base model is
-# the last snapshot, where a warm-up has little left to give.
-
-# %% [markdown]
-# ## The whole method is one loss mask
+# For training, the correction follows the prompt, and then an end token. Without the end token the
+# model would never learn to stop. The loss is told by a list of **labels** which tokens to learn. The
+# label of a token is the token itself, or -100 for *no loss*. The loss then compares the label at
+# position $i$ with the prediction made at position $i - 1$.
 #
-# Question and answer become a prompt, the correction is what the model must continue with, and the
-# loss counts the correction only:
+# ### Exercise 1 · labels (5 minutes, easy)
 #
-# $$\min_\phi \; -\mathbb{E}_{(q,a,c)} \log \mu_\phi(c \mid a, q)$$
+# Return one label for each token of the prompt, the correction and the end token (`eos`).
 #
-# where $\mu_\phi$ is the Aligner with weights $\phi$. Without the mask it would spend most of its
-# loss on learning to write questions and faulty answers. `-100` is PyTorch's mark for "no loss
-# here".
-
-# %% [markdown]
-# ### Exercise 1 · the mask (5 minutes, easy)
-#
-# The text is prompt, correction, end mark. One label for each token: which carry loss?
-#
-# <details><summary>Hint</summary>The end mark is something to learn too: without it nobody knows when to stop.</details>
+# <details><summary>Hint</summary>The list is as long as all three together. Do not shift anything.</details>
 
 
 # %% tags=["exercise"]
 def labels(prompt: list[int], correction: list[int], eos: int) -> list[int]:
-    """One label a token of prompt + correction + [eos]; -100 where there is no loss."""
+    """One label per token of prompt + correction + [eos]; -100 where there is no loss."""
     ...  # your code here
 
 
 # %% tags=["solution"]
 def labels(prompt: list[int], correction: list[int], eos: int) -> list[int]:
-    """One label a token of prompt + correction + [eos]; -100 where there is no loss."""
-    return [-100 for _ in prompt] + correction + [eos]
+    """One label per token of prompt + correction + [eos]; -100 where there is no loss."""
+    return [-100] * len(prompt) + correction + [eos]
 
 
 # %% [markdown]
-# The check says *ok*, or which mistake it is. It hands back a version that works,
-# so the lesson goes on either way.
+# The next cell checks your function. It says *ok*, or names the mistake. If you skip the exercise, it
+# returns a working version, so you can carry on.
 
 # %% tags=["check"]
 labels = check.labels(labels)
 
 # %% [markdown]
-# The library does the same with the tokens of a real row; the two agree:
+# Here is the whole sequence. Only the tokens with a blue background carry loss: the correction and the
+# end token.
+
 
 # %%
-model, tokenizer = load_model(task.base)
-row = Aligner(model, tokenizer, task.template).fitting(task.corrections[:50])[0]
-prompt = task.template.prompt(row.question, row.answer)
-by_library = example(tokenizer, prompt, row.correction)
-words = tokenizer(row.correction, add_special_tokens=False)["input_ids"]
-start = by_library["input_ids"][: -len(words) - 1]
-assert list(labels(start, words, tokenizer.eos_token_id)) == by_library["labels"]
-print(f"{len(by_library['labels'])} tokens, {len(words) + 1} of them carry loss:")
-print(tokenizer.decode([t for t in by_library["labels"] if t != IGNORED]))
+def encode(text: str) -> list[int]:
+    """Token ids of a text. Special tokens are ours to add: a second start token would be a bug."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def encode_prompt(question: str, answer: str) -> list[int]:
+    return [tokenizer.bos_token_id] + encode(f"{question} answer : {answer} correction :")
+
+
+def tokenize(row) -> dict[str, list[int]]:
+    """Token ids and labels of one training row."""
+    prompt, correction = encode_prompt(row.question, row.answer), encode(row.correction)
+    eos = tokenizer.eos_token_id
+    return {"input_ids": prompt + correction + [eos], "labels": labels(prompt, correction, eos)}
+
+
+show_tokens(tokenizer, tokenize(row))
 
 # %% [markdown]
-# ### Exercise 2 · the loss behind the mask (10 minutes, medium)
+# ### Exercise 2 · the masked loss (12 minutes, medium)
 #
-# At each position the model gives a log-probability to every word as the *next* one. The loss is
-# the mean of $-\log \mu$ over the words that carry it. By hand: if the three words of a correction
-# have probability 0.5, 0.5 and 0.25, the loss is $(\ln 2 + \ln 2 + \ln 4)/3 = 0.92$ nats.
+# At each position the model assigns every token in the vocabulary a log-probability of coming next.
+# The loss is the mean of minus the log-probabilities of the labels, where there is loss. If the labels
+# of a short row have probability $\tfrac12$, $\tfrac12$ and $\tfrac14$, it is
+# $(\ln 2 + \ln 2 + \ln 4)/3 \approx 0.92$ [nats](../GLOSSARY.md#nat) per token.
 #
-# <details><summary>Hint</summary>Leave the labels of -100 out. What is said at position <code>i - 1</code> is about the label at <code>i</code>.</details>
+# <details><summary>Hint</summary>Which position makes the prediction for <code>targets[i]</code>?</details>
 
 
 # %% tags=["exercise"]
 def masked_loss(logprobs: list[list[float]], targets: list[int]) -> float:
-    """Mean -log-probability of the targets that are not -100; logprobs[i][w] is for word w at
-    position i + 1.
-    """
+    """The loss of one row. logprobs[i][t] is the log-probability of t, predicted at position i."""
     ...  # your code here
 
 
 # %% tags=["solution"]
 def masked_loss(logprobs: list[list[float]], targets: list[int]) -> float:
-    """Mean -log-probability of the targets that are not -100; logprobs[i][w] is for word w at
-    position i + 1.
-    """
-    losses = [-logprobs[i - 1][t] for i, t in enumerate(targets) if i > 0 and t != -100]
+    """The loss of one row. logprobs[i][t] is the log-probability of t, predicted at position i."""
+    losses = []
+    for i, target in enumerate(targets):
+        if target != -100:
+            losses.append(-logprobs[i - 1][target])
     return sum(losses) / len(losses)
 
 
@@ -247,618 +197,312 @@ def masked_loss(logprobs: list[list[float]], targets: list[int]) -> float:
 masked_loss = check.masked_loss(masked_loss)
 
 # %% [markdown]
-# On the real row, with the base model as it is, before any training:
+# On a real row, before any training, our loss and the library's agree:
 
 # %%
+tokens = tokenize(row)
+# Ours: one forward pass, log-probabilities, and the function from the exercise
 with torch.no_grad():
-    logits = model(input_ids=torch.tensor([by_library["input_ids"]], device=model.device)).logits[0]
-mine = float(masked_loss(logits.float().log_softmax(-1), by_library["labels"]))
-library = completion_nll(model, tokenizer, [prompt], [row.correction]).item()
-print(f"by hand {mine:.3f} nats per token, by library {library:.3f}")
-assert abs(mine - library) < 0.02  # some GPUs round more
+    logits = model(input_ids=torch.tensor([tokens["input_ids"]])).logits[0]  # (time, vocab)
+ours = float(masked_loss(logits.log_softmax(-1), tokens["labels"]))
+# The library's: negative log-likelihood per token
+library = float(Aligner(model, tokenizer, town.template).nll([row])[0])
+print(f"ours {ours:.3f}, the library's {library:.3f} nats per token")
 
 # %% [markdown]
-# Untrained, the base model gives the right next word a probability of about $e^{-0.7} = 0.5$ on
-# this row, an easy one (the mean over all rows is nearer 1.7 nats): it knows the town, and does not
-# know this format yet. (A *nat* is the unit of such a loss: a bit, with $e$ in place of 2.)
-
-# %% [markdown]
-# ### What goes wrong otherwise
+# ## By hand: the training loop
 #
-# Two bugs that many have made. The end mark without loss; and labels that stand one place to the
-# right (the library compares what is said at position `i - 1` with label `i`, and this undoes it).
-# Forty steps of training each, and what comes out:
+# This is all it takes. Padding on the right carries no loss, and a causal model never looks at what
+# comes later, so we need no attention mask here.
+
 
 # %%
-SPOILT = {
-    "end mark without loss": lambda labels: [*labels[:-1], IGNORED],
-    "off by one": lambda labels: [IGNORED, *labels[:-1]],
-}
-shown = task.tests[task.main][:40]
-for name, spoil in SPOILT.items():
-    broken = Aligner(*load_model(task.base), task.template)
-    broken.model = add_lora(broken.model, task.profile.lora_rank)
-    rows = [
-        (tokens := broken.tokens(r)) | {"labels": spoil(tokens["labels"])}
-        for r in broken.fitting(task.corrections)
-    ]
-    losses = sft(
-        broken.model,
-        tokenizer,
-        rows,
-        replace(task.profile.training, steps=min(40, task.profile.training.steps), seed=SEED),
-    )
-    said = broken.correct([r.question for r in shown], [r.answer for r in shown])
-    print(
-        f"{name}: loss {losses[0]:.2f} -> {losses[-1]:.2f}; "
-        f"{np.mean([len(c.split()) for c in said]):.0f} words on average, right would be "
-        f"{np.mean([len(r.correction.split()) for r in shown]):.0f}"
-    )
-    print("  ", said[0][:170], "...\n")
+def train(rows: list[dict[str, list[int]]], num_steps: int):
+    """Train a fresh copy of the base model on tokenized rows, and print its loss."""
+    model, _ = load_model(town.base)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)  # a large model needs 1e-5 or so
+    rng = random.Random(SEED)
+    for step in range(num_steps):
+        # 1. Draw 32 rows and pad them to the same length
+        batch = rng.sample(rows, min(32, len(rows)))
+        ids = [torch.tensor(row["input_ids"]) for row in batch]
+        targets = [torch.tensor(row["labels"]) for row in batch]
+        ids = pad_sequence(ids, batch_first=True)  # (batch, time)
+        targets = pad_sequence(targets, batch_first=True, padding_value=-100)
+        # 2. The logits at position i predict the token at position i + 1
+        logits = model(input_ids=ids).logits[:, :-1]  # (batch, time - 1, vocab)
+        targets = targets[:, 1:]  # (batch, time - 1); -100 is left out by default
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        # 3. Change the weights
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 15 == 0 or step == num_steps - 1:
+            print(f"step {step:3}   loss {loss.item():.2f}")
+    return model
+
+
+num_steps = max(2, round(60 * SCALE))
+trained = train([tokenize(row) for row in town.corrections], num_steps)
 
 # %% [markdown]
-# Neither stops before it is cut off. Without a loss on its end mark the first says a sensible
-# correction, and then says it again. The second was trained to predict the word it had just read,
-# so it repeats the last one, a colon. In both the training loss falls as it should; with the second
-# bug it even reaches 0.00. Look at what your model says.
+# The loss falls. To correct an answer, the model continues the prompt until it writes the end token.
+# Here are its corrections of two held-out answers:
 
-# %% [markdown]
-# ## Identity rows
-#
-# Most of a correction is the answer again. So let the Aligner learn to copy first, says the paper:
-# a model that starts from copying has only the edits left to learn, and does not rewrite
-# everything.
-
-# %% [markdown]
-# ### Exercise 3 · rows for the warm-up (3 minutes, easy)
-#
-# Make identity rows of rows (question, answer, correction).
-#
-# <details><summary>Hint</summary>You should not need to know which answers are good.</details>
-
-
-# %% tags=["exercise"]
-def identity_rows(rows: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """Rows whose "correction" is the answer itself."""
-    ...  # your code here
-
-
-# %% tags=["solution"]
-def identity_rows(rows: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """Rows whose "correction" is the answer itself."""
-    return [(question, answer, answer) for question, answer, _ in rows]
-
-
-# %% tags=["check"]
-identity_rows = check.identity_rows(identity_rows)
-
-# %% [markdown]
-# The task's own identity rows are made just so:
 
 # %%
-given = [(r.question, r.answer, r.correction) for r in task.identity[:50]]
-assert list(identity_rows(given)) == given
-print(
-    f"the task's {len(task.identity)} identity rows are such rows; its "
-    f"{len(task.corrections)} corrections are not"
+def correct(model, question: str, answer: str) -> str:
+    """What the model writes after question and answer, always taking the likeliest token."""
+    prompt = encode_prompt(question, answer)
+    options = {"max_new_tokens": 60, "do_sample": False, "pad_token_id": tokenizer.pad_token_id}
+    output = model.generate(torch.tensor([prompt]), **options)[0]  # prompt and continuation
+    return tokenizer.decode(output[len(prompt) :], skip_special_tokens=True)
+
+
+held_out = town.tests["seen"][:2]
+texts = [correct(trained, row.question, row.answer) for row in held_out]
+show_diffs([(row.question, row.answer, text) for row, text in zip(held_out, texts)])
+
+# %% [markdown]
+# After sixty steps it edits, and keeps the rest. But it also adds a caution that nobody needs: the
+# second answer was good.
+#
+# ## How it breaks: a falling loss proves nothing
+#
+# Two common bugs. In the first, the end token carries no loss; that happens when a library masks all
+# padding, and padding and end token are the same. In the second, the labels are one place too far to
+# the right. This cancels the shift in the loop, so every position learns to predict the token that it
+# has just read.
+
+
+# %%
+def forget_the_end(row: dict) -> dict:
+    return row | {"labels": row["labels"][:-1] + [-100]}
+
+
+def cancel_the_shift(row: dict) -> dict:
+    return row | {"labels": [-100] + row["labels"][:-1]}
+
+
+for bug in (forget_the_end, cancel_the_shift):
+    print(f"--- {bug.__name__}")
+    broken = train([bug(tokenize(row)) for row in town.corrections], num_steps)
+    print(correct(broken, row.question, row.answer), "\n")
+
+# %% [markdown]
+# The first bug leaves no trace in the loss. Its model writes a sensible correction, and then does not
+# stop. The second bug leaves two traces: the loss starts far too high, and it reaches 0. Know which
+# loss to expect, and read what your model writes.
+#
+# ## The library's version
+#
+# `Aligner.train` runs the same loop for longer, with rows of similar length in a batch, gradient
+# clipping and a learning rate schedule. `Aligner.cached` does the same, and keeps the result.
+#
+# One idea of the paper comes on top. Most of a correction is copied from the answer. So a first stage,
+# the **[identity warm-up](../GLOSSARY.md#identity-row)**, trains on copying: the "correction" is the
+# answer itself, faults included. Nobody has to annotate such rows. In our runs it makes no clear
+# difference on familiar words, and helps in a second language
+# ([evidence](evidence/02_aligner.ipynb#warm-up)).
+
+# %%
+aligner = Aligner.cached(
+    town.base, town.corrections, town.identity, settings=town.training, warmup=town.warmup
 )
+for stage, losses in aligner.losses.items():
+    print(f"{stage:11} {len(losses):3} steps   loss {losses[0]:.2f} -> {losses[-1]:.2f}")
+held_out_loss = aligner.nll(town.tests["seen"]).mean()
+print(f"loss of held-out corrections: {held_out_loss:.2f}")
 
 # %% [markdown]
-# ## Train it three times
-#
-# All for as many steps, from the same base model:
-#
-# - **with warm-up**: a fifth of the steps on identity rows, then corrections. Identity rows cost
-#   nobody any annotation, so they can cover every word there is; our corrections cover three words
-#   in four.
-# - **without**: corrections only, *for as many steps in all*. A quarter of them change nothing,
-#   because the answer was good, so this arm practises copying too.
-# - **shuffled**: the same as with warm-up, but each answer is given some other row's correction.
-#   What this one achieves is not correcting.
-
-# %%
-profile = task.profile
-total = replace(profile.training, steps=profile.warmup.steps + profile.training.steps, seed=SEED)
-common = dict(template=task.template, lora_rank=profile.lora_rank)
-staged = dict(
-    settings=replace(profile.training, seed=SEED),
-    warmup=replace(profile.warmup, seed=SEED),
-    **common,
-)
-shuffled = [
-    replace(r, correction=s.correction)
-    for r, s in zip(task.corrections, task.corrections[1:] + task.corrections[:1])
-]
-
-warm = Aligner.cached(task.base, task.corrections, task.identity, **staged)
-none = Aligner.cached(task.base, task.corrections, settings=total, **common)
-control = Aligner.cached(task.base, shuffled, task.identity, **staged)
-print(f"{total.steps} steps each; dropped: {dict(warm.dropped) or 'none'}")
-
-# %% [markdown]
-# Their losses, each smoothed over a few steps. The shuffled arm is left out: there is nothing in it
-# to learn but the town's manners.
-
-# %%
-figure, [ax] = new_figure("Both arms reach the same training loss; without warm-up sooner")
-n = len(warm.losses["identity"])
-curves(
-    ax,
-    {
-        "identity rows": (range(n), smooth(warm.losses["identity"])),
-        "corrections, after warm-up": (range(n, total.steps), smooth(warm.losses["correction"])),
-        "corrections, no warm-up": (range(total.steps), smooth(none.losses["correction"])),
-    },
-    "step",
-    "loss (nats per token)",
-)
-metrics.save_figure(figure, "losses")
-figure
-
-# %% [markdown]
-# The base copies lists of random words without a fault, and yet the identity rows begin at 1.6 nats
-# and need their 50 steps: it can copy, but has to learn that copying is what this format asks for.
-# Counted from its first correction, the warmed-up arm is the faster one; counted in all its steps,
-# it is not.
-
-# %% [markdown]
-# ## Let it correct
-#
-# First, a guess. How sure are you, from 0 to 1, of this?
-
-# %%
-guess = Guess(
-    "more than one correction in twenty is worse than the answer was, on words never corrected",
-    probability=None,
-)
-
-# %% [markdown]
-# The test prompts share no board layout and no pair of things with anything trained on. The
-# upstream is a program that spoils good answers: the same eight kinds of fault as in training, in
-# other proportions (blunter, more inventive, wordier). Lesson 03 puts models in its place. The last
-# column is what the judge still finds at fault:
+# The loss on held-out rows is several times the training loss: four passes over 1,500 rows are enough
+# to start memorizing them. What counts is what the Aligner writes. The last column comes from the
+# judge.
 
 
 # %%
-def compare(aligner, rows):
-    return Comparison(
-        task.judge, rows, aligner.correct([r.question for r in rows], [r.answer for r in rows])
-    )
+def corrected_by(aligner: Aligner, rows: list) -> Comparison:
+    """The rows' answers, corrected and judged."""
+    questions = [row.question for row in rows]
+    answers = [row.answer for row in rows]
+    return Comparison(town.judge, rows, aligner.correct(questions, answers))
 
 
-after = {
-    name: {
-        "no warm-up": compare(none, task.tests[name]),
-        "warm-up": compare(warm, task.tests[name]),
-    }
-    for name in dict.fromkeys([task.main, task.unseen])
-}
-main, unseen = after[task.main], after[task.unseen]
+on_seen = corrected_by(aligner, town.tests["seen"])
+on_unseen = corrected_by(aligner, town.tests["unseen"])
+first = zip(on_seen.rows[:5], on_seen.after)
 show_diffs(
-    [(r.question, r.answer, c) for r, c in zip(main["warm-up"].rows[:6], main["warm-up"].after)],
-    main["warm-up"].verdicts()[:6],
-    "still at fault",
+    [(row.question, row.answer, text) for row, text in first],
+    on_seen.verdicts()[:5],
+    "marks below 1",
 )
 
 # %% [markdown]
-# Half of these six are right (numbers in the last column are what is left of a mark). The second
-# answer was good, and got a caution that nobody needed: idle words, which lower `helpful`. The
-# fourth got the caution it lacked, and a true owner turned into a false one. In the fifth one
-# made-up owner took another's place, where the board names none. Over the whole test set, in five
-# measures:
+# Compare each with its board. In the fourth row the Aligner has replaced a right name with a wrong one.
+# In the fifth it noticed the wrong name, but the board names nobody.
 #
-# - **fault-free**: all three marks of the judge (helpful, harmless, honest) are 1;
-# - **kept**: of the answers that were good, how many came back word for word;
-# - **made worse**: corrections with a lower mark overall than the answer had;
-# - **edit ratio**: words inserted, deleted or replaced, for each word of the answer;
-# - **net win**: prompts where the correction scores higher than the answer, less those where it
-#   scores lower, in points of 100, by each mark or *overall*, by the mean of the three marks (so it
-#   is not the mean of the three net wins). Ties pull it to zero, and even a perfect corrector
-#   cannot reach 100.
+# **Your turn.** Change the board, the question or the answer. Use only words from Tinytown's
+# vocabulary; the cell lists any others.
 
 # %%
-print(main["warm-up"].table())
-for axis in task.judge.axes[:4]:
-    print(
-        "share of a perfect corrector's net win, "
-        f"{axis:10}{describe(main['warm-up'].share_of_ceiling(axis))}"
-    )
+my_board = "board : oven in cellar . oven costs 7 . warden ada . bridge opens 9 ."
+my_question = "question : where is the oven ? when does the bridge open ?"
+my_answer = "listen you slob ! the oven is in the attic . the bridge opens at 9 ."
+
+# Which of these words are not in the vocabulary?
+question = f"{my_board} {my_question}"
+vocabulary = tokenizer.get_vocab()
+print("unknown:", [word for word in f"{question} {my_answer}".split() if word not in vocabulary])
+show_diffs([(question, my_answer, aligner.correct([question], [my_answer])[0])])
 
 # %% [markdown]
-# Two answers in three have no fault now, where one in five had none. A net win does not show how
-# many got worse, so look at *made worse* too. And no line reaches its ceiling: of what a perfect
-# corrector would win overall, this one wins about seven tenths.
-
-# %% [markdown]
-# Which faults does it mend? Each line: of the answers that had this fault, the share that is
-# fault-free after correction. *Careless* is a caution left out, *comply* going along with an unsafe
-# request, *contradict* and *invent* are false statements (the board says otherwise, or nothing),
-# *missing* is a part left out, *pad* idle words, *refuse* a safe request declined.
+# ## How well does it correct?
+#
+# We count two things. An answer is **without faults** if all its marks are 1. A good answer is
+# **spoilt** if it has a fault after correction. *Seen* words occur in some training correction,
+# *unseen* words in none.
+#
+# We compare with two [controls](../GLOSSARY.md#control). The upstream's own answers are what *copying*
+# them would score. And *question only* has the same training, but never sees the answer. If reading
+# the answer were of no use, it would do as well as the Aligner.
 
 # %%
-for kind, estimate in main["warm-up"].fixed().items():
-    print(f"{kind:12}{estimate}")
+# The control: the same rows and steps, with every answer left out
+blind_rows = [replace(row, answer="") for row in town.corrections]
+all_steps = with_steps(town.training, town.training.steps + town.warmup.steps)
+blind = Aligner.cached(town.base, blind_rows, settings=all_steps)
 
-# %% [markdown]
-# ## The figure that answers the question
+
+def answered_by(aligner: Aligner, rows: list) -> Comparison:
+    """The same questions, answered without looking at the upstream's answer."""
+    texts = aligner.correct([row.question for row in rows], [""] * len(rows))
+    return Comparison(town.judge, rows, texts)
+
+
+blind_seen = answered_by(blind, town.tests["seen"])
+blind_unseen = answered_by(blind, town.tests["unseen"])
 
 # %%
-figure, axes = new_figure(
-    "A small Aligner mends most answers, on words never corrected too, and leaves most good "
-    "ones alone",
-    width=9,
-    height=4.2,
-    columns=2,
-)
-groups = {
-    "the upstream's answers": {name: c["warm-up"].fault_free("before") for name, c in after.items()}
-}
-for arm in ("no warm-up", "warm-up"):
-    groups[f"corrected, {arm}"] = {name: c[arm].fault_free("after") for name, c in after.items()}
-bars(axes[0], groups, "answers without any fault, %")
-kept = {
-    f"corrected, {arm}": {name: c[arm].good_kept() for name, c in after.items()}
-    for arm in ("no warm-up", "warm-up")
-}
-bars(axes[1], kept, "good answers left as they were, %", first=1)
+tests = {"seen words": (on_seen, blind_seen), "unseen words": (on_unseen, blind_unseen)}
+without_faults, spoilt = {}, {}
+for i, method in enumerate(("Aligner", "question only")):
+    without_faults[method] = {name: both[i].fault_free("after") for name, both in tests.items()}
+    spoilt[method] = {name: both[i].spoilt() for name, both in tests.items()}
+copying = {name: both[0].fault_free("before") for name, both in tests.items()}
+
+title = "Most answers have no faults after correction, but some good ones are spoilt"
+figure, (left, right) = new_figure(title, width=9.5, height=3.9, columns=2)
+bars(left, {"upstream": copying} | without_faults, "answers without faults, %")
+bars(right, spoilt, "good answers spoilt, %")
+for axis in (left, right):
+    axis.set_ylim(0, 100)
 metrics.save_figure(figure, "answer")
 figure
 
 # %% [markdown]
-# Left, the answers without any fault, before and after. Right, the other side of the coin: of the
-# answers that were good already, about one in five is touched, and one in four on unseen words.
-# Your guess, and the difference between the two arms (with this many prompts, a true difference as
-# large as the last number would be seen four times in five):
-
-# %%
-print(guess.reveal(unseen["warm-up"].made_worse(), 0.05, metrics))
-for name, arms in after.items():
-    print(
-        f"{name}: fault-free, warm-up minus none: "
-        f"{arms['warm-up'].describe_gain_over(arms['no warm-up'])}"
-    )
-
-# %% [markdown]
-# The two arms lie close together, as the first figure lets expect: our base model learned to copy
-# long before this lesson, so a warm-up in copying has little left to teach it but the format. And
-# with one training seed a small gain cannot be told from none.
-
-# %% [markdown]
-# ## How much warm-up, and of which kind?
+# Bars show 95 % intervals. Before correction, one answer in five has no faults; afterwards, about two
+# in three, and somewhat fewer on unseen words. The control gets most of the way: in this small world
+# the board alone tells nearly all that a good answer needs. What reading the answer adds is smaller. It
+# fixes more where words are unseen, and above all it protects good answers.
 #
-# So the rest is recorded, over several seeds. First the *share* of the steps that goes to identity
-# rows, at equal steps in all. The paper found 20 % best, on thin evidence. Here on three test sets:
-# `seen` words, words `unseen` in every correction, and another `language`, whose things occur in
-# identity rows and in no correction, such as
+# The price is on the right. The Aligner spoils about one good answer in seven, and nearly one in four on
+# unseen words. The control spoils about half. Two examples of the Aligner's:
 
 # %%
-from alignlib.tinytown import sets
-
-print(sets.corrections(1, "test", language="other")[0].question)
+lost = on_seen.spoilt_rows()[:2]
+show_diffs([(on_seen.rows[i].question, on_seen.answers[i], on_seen.after[i]) for i in lost])
 
 # %% [markdown]
-# These words are made up; the base model has read them, and that is all. And does it matter how
-# many corrections there are? Net wins with 95 % intervals, three seeds each (at 1,500 corrections
-# six for 0 and 20 %):
+# Two last controls. The first is trained on corrections that were shuffled among the rows, so that
+# nothing connects them with their answers. The second is the base model before any training.
 
 # %%
-record, SHARES, N = read_results("warmup"), (0.0, 0.02, 0.1, 0.2, 0.5), 1500
-wins = lambda test, n: [
-    recorded(record, f"net_win_overall_{test}", "points", share=s, corrections=n) for s in SHARES
-]
-figure, axes = new_figure(
-    "With few corrections or many, a warm-up pays in the other language at most",
-    width=10.5,
-    height=3.6,
-    columns=3,
+shifted = town.corrections[1:] + town.corrections[:1]  # each row gets the next one's correction
+pairs = zip(town.corrections, shifted)
+shuffled = [replace(row, correction=other.correction) for row, other in pairs]
+control = Aligner.cached(
+    town.base, shuffled, town.identity, settings=town.training, warmup=town.warmup
 )
-for ax, test in zip(axes, ("seen", "unseen", "language")):
-    curves(
-        ax,
-        {
-            f"{n:,} corrections": (np.arange(len(SHARES)) + shift, wins(test, n))
-            for n, shift in ((N, 0.0), (4000, 0.1), (400, -0.1))
-        },
-        f"{test}: steps spent on identity rows, %",
-        "",
-        legend=ax is axes[0],
-    )
-    ax.set(ylim=(25, 75), xticks=range(len(SHARES)), xticklabels=[f"{100 * s:.0f}" for s in SHARES])
-axes[0].set_ylabel("net win overall, points")
-metrics.save_figure(figure, "warmup")
-figure
+first_100 = town.tests["seen"][:100]
+by_control = corrected_by(control, first_100)
+by_base_model = corrected_by(Aligner(model, tokenizer, town.template), first_100)
+for name, result in {"shuffled": by_control, "base model": by_base_model}.items():
+    print(f"{name:11} {100 * result.fault_free('after').value:.0f} % without faults")
 
 # %% [markdown]
-# Each share less none at all, with as many corrections and paired by seed:
-
-# %%
-from alignlib.stats import Estimate
-
-cell = lambda share, n=N: {"share": share, "corrections": n}
-BOTH = [
-    (f"{metric}_{test}", unit)
-    for test in ("unseen", "language")
-    for metric, unit in (("fault_free", "rate"), ("net_win_overall", "points"))
-]
-print(" " * 23 + "".join(f"{name:30}" for name, _ in BOTH))
-for n, share in [*((N, share) for share in SHARES[1:]), (400, 0.2), (4000, 0.2)]:
-    gains = (
-        recorded_difference(record, name, cell(share, n), cell(0.0, n), unit) for name, unit in BOTH
-    )
-    print(f"{n:5,} corrections, {100 * share:2.0f} %" + "".join(f" {gain!s:29}" for gain in gains))
-
-# %% [markdown]
-# Which is best on words never corrected? It is picked on the prompts that it is reported on, so its
-# lead flatters it:
-
-# %%
-mean = {share: recorded(record, "fault_free_unseen", **cell(share)).value for share in SHARES}
-best = max(mean, key=mean.get)
-tied = [
-    s
-    for s in SHARES
-    if s == best or recorded_difference(record, "fault_free_unseen", cell(best), cell(s)).low <= 0
-]
-print(
-    f"best on unseen words: {100 * best:.0f} %; not to be told from it: "
-    f"{', '.join(f'{100 * s:.0f} %' for s in tied if s != best) or 'none'}"
-)
-
-# %% [markdown]
-# On the town's own words no share beats none, with 400 corrections as little as with 4,000. At
-# 1,500 a fifth of the steps costs two points of faultless answers on unseen words and half of them
-# five: those steps are missing from the corrections. In the other language a fifth of the steps
-# brings five points of net win with 400 and with 1,500 corrections (with 4,000 the seeds lie too
-# far apart to say); a tenth or less brings nothing that three seeds could show. So with this base
-# model the paper's 20 % is a fair choice where words are new, and needless where they are not.
-
-# %% [markdown]
-# And is it the *copying* that matters? The same share of the steps on something else: identity rows
-# of corrected words only; the answers alone, behind their question (the words are seen, nothing is
-# copied); identity rows mixed in with the corrections; lists of random words said twice. First
-# line: fault-free answers and good ones kept, on unseen words, and the net win overall in the other
-# language. Below it, what each of the others gains or loses against it:
-
-# %%
-kinds = read_results("warmup_arms")
-COLUMNS = (
-    ("fault_free_unseen", "rate"),
-    ("kept_unseen", "rate"),
-    ("net_win_overall_language", "points"),
-)
-print(
-    f"{'identity, all words':22}"
-    + "".join(f"{recorded(record, metric, unit, **cell(0.2))!s:30}" for metric, unit in COLUMNS)
-)
-for name, where, params in [
-    ("none at all", record, cell(0.0)),
-    *((c["params"]["arm"], kinds, c["params"]) for c in kinds["cells"] if c["seed"] == 0),
-]:
-    gains = [
-        recorded_difference(where, metric, params, cell(0.2), unit, other=record)
-        for metric, unit in COLUMNS
-    ]
-    print(f"{name:22}" + "".join(f"{gain!s:30}" for gain in gains))
-for arm in ("corrected words only", "random words"):
-    metric = "net_win_overall_language"
-    gain = recorded_difference(kinds, metric, {"arm": arm}, cell(0.0), "points", other=record)
-    print(f"{arm}, against none at all, other language: {gain}")
-
-# %% [markdown]
-# Which words are copied matters more than that something is copied. In the other language, identity
-# rows of *corrected words only* cost twelve points, and lists of random words as many; by the last
-# two lines that is worse than no warm-up at all. Rows *mixed in* with the corrections leave fewer
-# answers mended, by nine points. The fair rival is *answers alone*, where the words are seen and
-# never copied: it keeps a few good answers fewer, and otherwise three seeds cannot tell it from
-# identity rows. So part of what the warm-up gains in the other language may be mere sight of its
-# words.
-
-# %% [markdown]
-# ## Correcting or answering?
+# ## When not to use it
 #
-# Does the Aligner *use* the upstream's answer, or has it merely learned to answer well? One that
-# was trained on the same questions, corrections and steps with every answer left out, and tested
-# without answers (recorded):
-
-# %%
-answering = read_results("answering")
-for test in ("seen", "unseen"):
-    blind = recorded(answering, f"fault_free_{test}")
-    gain = recorded_difference(record, f"fault_free_{test}", cell(0.0), {}, other=answering)
-    print(f"{test:8}fault-free by answering {blind}; correcting gives more by {gain}")
-print("kept as the metric:", metrics.add("answering_vs_correcting", gain))
-
-# %% [markdown]
-# On seen words, answering stays about nine points behind correcting. On words that no correction
-# ever held it is about nineteen, give or take nearly as many: the upstream's answer is worth most
-# where the Aligner has no words of its own, since what it cannot say it can still copy.
-
-# %% [markdown]
-# ## Can one train it for too long?
+# An Aligner helps where it fixes more than it spoils. That depends on how good the upstream is.
 #
-# The same training, shorter and longer (recorded), and next to its scores a skill that no
-# correction asks for: copying random words.
-
-# %%
-long = read_results("learning")
-spent = sorted({c["params"]["steps"] for c in long["cells"]})
-line = lambda metric: (spent, [recorded(long, metric, steps=n) for n in spent])
-figure, [ax] = new_figure(
-    "Longer training mends little more, and the model forgets how to copy random words",
-    width=7,
-    height=3.6,
-)
-curves(
-    ax,
-    {
-        "fault-free, seen words": line("fault_free_seen"),
-        "fault-free, unseen": line("fault_free_unseen"),
-        "random words copied": line("copying"),
-        "good answers kept": line("kept_seen"),
-    },
-    "steps of training in all",
-    "%",
-    100,
-)
-ax.set_xscale("log")
-ax.set_xticks(spent, spent)
-ax.minorticks_off()
-metrics.save_figure(figure, "learning")
-figure
-
-# %% [markdown]
-# After fifty steps half of the answers are mended already and most good ones reworded: leaving
-# alone is what takes the time. By 250 steps, the lesson's, both are nearly as good as they get, and
-# twice as many mend little more. Meanwhile a skill that no correction asks for fades. The base
-# model copied every list of random words. Good answers it still copies, more and more: only the
-# skill *outside* the format goes, so this does not contradict the first figure.
-
-# %%
-forgot = recorded_difference(long, "copying", {"steps": spent[-1]}, {"steps": 250})
-for n in spent:
-    print(f"random words copied after {n:4} steps  {recorded(long, 'copying', steps=n)}")
-print(f"{spent[-1]} steps, less 250:", metrics.add("forget_copy", forgot))
-
-# %% [markdown]
-# What is not asked for is forgotten, in silence: neither the training loss nor the judge shows it.
-# Lesson 06 is about keeping it.
-
-# %% [markdown]
-# ## Edits or rewrites?
+# ### Exercise 3 · break-even (8 minutes, medium)
 #
-# Lesson 01 made both: corrections that keep what was right, and answers as good in other words.
-# Same questions, same answers, same steps (recorded). The set `combinations` has two or more faults
-# in each answer, in pairings that training kept apart:
-
-# %%
-both = read_results("edit_or_rewrite")
-for metric in (
-    "fault_free_seen",
-    "fault_free_unseen",
-    "fault_free_combinations",
-    "edit_ratio_seen",
-    "kept_seen",
-):
-    unit = "ratio" if metric.startswith("edit") else "rate"
-    edits, rewrites = (
-        recorded(both, metric, unit, corrections=kind) for kind in ("edits", "rewrites")
-    )
-    gain = recorded_difference(
-        both, metric, {"corrections": "edits"}, {"corrections": "rewrites"}, unit
-    )
-    print(f"{metric:24}edits {edits}, rewrites {rewrites}: {gain}")
-
-# %% [markdown]
-# On seen and on unseen words no difference in faultless answers can be told: this model learns to
-# write a good answer anew as easily as to mend a bad one. Where every answer has several faults,
-# writing anew is even ahead, by five points. What edits buy is what they were made for, a small
-# difference: for each word of the answer they touch 0.3 words where rewrites touch 0.9, and they
-# leave five good answers in six alone where rewrites, which say everything in other words, leave
-# none. If somebody reads the difference, or pays for it, take edits. The paper argues that a small
-# change is *easier to learn* than a whole answer; faultless answers do not show that here.
-
-# %% [markdown]
-# ## Controls: who else would have won?
+# Of the faulty answers a fraction `fixed` is without faults afterwards, and of the good ones a fraction
+# `spoilt` is not. If a fraction $p$ of the upstream's answers is good, the Aligner fixes
+# $(1 - p) \cdot \text{fixed}$ of all answers. For which $p$ does it fix as many as it spoils? With
+# `fixed` = 0.6 and `spoilt` = 0.2 it is 0.75.
 #
-# Three Aligners that should gain nothing: the base model untrained, the one trained on shuffled
-# corrections, and one that copies every answer. If one of them wins, the judge is being fooled.
+# <details><summary>Hint</summary>It spoils <code>p * spoilt</code> of all answers. Set both equal.</details>
+
+
+# %% tags=["exercise"]
+def break_even(fixed: float, spoilt: float) -> float:
+    """The fraction of good upstream answers at which the Aligner fixes as many as it spoils."""
+    ...  # your code here
+
+
+# %% tags=["solution"]
+def break_even(fixed: float, spoilt: float) -> float:
+    """The fraction of good upstream answers at which the Aligner fixes as many as it spoils."""
+    return fixed / (fixed + spoilt)
+
+
+# %% tags=["check"]
+break_even = check.break_even(break_even)
 
 # %%
-untrained = Aligner(model, tokenizer, task.template)
-rows = task.tests[task.main]
-controls = {
-    "untrained": compare(untrained, rows),
-    "shuffled": compare(control, rows),
-    "copy everything": Comparison(task.judge, rows, [r.answer for r in rows]),
-}
-for name, comparison in controls.items():
-    wins = ", ".join(
-        f"{axis} {comparison.net_win(axis)}"
-        for axis in comparison.scores_before
-        if axis != "fault_free"
-    )
-    print(f"{name:16}{wins or 'no judge for these data'}")
-
-# %% [markdown]
-# None wins, and the first two ruin nearly everything.
-
-# %% [markdown]
-# ## Does it read the answer at all?
-#
-# This needs no judge. How much does the answer help to predict the correction? In nats per token of
-# the correction: the loss with the answer left out, less the loss with it. And does the saving
-# vanish when the answer is swapped with another row's?
+fixed_rate, spoilt_rate = on_seen.fixed_rate().value, on_seen.spoilt().value
+limit = break_even(fixed_rate, spoilt_rate)
+print(f"fixes {fixed_rate:.0%} of the faulty answers and spoils {spoilt_rate:.0%} of the good ones")
+print(f"it does harm after an upstream with more than {limit:.0%} good answers")
 
 # %%
-value = value_of_answer(warm, rows)
-print(f"held-out loss of the correction        {value['held_out_nll']}")
-print(f"saved by knowing the answer            {value['answer']}")
-print(f"saved by another row's answer          {value['swapped']}")
-print(f"saved by its own rather than another's {value['own']}")
-
-# %% [markdown]
-# In the town the saving does not only vanish: another row's answer is partly copied, and does more
-# harm than no answer.
-
-# %% [markdown]
-# ## Verdict
-
-# %%
-print(
-    "fault-free before      ",
-    metrics.add("fault_free_before", main["warm-up"].fault_free("before")),
-)
-print(
-    "fault-free after       ", metrics.add("fault_free_after", main["warm-up"].fault_free("after"))
-)
-for axis in ("helpful", "harmless", "honest"):
-    print(f"net win {axis:15}", metrics.add(f"net_win_{axis}", main["warm-up"].net_win(axis)))
-    metrics.add(f"share_of_ceiling_{axis}", main["warm-up"].share_of_ceiling(axis))
-    if axis != "harmless":
-        metrics.add(f"control_shuffled_{axis}", controls["shuffled"].net_win(axis))
-print(
-    "net win overall, unseen",
-    metrics.add("net_win_overall_unseen", unseen["warm-up"].net_win("overall")),
-)
-print("good answers kept      ", metrics.add("copy_good", main["warm-up"].good_kept()))
-print("  without warm-up      ", metrics.add("copy_good_no_warmup", main["no warm-up"].good_kept()))
-print(
-    "warm-up gain, unseen   ",
-    metrics.add("warmup_gain_unseen", unseen["warm-up"].gain_over(unseen["no warm-up"])),
-)
-seeds = tuple(per_seed(record, "fault_free_unseen", share=best, corrections=N))
-metrics.add(
-    "best_warmup_share",
-    Estimate(
-        best,
-        min(tied),
-        max(tied),
-        len(seeds),
-        "share of steps; low to high are not told apart",
-        "recorded",
-        seeds,
-    ),
-)
-for name, metric in (
-    ("held_out_nll", "held_out_nll"),
-    ("answer", "value_of_answer"),
-    ("swapped", "value_of_swapped_answer"),
-    ("own", "value_of_own_answer"),
-):
-    metrics.add(metric, value[name])
+metrics.add_comparison("seen", on_seen)
+metrics.add_comparison("unseen", on_unseen)
+metrics.add_comparison("question_only_unseen", blind_unseen)
+metrics.add_comparison("shuffled", by_control)
 print("written to", metrics.write().name)
 
 # %% [markdown]
-# Can a small model learn to correct? On the town, yes: after 250 steps two answers in three have no
-# fault, where one in five had none before, on words never corrected too, and about four in five
-# good answers come back as they were. Some faults are mended less often: of the answers with a
-# forgotten caution, a false claim or a step left out, about half are faultless afterwards. A
-# warm-up with identity rows changes nothing that six seeds could show on words that corrections
-# hold, costs two points of faultless answers on words they do not, and in another language wins
-# five points more overall: answers there get less bad, and no more of them perfect. Its time is
-# earlier, when the base model is about to learn to copy.
+# This assumes that the faults stay of the same kind. Real upstreams make other faults, and the limit is
+# lower for most of them: [lesson 03](03_upstreams.ipynb) measures it.
 #
-# | the paper | here |
-# |---|---|
-# | an Aligner of 2 to 13 B parameters raises helpfulness and harmlessness of 11 upstream models (Table 1) | 0.9 M parameters, one upstream it was not trained on: the net wins above |
-# | warming up on 20 % identity rows is best (Fig. 3; the evidence is thin) | with a base that can copy, no gain on the town's own words, about five points of net win in another language (six seeds, above); with a base about to learn it, 22 points on words never corrected (from -67 to -45: less harm, no good yet) |
+# ## What is known
+#
+# From recorded runs, each over several training seeds:
+#
+# <!-- known -->
+#
+# ## Takeaways
+#
+# - An Aligner is a small language model, fine-tuned to continue question and answer with a correction.
+#   Correction and end token carry the loss.
+# - It needs no access to the upstream. Here it leaves two answers in three without faults, where one
+#   in five had none.
+# - Do not use it after a model that is nearly always right: it also spoils good answers. Count both,
+#   and compare with copying.
+#
+# ## Quiz
+#
+# <details><summary>1. The prompt has 60 tokens and the correction 20. How many tokens carry loss?</summary>
+# 21: the correction and the end token.</details>
+#
+# <details><summary>2. Your Aligner leaves 65 % of the answers without faults. What do you compare with?</summary>
+# With copying, which is the upstream's own rate. And with a model that sees the question only: the
+# difference is what reading the answer adds.</details>
+#
+# <details><summary>3. Your training loss falls nicely. What else do you look at before you are content?</summary>
+# At the loss of the first steps and of held-out rows, and at what the model writes: does it stop?
+# Does it edit, or rewrite?</details>
+#
+# **Next:** [03, one Aligner for many models](03_upstreams.ipynb). Or train one on a pretrained model
+# and your own data: [08, your own Aligner](08_your_aligner.ipynb).

@@ -1,4 +1,4 @@
-"""Checks of lesson 02: labels with the loss mask, the masked loss, and identity rows."""
+"""Checks of lesson 02: labels with the loss mask, the masked loss, and the break-even point."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from . import Check
 
 IGNORED = -100
-Row = tuple[str, str, str]
 
 
 def _labels(prompt: list[int], correction: list[int], eos: int) -> list[int]:
@@ -74,26 +73,22 @@ masked_loss = Check(
 )
 
 
-def _identity_rows(rows: list[Row]) -> list[Row]:
-    return [(q, a, a) for q, a, _ in rows]
+def _break_even(fixed: float, spoilt: float) -> float:
+    return fixed / (fixed + spoilt)
 
 
-identity_rows = Check(
-    "identity_rows",
-    _identity_rows,
-    [([("q 1", "bad", "good"), ("q 2", "fine", "fine")],), ([("q 3", "worse", "better")],)],
+break_even = Check(
+    "break_even",
+    _break_even,
+    [(0.6, 0.2), (0.5, 0.1), (0.3, 0.3), (0.9, 0.05)],
     {
-        "you copied the correction, which no upstream wrote and which needs an annotator: copy the "
-        "answer": lambda rows: [(q, c, c) for q, a, c in rows],
-        "these are the rows unchanged: the third text must be the answer again": (
-            lambda rows: list(rows)
+        "this is the fraction of *faulty* answers: return that of the good ones": (
+            lambda fixed, spoilt: spoilt / (fixed + spoilt)
         ),
-        "you kept only the good answers: keep all, because identity rows are cheap only if nobody "
-        "has to know which answers are good": lambda rows: [
-            (q, a, a) for q, a, c in rows if a == c
-        ],
-        "the answer is there only once: a row is question, answer, answer": lambda rows: [
-            (q, a) for q, a, _ in rows
-        ],
+        "this is a ratio, not a fraction: solve (1 - p) * fixed = p * spoilt for p": (
+            lambda fixed, spoilt: fixed / spoilt
+        ),
+        "this is by how much more it fixes than it spoils if half of the answers are good: solve "
+        "(1 - p) * fixed = p * spoilt for p": lambda fixed, spoilt: (fixed - spoilt) / 2,
     },
 )

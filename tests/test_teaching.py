@@ -1,0 +1,127 @@
+"""What a reader meets: links lead somewhere, prose is readable, claims come from the records."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+from matplotlib.figure import Figure
+
+from alignlib import diagrams
+from alignlib.course.lessons import ROOT, notebook_of, read_source, report_names, source_of
+from alignlib.profiles import data_folder
+from experiments.claims import CLAIMS
+
+REWRITTEN = ["02"]  # lessons in the form of the second edition
+WORDS = 1800  # of a lesson's prose, at most
+INTERVAL = re.compile(r"\[\s*[-+]?\d[\d.,]*\s*,\s*[-+]?\d[\d.,]*\s*\]")
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def prose(source: Path) -> list[str]:
+    """The markdown cells of a source, without formulas and folded blocks."""
+    cells = jupytext.read(source, fmt="py:percent").cells
+    texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    return [re.sub(r"\$\$.*?\$\$|\$[^$]*\$|<[^>]+>", "", text, flags=re.S) for text in texts]
+
+
+# --- links ----------------------------------------------------------------------------------------
+
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("data/*/README.md")]
+PAGES += [notebook_of(name) for name in ("08", *REWRITTEN, *report_names())]
+
+
+def text_of(page: Path) -> str:
+    if page.suffix == ".md":
+        return page.read_text(encoding="utf-8")
+    cells = nbformat.read(page, 4).cells
+    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+def anchors(page: Path) -> set[str]:
+    """The places in a page that a link can name: its headings and what has an id."""
+    text = text_of(page)
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    slugs = {re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in headings}
+    return slugs | set(re.findall(r'<a id="([^"]+)"', text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_a_file_and_a_place_in_it(page: Path) -> None:
+    broken = []
+    for link in LINK.findall(text_of(page)):
+        if link.startswith(("http://", "https://", "mailto:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert not broken
+
+
+# --- prose ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", REWRITTEN)
+def test_a_lesson_is_short_and_has_no_interval_in_its_prose(number: str) -> None:
+    texts = prose(source_of(number))
+    assert len(re.findall(r"[A-Za-z][\w'-]*", " ".join(texts))) <= WORDS
+    assert not [text for text in texts if INTERVAL.search(text)]
+
+
+@pytest.mark.parametrize("number", REWRITTEN)
+def test_what_a_lesson_prints_is_little(number: str) -> None:
+    cells = nbformat.read(notebook_of(number), 4).cells
+    outputs = [o for cell in cells for o in cell.get("outputs", [])]
+    printed = " ".join(o.get("text", "") + o.get("data", {}).get("text/plain", "") for o in outputs)
+    assert len(re.findall(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?", printed)) <= 150
+    assert len(INTERVAL.findall(printed)) <= 10
+
+
+@pytest.mark.parametrize("number", REWRITTEN)
+def test_a_lesson_has_its_parts(number: str) -> None:
+    source = source_of(number).read_text(encoding="utf-8")
+    parts = ["By the end you can", "draw_", "$$", "optimizer.step()", "## Takeaways", "## Quiz"]
+    assert not [part for part in parts if part not in source]
+    assert "GLOSSARY.md#" in source and "<!-- known -->" in source
+    assert "<!-- known -->" not in notebook_of(number).read_text(encoding="utf-8")
+
+
+# --- claims ---------------------------------------------------------------------------------------
+
+
+def test_the_claims_are_what_the_records_say() -> None:
+    written = json.loads((data_folder() / "claims.json").read_text(encoding="utf-8"))
+    assert written == [claim.as_dict() for claim in CLAIMS]
+    assert len({claim["id"] for claim in written}) == len(written)
+    for claim in written:
+        path, _, anchor = claim["link"].partition("#")
+        assert anchor in anchors(ROOT / "notebooks" / path), claim["id"]
+
+
+@pytest.mark.parametrize("name", report_names())
+def test_a_report_reads_records_and_trains_nothing(name: str) -> None:
+    code = "\n".join(c.source for c in read_source(name).cells[2:] if c.cell_type == "code")
+    assert "read_results(" in code
+    assert not re.search(r"\b(train|cached|sample|correct)\(", code)
+
+
+# --- drawings -------------------------------------------------------------------------------------
+
+DRAWINGS = [name for name in vars(diagrams) if name.startswith("draw_")]
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_a_drawing_is_drawn_with_everything_on_the_page(name: str) -> None:
+    figure = getattr(diagrams, name)()
+    assert isinstance(figure, Figure)
+    figure.canvas.draw()
+    page = figure.bbox
+    for text in figure.axes[0].texts:
+        box = text.get_window_extent()
+        assert page.x0 <= box.x0 and box.x1 <= page.x1, text.get_text()
+        assert page.y0 <= box.y0 and box.y1 <= page.y1, text.get_text()
