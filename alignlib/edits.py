@@ -56,6 +56,16 @@ def _brought(row: QAC) -> Counter[str]:
     return Counter(words_of(row.answer)) - Counter(words_of(row.correction))
 
 
+def verdict(row: QAC, output: str) -> str:
+    """The kind of fault of a row's answer, and whether the output fixes it, in words."""
+    yes, no = ("kept", "changed") if row.answer == row.correction else ("fixed", "not fixed")
+    return f"{_kind(row)}: {yes if is_fixed(row, output) else no}"
+
+
+def _kind(row: QAC) -> str:
+    return " ".join(row.faults) or ("good" if row.answer == row.correction else "faulty")
+
+
 def fixed_rates(rows: Sequence[QAC], outputs: Sequence[str]) -> dict[str, Estimate]:
     """The fraction of rows fixed by kind of fault; for `good` answers, of those left unchanged.
 
@@ -64,17 +74,14 @@ def fixed_rates(rows: Sequence[QAC], outputs: Sequence[str]) -> dict[str, Estima
     """
     scored: dict[str, list[tuple[bool, str]]] = {}
     for row, output in zip(rows, outputs, strict=True):
-        kind = " ".join(row.faults) or ("good" if row.answer == row.correction else "faulty")
         fault = " ".join(sorted(_brought(row))) or f"{row.question} {row.answer}"
-        scored.setdefault(kind, []).append((is_fixed(row, output), fault))
+        scored.setdefault(_kind(row), []).append((is_fixed(row, output), fault))
     return {
         kind: bootstrap_groups(np.array([fixed for fixed, _ in some]), [f for _, f in some])
         for kind, some in scored.items()
     }
 
 
-def fixed_rate(rows: Sequence[QAC], outputs: Sequence[str]) -> Estimate:
-    """The fraction of rows fixed, all kinds of fault together. Raises ValueError without rows."""
-    if not rows:
-        raise ValueError("no faulty rows to judge")
-    return fixed_rates([replace(row, faults=("any",)) for row in rows], outputs)["any"]
+def overall_rates(rows: Sequence[QAC], outputs: Sequence[str]) -> dict[str, Estimate]:
+    """The fraction of `faulty` rows fixed, all kinds of fault together, and of `good` ones kept."""
+    return fixed_rates([replace(row, faults=()) for row in rows], outputs)

@@ -38,4 +38,5 @@ QUESTIONS = {
     "headroom": "Which difficulty and how many corrections leave head room?",
     "steer": "Does a control steer the frozen base both ways?",
     "forgetting": "Do preferences make the model forget instructions?",
+    "everyday": "An Aligner on a real model: which faults does it fix, and what do controls?",
 }

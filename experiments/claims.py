@@ -67,6 +67,11 @@ def _meet_arm(arm: str) -> Estimate:
     return recorded_difference(read_results("controls"), "sound_1_good", *cells)
 
 
+def _everyday(metric: str, arm: str = "corrections") -> Estimate:
+    return recorded(read_results("everyday"), metric, arm=arm)
+
+
+EVERYDAY = "../data/everyday/README.md#results"
 REPORT_05 = "evidence/05_meet.ipynb"
 REPORT_02 = "evidence/02_aligner.ipynb"
 CLAIMS = (
@@ -135,6 +140,46 @@ CLAIMS = (
             read_results("rivals_of_meet"), "meet, lora_over_one token_1", "points", task="qa"
         ),
         f"{REPORT_05}#rivals",
+    ),
+    Claim(
+        "everyday-fixed",
+        "08",
+        "Over three draws of these data, {} of the faulty test answers are fixed. Of the good "
+        "ones, nine in ten come back word for word.",
+        lambda: _everyday("fixed"),
+        EVERYDAY,
+    ),
+    Claim(
+        "everyday-unheard",
+        "08",
+        "Of the insults that no training row has, {} are fixed. A rule that deletes the phrases of "
+        "the training rows fixes none of them.",
+        lambda: _everyday("fixed/rude_unheard"),
+        EVERYDAY,
+    ),
+    Claim(
+        "everyday-shuffled",
+        "08",
+        "Trained on corrections that were shuffled among the rows, it fixes {}.",
+        lambda: _everyday("fixed", "shuffled"),
+        EVERYDAY,
+    ),
+    Claim(
+        "everyday-warmup",
+        "08",
+        "An identity warm-up at equal steps makes no clear difference: {} fewer faults fixed.",
+        lambda: recorded_difference(
+            read_results("everyday"), "fixed", {"arm": "corrections"}, {"arm": "warm-up"}
+        ),
+        EVERYDAY,
+    ),
+    Claim(
+        "everyday-transfer",
+        "08",
+        "On real answers that nobody here made, it removes {} of the listed rude words that the "
+        "annotator removed.",
+        lambda: _everyday("polite_removed"),
+        EVERYDAY,
     ),
 )
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from alignlib.aligner import Aligner
 from alignlib.data import QAC, identity_rows, read_qac
-from alignlib.edits import fixed_rate, fixed_rates, words_of
+from alignlib.edits import fixed_rates, overall_rates, words_of
 from alignlib.real_model import SMOLLM2
-from alignlib.workbench import BENCHES
+from alignlib.settings import with_warmup
+from alignlib.workbench import BENCHES, load_rows
 
 from .everyday import draw_rows, marked, phrases_of
 
@@ -21,29 +22,32 @@ WARMUP = 20  # steps, of LAPTOP's
 UNTRAINED = 60  # faulty answers that the untrained model is asked to correct
 POLITE = "polite-instructions/instruction-data-with-preference.json"
 TRANSFERRED = 300  # rows of it that are corrected
+POLITE_TESTS = 120
 RUDE = frozenset(
     """annoying annoyingly bother bothering clueless crap damn dude duh dumb fool freaking genius
     hell idiot idiotic lame lazy look moron obviously pathetic precious ridiculous ridiculously
     seriously shut stupid stupidly sucks ugh useless waste wasting""".split()
 )
-ARMS = ("corrections", "warm-up", "shuffled", "untrained", "rule")
+ARMS = ("corrections", "warm-up", "shuffled", "untrained", "rule", "polite rows")
 
 
 def real_aligner(params: dict[str, object], seed: int) -> dict[str, float]:
     """One arm on the rows of a seed: the fractions fixed by kind, and of good answers kept."""
-    rows, arm = draw_rows(seed), params["arm"]
+    arm = params["arm"]
+    if arm == "polite rows":
+        return _trained_on_polite(seed)
+    rows = draw_rows(seed)
     tests = rows["test"]
     if arm == "rule":
         outputs = [without_phrases(row.answer, rows["train"]) for row in tests]
         return _metrics(tests, outputs)
     if arm == "untrained":
         some = random.Random(seed).sample([row for row in tests if row.faults], UNTRAINED)
-        return {"fixed": _over_all(some, _corrected(Aligner.untrained(SMOLLM2), some))}
+        return {"fixed": _fixed(some, _corrected(Aligner.untrained(SMOLLM2), some))}
     aligner = _trained(arm, rows["train"], seed)
     metrics = _metrics(tests, _corrected(aligner, tests))
-    folder = os.environ.get("ALIGNLIB_REAL")
-    if arm == "corrections" and folder:
-        metrics |= _transfer(aligner, Path(folder) / POLITE)
+    if arm == "corrections":
+        metrics |= _transfer(aligner, _polite_file())
     return metrics
 
 
@@ -55,8 +59,8 @@ def _trained(arm: str, rows: Sequence[QAC], seed: int) -> Aligner:
         rows = [replace(row, correction=c) for row, c in zip(rows, corrections, strict=True)]
     if arm != "warm-up":
         return Aligner.cached(SMOLLM2, rows, settings=settings)
-    first, then = replace(settings, steps=WARMUP), replace(settings, steps=LAPTOP.steps - WARMUP)
-    return Aligner.cached(SMOLLM2, rows, identity_rows(rows), settings=then, warmup=first)
+    main, warmup = with_warmup(settings, WARMUP)
+    return Aligner.cached(SMOLLM2, rows, identity_rows(rows), settings=main, warmup=warmup)
 
 
 def _corrected(aligner: Aligner, rows: Sequence[QAC]) -> list[str]:
@@ -69,13 +73,12 @@ def _metrics(rows: Sequence[QAC], outputs: Sequence[str]) -> dict[str, float]:
     unheard = rates["rude_unheard"]  # with its interval over phrases
     metrics = {f"fixed/{kind}": rate.value for kind, rate in rates.items() if kind != "good"}
     metrics |= {"rude_unheard_low": unheard.low, "rude_unheard_high": unheard.high}
-    return metrics | {"good_kept": rates["good"].value, "fixed": _over_all(rows, outputs)}
+    return metrics | {"good_kept": rates["good"].value, "fixed": _fixed(rows, outputs)}
 
 
-def _over_all(rows: Sequence[QAC], outputs: Sequence[str]) -> float:
+def _fixed(rows: Sequence[QAC], outputs: Sequence[str]) -> float:
     """The fraction fixed of all faulty answers."""
-    faulty = [(row, output) for row, output in zip(rows, outputs, strict=True) if row.faults]
-    return fixed_rate(*zip(*faulty)).value
+    return overall_rates(rows, outputs)["faulty"].value
 
 
 def without_phrases(answer: str, train: Sequence[QAC]) -> str:
@@ -100,6 +103,23 @@ def _transfer(aligner: Aligner, file: Path) -> dict[str, float]:
         "polite_removed": 1 - len(left) / len(removed),
         "polite_exact": exact / len(rows),
     }
+
+
+def _trained_on_polite(seed: int) -> dict[str, float]:
+    """Trained on rows of people's own: corrections that equal the annotator's, word for word."""
+    rows = load_rows(_polite_file(), POLITE_TESTS, seed)
+    outputs = _corrected(_trained("corrections", rows["train"], seed), rows["test"])
+    pairs = zip(rows["test"], outputs, strict=True)
+    exact = sum(words_of(row.correction) == words_of(output) for row, output in pairs)
+    return {"polite_exact": exact / len(outputs), "polite_rows": len(outputs)}
+
+
+def _polite_file() -> Path:
+    """Raises ValueError where the file is not at hand: it may not be part of this project."""
+    folder = os.environ.get("ALIGNLIB_REAL")
+    if not folder:
+        raise ValueError(f"set ALIGNLIB_REAL to the folder that holds {POLITE}")
+    return Path(folder) / POLITE
 
 
 def _rude(text: str) -> set[str]:

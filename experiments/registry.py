@@ -25,6 +25,8 @@ from .inside import INSIDE, looking, two_heads
 from .meet import BASES, TASKS, base_size, meet_tuning, rivals_of_meet
 from .meet import TRIALS as MEET_TRIALS
 from .meet_controls import ARMS, FASTER, SIZES, STARTS, several_axes, which_control
+from .real_models import ARMS as REAL_ARMS
+from .real_models import real_aligner
 from .upstreams import data_amount, dial, every_upstream, hijacked, instructed
 from .uses import labels, rounds, stacking, weak_to_strong
 
@@ -170,6 +172,11 @@ DEFINITIONS = {  # cells, what runs one, its minutes, and seeds if they are not 
         + [{"interference": 1.0, "arm": "joint"}],
         forgetting,
         0.8,
+    ),
+    "everyday": (
+        [{"arm": arm, "model": "smollm2, 4 bits"} for arm in REAL_ARMS],
+        real_aligner,
+        7.0,
     ),
 }
 EXPERIMENTS = {name: Sweep(QUESTIONS[name], *given) for name, given in DEFINITIONS.items()}

