@@ -424,7 +424,8 @@ def test_rounds_change_nothing_for_other_models_either(tiny_model: Path, kind: s
     said = generate(model, tokenizer, prompts, max_new_tokens=20)
     for prompt, text in zip(prompts, said):
         ids = torch.tensor([encode(tokenizer, prompt)])
-        plain = generation._generation_config(tokenizer, 20, 0.0)
+        stops = generation.stop_tokens(model, tokenizer)
+        plain = generation._generation_config(tokenizer, stops, 20, 0.0)
         whole = model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=plain
         ).sequences
