@@ -26,7 +26,6 @@ test-all: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "slow or not slow"
 
 lab: $(VENV)/installed
-	$(PIP) install -q -c constraints.txt -e '.[lab]'
 	$(BIN)/python -m jupyter lab
 
 build: $(VENV)/installed
@@ -43,7 +42,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit('$(WRONG_PYTHON)')"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(PIP) install -q -c constraints.txt -e '.[test]'
+	$(PIP) install -q -c constraints.txt -e '.[test,lab]'
 	@touch $@
 
 clean:

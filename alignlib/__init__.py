@@ -32,10 +32,8 @@ _HOME = {
     "Preference": "data",
     "QAC": "data",
     "SFTSettings": "settings",
-    "Task": "tasks",
     "generate": "generation",
     "load_model": "models",
-    "load_task": "tasks",
     "read_preferences": "data",
     "read_qac": "data",
 }

@@ -51,12 +51,19 @@ class Drawing:
         return self._labelled(shape, words, x, y)
 
     def weights(
-        self, words: str, x: float, y: float, trained: bool, width: float = 1.5, height: float = 0.7
+        self,
+        words: str,
+        x: float,
+        y: float,
+        trained: bool,
+        width: float = 1.5,
+        height: float = 0.7,
+        state: str = "",
     ) -> Box:
         """A model or a part of one, whose weights this training changes, or does not."""
         fill, line = (DARK, "-") if trained else (PAPER, "--")
         shape = self._rectangle(x, y, width, height, fill, line, "square,pad=0")
-        state = "being trained" if trained else "frozen"
+        state = state or ("being trained" if trained else "frozen")
         return self._labelled(shape, f"{words}\n({state})", x, y, PAPER if trained else INK)
 
     def loss(self, words: str, x: float, y: float, width: float = 1.7) -> Box:
@@ -134,6 +141,79 @@ def draw_aligner() -> Figure:
     return drawing.figure
 
 
+def draw_judge() -> Figure:
+    """How an answer is measured (lesson 00)."""
+    drawing = Drawing(9.2, 1.7)
+    question = drawing.text("question", "board and\nquestion", 0.9, 1.2)
+    answer = drawing.text("answer", "answer", 0.9, 0.5)
+    judge = drawing.weights("judge", 4.0, 0.85, trained=False, state="a program")
+    drawing.arrow(question, judge)
+    drawing.arrow(answer, judge)
+    for i, mark in enumerate(("helpful", "harmless", "honest")):
+        drawing.arrow(judge, drawing.text("text", mark, 7.5, 1.4 - 0.55 * i))
+    return drawing.figure
+
+
+def draw_rows() -> Figure:
+    """Three ways to rows of question, answer and correction (lesson 01)."""
+    drawing = Drawing(9.2, 4.0)
+    ways = (3.35, "preference\npairs"), (2.0, "model and\nannotator"), (0.65, "for free")
+    for y, label in ways:
+        drawing.heading(label, 0.15, y)
+    for y, left, right in ((3.35, "rejected", "chosen"), (0.65, "any answer", "the same answer")):
+        texts = drawing.text("text", left, 4.0, y + 0.3), drawing.text("text", right, 4.0, y - 0.3)
+        for text, part in zip(texts, _row_of(drawing, y), strict=True):
+            drawing.arrow(text, part)
+    upstream = drawing.weights("upstream", 2.9, 2.3, trained=False, height=0.56)
+    annotator = drawing.weights("annotator", 5.2, 1.7, False, height=0.56, state="person or model")
+    answer, correction = _row_of(drawing, 2.0)
+    drawing.arrow(upstream, annotator)
+    drawing.arrow(upstream, answer)
+    drawing.arrow(annotator, correction)
+    return drawing.figure
+
+
+def _row_of(drawing: Drawing, y: float) -> tuple[Box, Box]:
+    """The answer and the correction of a row, in the last column."""
+    answer = drawing.text("answer", "answer", 7.9, y + 0.3)
+    return answer, drawing.text("correction", "correction", 7.9, y - 0.3)
+
+
+def draw_plug_and_play() -> Figure:
+    """One Aligner after several upstreams (lesson 03)."""
+    drawing = Drawing(9.2, 3.3)
+    question = drawing.text("question", "question", 0.8, 1.9)
+    aligner = drawing.weights("one Aligner", 6.3, 1.9, trained=False)
+    correction = drawing.text("correction", "correction", 8.4, 1.9)
+    for y, name in ((2.85, "upstream A"), (1.9, "upstream B"), (0.95, "upstream C")):
+        upstream = drawing.weights(name, 2.6, y, trained=False)
+        answer = drawing.text("answer", "answer", 4.4, y)
+        drawing.arrow(question, upstream)
+        drawing.arrow(upstream, answer)
+        drawing.arrow(answer, aligner)
+    drawing.arrow(drawing.text("question", "question", 6.3, 0.6), aligner)
+    drawing.arrow(aligner, correction)
+    return drawing.figure
+
+
+def draw_stories() -> Figure:
+    """Two stories of what an Aligner does inside (lesson 04)."""
+    drawing = Drawing(9.2, 3.4)
+    stories = (
+        (2.4, "Story 1: it checks", "mark on the\nwrong word", "edited answer"),
+        (0.6, "Story 2: it answers anew", "next word", "new answer"),
+    )
+    for y, story, between, result in stories:
+        drawing.heading(story, 0.2, y + 0.8)
+        board = drawing.text("question", "board", 0.9, y + 0.3)
+        answer = drawing.text("answer", "answer", 0.9, y - 0.3)
+        middle = drawing.text("text", between, 4.0, y, width=1.6)
+        drawing.arrow(board, middle)
+        drawing.arrow(answer, middle)
+        drawing.arrow(middle, drawing.text("correction", result, 7.6, y, width=1.7))
+    return drawing.figure
+
+
 def draw_sft() -> Figure:
     """Supervised fine-tuning: the loss is on the completion alone."""
     drawing = Drawing(9.2, 1.5)
@@ -157,7 +237,7 @@ def draw_dpo() -> Figure:
     rejected = drawing.text("answer", "rejected", 2.25, 0.95)
     model = drawing.weights("model", 5.1, 2.2, trained=True)
     reference = drawing.weights("reference", 5.1, 0.95, trained=False)
-    loss = drawing.loss("log-ratio: more for\nchosen than rejected", 7.9, 1.6, width=2.3)
+    loss = drawing.loss("DPO loss", 7.9, 1.6)
     for text in (chosen, rejected):
         drawing.arrow(text, model)
         drawing.arrow(text, reference)
@@ -178,7 +258,7 @@ def draw_meet() -> Figure:
             height = y + side * 0.36
             control = drawing.weights(kind, 1.0, height, trained=True, width=1.2, height=0.56)
             words = "prompt, preferred" if side > 0 else "prompt, dispreferred"
-            row = drawing.text(text, words, 2.85, height, width=2.0)
+            row = drawing.text(text, words, 2.62, height, width=2.0)
             if side > 0:
                 model = drawing.weights("language model", 5.6, y, model_trained, width=1.8)
                 loss = drawing.loss("loss on the\ncompletion", 8.1, y)
@@ -189,7 +269,7 @@ def draw_meet() -> Figure:
             drawing.gradient(loss, model, bend=-0.3)
     drawing.heading("Use", 0.2, 1.05)
     drawing.weights("good", 1.0, 0.45, trained=False, width=1.2, height=0.56)
-    question = drawing.text("question", "prompt", 2.4, 0.45)
+    question = drawing.text("question", "prompt", 2.27, 0.45)
     model = drawing.weights("language model", 5.6, 0.45, trained=False, width=1.8)
     completion = drawing.text("correction", "completion", 8.1, 0.45)
     drawing.arrow(question, model)
@@ -203,7 +283,7 @@ def draw_hbat() -> Figure:
     names = ("base\nmodel", "after\nSFT 1", "after\nDPO 1", "after\nSFT 2", "after\nDPO 2")
     places = [0.75 + 1.95 * i for i in range(5)]
     boxes = [
-        drawing.weights(name, x, 1.35, trained=i > 0, width=1.05, height=0.95)
+        drawing.weights(name, x, 1.35, i > 0, 1.05, 0.95, state="trained" if i else "the start")
         for i, (name, x) in enumerate(zip(names, places))
     ]
     stages = ("instructions,\nshard 1", "preferences,\nshard 1")
@@ -213,7 +293,8 @@ def draw_hbat() -> Figure:
         drawing.note(stage, (places[i] + places[i + 1]) / 2, 2.2)
         if i:
             drawing.gradient(boxes[i + 1], boxes[i], bend=-0.45)
-    drawing.note("penalty: pulls back to the weights at the start of the stage", 5.6, 0.3, ACCENT)
+    words = "penalty, from the second stage on: pulls back to the weights at the start of the stage"
+    drawing.note(words, 5.4, 0.3, ACCENT)
     return drawing.figure
 
 
@@ -223,7 +304,7 @@ def draw_ewc() -> Figure:
     rows = drawing.text("text", "rows of the\nnew task", 0.9, 1.4)
     model = drawing.weights("weights", 3.4, 1.4, trained=True)
     task = drawing.loss("loss of the\nnew task", 6.1, 1.75)
-    penalty = drawing.loss("penalty:\ndistance x importance", 6.1, 0.6, width=2.3)
+    penalty = drawing.loss("penalty: squared\ndistance x importance", 6.1, 0.6, width=2.3)
     anchor = drawing.weights("anchor: weights\nat the start", 8.35, 1.4, trained=False, height=0.8)
     drawing.arrow(rows, model)
     drawing.arrow(model, task)
@@ -236,18 +317,18 @@ def draw_ewc() -> Figure:
 
 def draw_ppo() -> Figure:
     """One iteration of PPO (arXiv 1707.06347)."""
-    drawing = Drawing(9.2, 2.4)
-    prompt = drawing.text("question", "prompt", 0.9, 1.45)
-    policy = drawing.weights("policy", 2.75, 1.45, trained=True)
-    completion = drawing.text("answer", "completion", 4.6, 1.45)
-    judge = drawing.weights("judge", 6.35, 1.9, trained=False, width=1.2, height=0.6)
-    reference = drawing.weights("reference", 6.35, 1.0, trained=False, width=1.2, height=0.6)
-    loss = drawing.loss("score, minus distance\nfrom the reference", 8.1, 1.45, width=2.1)
+    drawing = Drawing(9.2, 2.7)
+    prompt = drawing.text("question", "prompt", 0.9, 1.75)
+    policy = drawing.weights("policy", 2.75, 1.75, trained=True)
+    completion = drawing.text("answer", "completion", 4.6, 1.75)
+    judge = drawing.weights("judge", 6.35, 2.2, trained=False, width=1.2, height=0.6)
+    reference = drawing.weights("reference", 6.35, 1.3, trained=False, width=1.2, height=0.6)
+    loss = drawing.loss("score, minus distance\nfrom the reference", 8.1, 1.75, width=2.1)
     drawing.arrow(prompt, policy)
     drawing.arrow(policy, completion)
     drawing.arrow(completion, judge)
     drawing.arrow(completion, reference)
     drawing.arrow(judge, loss)
     drawing.arrow(reference, loss)
-    drawing.gradient(loss, policy, bend=-0.32)
+    drawing.gradient(loss, policy, bend=-0.45)
     return drawing.figure

@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -148,27 +148,6 @@ def train_hbat(
         log = json.loads((start / LOG_FILE).read_text(encoding="utf-8"))
         stages.append(Stage(plan.round, plan.kind, start, **log))
     return stages
-
-
-def run_log(
-    stages: Sequence[Stage], measure: Callable[[Path], Mapping[str, float]]
-) -> list[dict[str, float | str]]:
-    """A row per stage: round, kind, loss, penalty, seconds, and `measure` of its model's folder.
-
-    The loss is the mean over the last fifth of the stage; SFT's and DPO's includes the penalty.
-    """
-    rows: list[dict[str, float | str]] = []
-    for stage in stages:
-        last_fifth = stage.curve[-max(1, len(stage.curve) // 5) :]
-        row = {
-            "round": stage.round + 1,
-            "kind": stage.kind,
-            "loss": sum(step["loss"] for step in last_fifth) / len(last_fifth),
-            "penalty": stage.penalty,
-            "seconds": stage.seconds,
-        }
-        rows.append(row | dict(measure(stage.folder)))
-    return rows
 
 
 def shards(rows: Sequence[Row], n: int, seed: int = 0) -> list[list[Row]]:

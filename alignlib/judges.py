@@ -1,4 +1,4 @@
-"""Judges: what a task scores answers with. All have one interface, so no lesson asks which it has.
+"""Judges: what scores answers. All have one interface.
 
 `axes` names what a judge can score, `scores` scores answers on each. `NoJudge` scores nothing: its
 axes are empty, and everything drawn or counted from it says so.

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -132,18 +131,6 @@ def load_adapter(
 
     model, _ = load_model(base)
     return PeftModel.from_pretrained(model, str(folder)).eval(), load_tokenizer(Path(folder))
-
-
-def count_parameters(name: str | Path) -> int:
-    """How many parameters a model has, by its configuration alone."""
-    name, without = _there(name), {"trust_remote_code": False}
-    try:
-        config = AutoConfig.from_pretrained(name, **without)
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, **without).num_parameters()
-    except Exception as error:
-        fix = "give a folder written by save_pretrained" if looks_local(name) else HUB_FIX
-        raise _refusal(name, "the configuration cannot be used", error, fix) from error
 
 
 def downloaded(name: str | Path) -> Path:

@@ -35,6 +35,7 @@ METHODS = {  # one colour and hatch for each method, in all figures; they differ
     "MEET, lora": ("#c8553d", ""),
     "asked for bad": ("#e9b3a5", ""),
     "asked for good": ("#c8553d", ""),
+    "no control": ("#c9c9c9", ""),
     "HBAT": ("#1a7f64", ""),
 }
 BARS = ((LIGHT, ""), (DARK, ""), (ACCENT, "//"), (MUTED, ".."))  # colour and hatch
@@ -80,13 +81,11 @@ def bars(
     groups: Mapping[str, Mapping[str, Estimate | None]],
     label: str,
     percent: bool = True,
-    first: int = 0,
     legend: bool = True,
 ) -> None:
     """Grouped bars with 95 % intervals: groups[bar's name][position on the x axis].
 
-    Without any estimate it says that there is no judge. `first` is the first group's colour, so
-    that neighbouring panels can continue or repeat each other's.
+    Without any estimate it says that there is no judge.
     """
     known = {
         name: {place: e for place, e in group.items() if e is not None}
@@ -99,14 +98,15 @@ def bars(
     for i, (name, group) in enumerate(known.items()):
         offset = (i - (len(known) - 1) / 2) * width
         at = [places.index(place) + offset for place in group]
-        color, hatch = METHODS.get(name, BARS[(first + i) % len(BARS)])
+        color, hatch = METHODS.get(name, BARS[i % len(BARS)])
         look = dict(label=name, color=color, hatch=hatch, edgecolor="white")
         middle, errors = _with_errors(list(group.values()), 100 if percent else 1)
         ax.bar(at, middle, width * 0.92, yerr=errors, error_kw=ERROR_BARS, **look)
     ax.set_xticks(range(len(places)), places)
     ax.set_ylabel(label)
     if legend and len(known) > 1:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False, fontsize=9)
+        below = -0.22 if any("\n" in place for place in places) else -0.12
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, below), frameon=False, fontsize=9)
 
 
 def _with_errors(estimates: Sequence[Estimate], scale: float) -> tuple[np.ndarray, np.ndarray]:
@@ -136,6 +136,7 @@ def curves(
         raise ValueError(f"{len(series)} lines are too many for one figure; draw fewer")
     for i, (name, (xs, ys)) in enumerate(series.items()):
         color, line = LINES[i % len(LINES)]
+        color = METHODS[name][0] if name in METHODS else color
         marker = MARKERS[i // len(LINES)]
         look = dict(color=color, linestyle=line, linewidth=1.8, markersize=4, label=name)
         if len(ys) and isinstance(ys[0], Estimate):

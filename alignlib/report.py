@@ -98,24 +98,6 @@ class Comparison:
             return None
         return stats.share_of_ceiling(self.scores_before[axis], self.scores_after[axis])
 
-    def gain_over(self, other: Comparison) -> Estimate | None:
-        """Fraction of fault-free corrections minus the other's on the same prompts, paired."""
-        if "fault_free" not in self.scores_after:
-            return None
-        return stats.paired(self.scores_after["fault_free"], other.scores_after["fault_free"])
-
-    def describe_gain_over(self, other: Comparison) -> str:
-        """The gain in words, with the smallest that these prompts could have shown."""
-        gain = self.gain_over(other)
-        if gain is None:
-            return NOTHING
-        least = stats.smallest_difference(
-            self.scores_after["fault_free"], other.scores_after["fault_free"]
-        )
-        if not least:
-            return f"{gain}; the two never differ"
-        return f"{gain}; a true difference of {100 * least:.1f} points would show 4 times in 5"
-
     def verdicts(self) -> list[str]:
         """For each correction the axes on which it is not perfect, with its scores."""
         if "fault_free" not in self.scores_after:
@@ -136,27 +118,6 @@ class Comparison:
     def edit_ratio(self) -> Estimate:
         """Words inserted, deleted or replaced per word of the answer; mean over prompts."""
         return stats.bootstrap_mean(edit_ratios(self.answers, self.after), "ratio")
-
-    def fixed(self) -> dict[str, Estimate]:
-        """By kind of fault: the fraction of answers with it whose correction is fault-free."""
-        if "fault_free" not in self.scores_after:
-            return {}
-        sound = self.scores_after["fault_free"] == 1
-        kinds = sorted({fault for row in self.rows for fault in row.faults})
-        return {kind: stats.rate(sound[[kind in r.faults for r in self.rows]]) for kind in kinds}
-
-    def table(self) -> str:
-        """One line per axis, and the numbers that need no judge."""
-        axes = [axis for axis in self.scores_before if axis != "fault_free"]
-        lines = {f"net win, {axis}": self.net_win(axis) for axis in axes} | {
-            "fault-free before": self.fault_free("before"),
-            "fault-free after": self.fault_free("after"),
-            "good answers kept": self.good_kept(),
-            "made worse, overall": self.made_worse(),
-            "returned unchanged": stats.rate(self.unchanged()),
-            "edit ratio": self.edit_ratio(),
-        }
-        return "\n".join(f"{name:24}{describe(estimate)}" for name, estimate in lines.items())
 
 
 def describe(estimate: Estimate | None) -> Estimate | str:

@@ -168,15 +168,19 @@ def prediction_interval(values: Sequence[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
+def crossing(xs: Sequence[float], ys: Sequence[float]) -> float:
+    """Where the line through points in order of `xs` first passes zero from below.
+
+    Raises ValueError if it does not.
+    """
+    for i in range(1, len(xs)):
+        if ys[i - 1] <= 0 < ys[i]:
+            return xs[i - 1] - ys[i - 1] * (xs[i] - xs[i - 1]) / (ys[i] - ys[i - 1])
+    raise ValueError(f"the values {[float(y) for y in ys]} never pass zero from below")
+
+
 def _t_deviation(v: np.ndarray) -> float:
     """The standard deviation times the t quantile of a 95 % interval."""
     from scipy.stats import t
 
     return float(t.ppf(0.975, len(v) - 1) * v.std(ddof=1))
-
-
-def smallest_difference(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> float:
-    """The smallest mean of a - b that a paired test on these prompts would show 4 times in 5."""
-    spread = (np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).std(ddof=1)
-    z80 = 0.8416  # of a power of 80 %
-    return (Z95 + z80) * float(spread) / math.sqrt(len(a))

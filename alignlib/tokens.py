@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,15 +41,3 @@ def fitting(
     """The rows of at most `context` tokens, and the number of longer ones. No row is truncated."""
     kept = [row for row in rows if len(row["input_ids"]) <= context]
     return kept, len(rows) - len(kept)
-
-
-def lost_share(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> float:
-    """The fraction of characters, spaces aside, that encoding and decoding the texts loses."""
-    lost = total = 0
-    for text in texts:
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        original = Counter("".join(text.split()))
-        decoded = Counter(tokenizer.decode(ids, skip_special_tokens=True))
-        lost += (original - decoded).total()
-        total += original.total()
-    return lost / max(1, total)

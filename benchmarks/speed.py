@@ -20,13 +20,12 @@ from transformers import PreTrainedModel
 from alignlib import Aligner, SFTSettings, generate, load_model
 from alignlib.batching import batches
 from alignlib.data import QAC
-from alignlib.profiles import profile
+from alignlib.profiles import TINY
 from alignlib.prompts import TOWN
 from alignlib.tinytown import sets
 from alignlib.tokens import IGNORED, example
 from alignlib.train import sft
 
-TINY = profile("tiny")
 SETTINGS = SFTSettings(steps=60, batch_size=32)
 ROUNDS = 7
 

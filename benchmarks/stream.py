@@ -13,10 +13,8 @@ import time
 from pathlib import Path
 
 from alignlib.aligner import Aligner
-from alignlib.profiles import profile
+from alignlib.profiles import TINY
 from alignlib.tinytown import sets
-
-TINY = profile("tiny")
 
 
 def resident_mb(pid: int) -> float:

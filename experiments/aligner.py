@@ -9,16 +9,16 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from alignlib.aligner import Aligner
-from alignlib.course.pretrain import Recipe, copy_accuracy
 from alignlib.data import QAC, identity_rows
 from alignlib.interpret import induction_score
 from alignlib.models import load_model
 from alignlib.report import Comparison
 from alignlib.settings import SFTSettings
-from alignlib.tasks import load_task
 from alignlib.tinytown import sets
 from alignlib.tinytown.documents import copy_document
 from alignlib.tinytown.oracle import ANSWER_CUE
+from alignlib.tinytown.pretrain import Recipe, copy_accuracy
+from alignlib.tinytown.task import load_town
 from alignlib.tokens import example
 from alignlib.train import sft
 
@@ -53,7 +53,10 @@ def train_aligner(
 
 def lesson_aligner(seed: int, corrections: list[QAC] | None = None) -> Aligner:
     """Lesson 02's Aligner, or the same with other corrections; cached."""
-    return load_task(seed=seed).aligner(seed, corrections)
+    town = load_town(seed)
+    rows = corrections or town.corrections
+    settings = {"settings": town.training, "warmup": town.warmup}
+    return Aligner.cached(town.base, rows, town.identity, **settings)
 
 
 def lesson_rows(seed: int, corrections: int = TINY.corrections) -> Rows:

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
-from alignlib.profiles import data_folder, profile
+from alignlib.profiles import TINY, data_folder
 from alignlib.tinytown import sets
 from alignlib.tinytown.documents import EARLY_DOCUMENTS
 
@@ -26,7 +26,7 @@ def card_text() -> str:
     settings = {
         "level": sets.LEVEL,
         "rate": sets.FAULT_RATE,
-        "corrections": profile("tiny").corrections,
+        "corrections": TINY.corrections,
     }
     return TEMPLATE.read_text(encoding="utf-8").format(**numbers, **settings)
 
@@ -102,7 +102,7 @@ def _headroom() -> str:
 
 def _warmed_up(share: float) -> dict[str, object]:
     """The cell of the record `warmup` with a share of warm-up."""
-    return {"share": share, "corrections": profile("tiny").corrections}
+    return {"share": share, "corrections": TINY.corrections}
 
 
 def _warmup() -> str:

@@ -11,32 +11,38 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignlib.course.sweep import read_results, recorded, recorded_difference
-from alignlib.profiles import data_folder, profile
-from alignlib.stats import FORMATS, Estimate
+from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
+from alignlib.profiles import TINY, data_folder
+from alignlib.stats import FORMATS, Estimate, crossing
 
 from .aligner import WARMUP_SHARE
+from .hbat import difference_as_chosen, forgotten, mean_over_seeds
 from .meet_controls import BOTH_STEPS
 
-N = profile("tiny").corrections
+N = TINY.corrections
 WITH, WITHOUT = ({"share": share, "corrections": N} for share in (WARMUP_SHARE, 0.0))
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence in which {} stands for the number, and where its evidence is."""
+    """A sentence in which {} stands for the number, and where its evidence is.
+
+    The number is above zero with its whole interval, unless the claim is not `clear`.
+    """
 
     id: str
     lesson: str
     sentence: str
     number: Callable[[], Estimate]
     link: str
+    clear: bool = True
 
     def as_dict(self) -> dict[str, object]:
         """The claim as data/claims.json has it; the number in it is rounded to whole units."""
         number = self.number()
         scale, _, unit = FORMATS.get(number.unit, (1, 0, f" {number.unit}"))
-        text = f"{abs(number.value) * scale:.0f}{unit}"
+        digits = 0 if number.unit in FORMATS else 2
+        text = f"{number.value * scale:.{digits}f}{unit}"
         interval = {"low": number.low, "high": number.high, "unit": number.unit}
         about = {"id": self.id, "lesson": self.lesson, "sentence": self.sentence.format(text)}
         return about | {"number": number.value, **interval, "link": self.link}
@@ -71,7 +77,33 @@ def _everyday(metric: str, arm: str = "corrections") -> Estimate:
     return recorded(read_results("everyday"), metric, arm=arm)
 
 
+def _kept_by_a_head() -> Estimate:
+    kept, without = (
+        per_seed(read_results("looking"), f"kept_without_{head}") for head in ("none", "3.3")
+    )
+    return mean_over_seeds({s: kept[s] - without[s] for s in kept}, "difference")
+
+
+def _net_wins() -> list[Estimate]:
+    record, prefix = read_results("upstreams"), "net_win_overall/"
+    names = [m for m in record["cells"][0]["metrics"] if m.startswith(prefix)]
+    return [recorded(record, name, "points", taught=3) for name in names]
+
+
+def break_even_faults(taught: int) -> Estimate:
+    """From which fraction of faulty answers an Aligner does good, trained on so many upstreams."""
+    dial = read_results("dial")
+    rates = sorted({cell["params"]["rate"] for cell in dial["cells"]})
+    faulty = [recorded(dial, "faulty", taught=taught, rate=r).value for r in rates]
+    wins = [per_seed(dial, "net_win_overall", taught=taught, rate=r) for r in rates]
+    crossings = {seed: crossing(faulty, [win[seed] for win in wins]) for seed in wins[0]}
+    return mean_over_seeds(crossings)
+
+
 EVERYDAY = "../data/everyday/README.md#results"
+REPORT_03 = "evidence/03_upstreams.ipynb"
+REPORT_04 = "evidence/04_inside.ipynb"
+REPORT_06 = "evidence/06_hbat.ipynb"
 REPORT_05 = "evidence/05_meet.ipynb"
 REPORT_02 = "evidence/02_aligner.ipynb"
 CLAIMS = (
@@ -87,15 +119,15 @@ CLAIMS = (
         "aligner-warmup",
         "02",
         "Against the same number of steps without it, a warm-up makes no clear difference on known "
-        "words. In a language that no correction is in, its net win is {} higher.",
+        "words and costs two points on unseen ones. In a second language its net win is {} higher.",
         _in_another_language,
         f"{REPORT_02}#warm-up",
     ),
     Claim(
         "aligner-reads",
         "02",
-        "The Aligner uses the answer. One that is trained to answer without it leaves {} fewer "
-        "answers without faults on unseen words.",
+        "The Aligner uses the answer. On unseen words, one that is trained to answer without it "
+        "leaves {} fewer answers without faults; how many fewer varies a lot between seeds.",
         _without_answers,
         f"{REPORT_02}#answering",
     ),
@@ -130,12 +162,13 @@ CLAIMS = (
         "controls and model together from the start.",
         lambda: _meet_arm("joint"),
         f"{REPORT_05}#order",
+        clear=False,
     ),
     Claim(
         "meet-one-behavior",
         "05",
-        "Over a single special token per behavior, LoRA controls have a net win of {}. Plain "
-        "fine-tuning on the preferred answers, and DPO, do as well as *good*.",
+        "Compared answer by answer with one special token per behavior, LoRA controls have a net "
+        "win of {}. Fine-tuning on the preferred answers alone, or DPO, does as well as *good*.",
         lambda: recorded(
             read_results("rivals_of_meet"), "meet, lora_over_one token_1", "points", task="qa"
         ),
@@ -163,6 +196,7 @@ CLAIMS = (
         "Trained on corrections that were shuffled among the rows, it fixes {}.",
         lambda: _everyday("fixed", "shuffled"),
         EVERYDAY,
+        clear=False,
     ),
     Claim(
         "everyday-warmup",
@@ -172,6 +206,7 @@ CLAIMS = (
             read_results("everyday"), "fixed", {"arm": "corrections"}, {"arm": "warm-up"}
         ),
         EVERYDAY,
+        clear=False,
     ),
     Claim(
         "everyday-transfer",
@@ -180,6 +215,101 @@ CLAIMS = (
         "annotator removed.",
         lambda: _everyday("polite_removed"),
         EVERYDAY,
+    ),
+    Claim(
+        "upstreams-all",
+        "03",
+        "One Aligner wins after all thirteen upstreams. The smallest net win is {}.",
+        lambda: min(_net_wins(), key=lambda win: win.low),
+        f"{REPORT_03}#all",
+    ),
+    Claim(
+        "upstreams-harm",
+        "03",
+        "Trained on the answers of three models, it does harm after an upstream with fewer than {} "
+        "faulty answers.",
+        lambda: break_even_faults(3),
+        f"{REPORT_03}#harm",
+    ),
+    Claim(
+        "upstreams-sft",
+        "03",
+        "If you own the upstream, fine-tuning it on the same corrections does as well on words in "
+        "them. On other words the Aligner leaves {} more answers without faults.",
+        lambda: recorded_difference(
+            read_results("rivals"), "fault_free_sampled_unseen", {"arm": "aligner"}, {"arm": "sft"}
+        ),
+        f"{REPORT_03}#rivals",
+    ),
+    Claim(
+        "upstreams-injection",
+        "03",
+        "An answer that continues with another question hijacks the Aligner in {} of the cases. "
+        "With such rows in training this hardly ever happens.",
+        lambda: recorded(read_results("hijacked"), "taken_over_escaped", shown=False),
+        f"{REPORT_03}#injection",
+    ),
+    Claim(
+        "hbat-forgetting",
+        "06",
+        "After the preferences, two stages follow {} fewer instructions than before. Most of these "
+        "answers are right and have the wrong style.",
+        lambda: forgotten(read_results("fronts")),
+        f"{REPORT_06}#forgetting",
+    ),
+    Claim(
+        "hbat-gain",
+        "06",
+        "With settings chosen on validation, HBAT follows {} more instructions than two stages, "
+        "for the same preferences.",
+        lambda: difference_as_chosen(read_results("fronts"), "two-stage"),
+        f"{REPORT_06}#methods",
+    ),
+    Claim(
+        "hbat-penalty",
+        "06",
+        "The penalty makes no clear difference: HBAT follows {} more instructions than alternating "
+        "without it, with an interval that holds zero. Mixing does as well too.",
+        lambda: difference_as_chosen(read_results("fronts"), "in turns"),
+        f"{REPORT_06}#methods",
+        clear=False,
+    ),
+    Claim(
+        "hbat-harm",
+        "06",
+        "Settings do not carry over. With those chosen here and the pairs of lesson 05, HBAT's "
+        "answers score {} lower than those of two stages.",
+        lambda: recorded_difference(
+            read_results("aims_met"),
+            "preference_0",
+            {"task": "qa", "method": "two-stage"},
+            {"task": "qa", "method": "hbat"},
+        ),
+        f"{REPORT_06}#elsewhere",
+    ),
+    Claim(
+        "inside-surprise",
+        "04",
+        "While it reads, the Aligner's surprise separates wrong words from right ones, with {}. No "
+        "probe of its states there does clearly better than chance.",
+        lambda: recorded(read_results("looking"), "surprise", "AUC"),
+        f"{REPORT_04}#probe",
+    ),
+    Claim(
+        "inside-patching",
+        "04",
+        "The answer's word is fetched in the last layer. Patched in before it, the right word is "
+        "written in {} of the cases.",
+        lambda: recorded(read_results("looking"), "patched_at_2"),
+        f"{REPORT_04}#patching",
+    ),
+    Claim(
+        "inside-copier",
+        "04",
+        "Good answers need the copier. With all heads, five in six of them come back unchanged; "
+        "with head 3 of the last layer switched off, {} fewer.",
+        _kept_by_a_head,
+        f"{REPORT_04}#heads",
     ),
 )
 

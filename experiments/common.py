@@ -15,14 +15,13 @@ from alignlib.generation import generate
 from alignlib.judges import TownJudge
 from alignlib.likelihood import rewards
 from alignlib.models import load_model
-from alignlib.profiles import profile
+from alignlib.profiles import TINY
 from alignlib.report import Comparison
 from alignlib.settings import SFTSettings
 from alignlib.stats import Estimate
 from alignlib.tokens import example
 from alignlib.train import reward_model, sft
 
-TINY = profile("tiny")
 JUDGE = TownJudge()
 
 Texts = Sequence[str]

@@ -79,34 +79,6 @@ def chosen_metrics(record: dict, method: str, by: str = "dpo") -> dict[int, dict
     return {seed: metrics[choose_trial(metrics)] for seed, metrics in by_seed.items()}
 
 
-def at_preference(record: dict, method: str, level: float, by: str = "dpo") -> dict[int, float]:
-    """By seed: instructions followed on the test where `level` of the preferences is met.
-
-    Read off the line through the trials that no other trial beats in both objectives; where all of
-    them go further, the value of the first. Seeds in which none goes so far are left out.
-    """
-    followed = {}
-    for seed, metrics in _trials_by_seed(record, method, by).items():
-        points = sorted((m["preference_test"], m["instruct_test"]) for m in metrics)
-        front = [
-            (preference, instruct)
-            for i, (preference, instruct) in enumerate(points)
-            if all(later < instruct for _, later in points[i + 1 :])
-        ]
-        if level <= front[-1][0]:
-            followed[seed] = float(np.interp(level, *zip(*front)))
-    return followed
-
-
-def difference_at_preference(
-    record: dict, other: str, level: float = 0.6, by: str = "dpo", method: str = "hbat"
-) -> Estimate:
-    """Instructions followed by a method minus those by another, at equal preference."""
-    first, second = (at_preference(record, m, level, by) for m in (method, other))
-    seeds = sorted(first.keys() & second.keys())
-    return mean_over_seeds({s: first[s] - second[s] for s in seeds}, "difference")
-
-
 def difference_as_chosen(
     record: dict, other: str, metric: str = "instruct", by: str = "dpo"
 ) -> Estimate:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 
 from alignlib.aligner import Aligner
-from alignlib.course.pretrain import Recipe
 from alignlib.interpret import (
     Contrast,
     contrast_states,
@@ -21,6 +20,7 @@ from alignlib.models import load_model
 from alignlib.probes import auc, probe, probe_of_chance
 from alignlib.steering import edit_directions, steering_range, steering_slope, unrelated_differences
 from alignlib.tinytown import sets
+from alignlib.tinytown.pretrain import Recipe
 
 from .aligner import checkpoint, compare, lesson_aligner, lesson_rows, train_aligner
 from .common import JUDGE, TINY, means, values, with_suffix

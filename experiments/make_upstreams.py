@@ -19,7 +19,6 @@ from pathlib import Path
 import torch
 from transformers import Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerFast
 
-from alignlib.course.pretrain import Build, Recipe, build_model, pretrain_base
 from alignlib.models import save_model
 from alignlib.settings import SFTSettings
 from alignlib.tinytown import sets
@@ -27,6 +26,7 @@ from alignlib.tinytown.documents import pretraining
 from alignlib.tinytown.faults import FAULTS, MIXED
 from alignlib.tinytown.faults import Upstream as Character
 from alignlib.tinytown.oracle import ANSWER_CUE
+from alignlib.tinytown.pretrain import Build, Recipe, build_model, pretrain_base
 from alignlib.tinytown.recordings import TAUGHT, asked, file_of
 from alignlib.tinytown.words import WORLD_VERSION, digest
 from alignlib.upstream import Local, Upstream

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from alignlib.course.pretrain import Recipe, pretrain_base
 from alignlib.models import load_model
 from alignlib.settings import ControlSettings
 from alignlib.stats import wins
+from alignlib.tinytown.pretrain import Recipe, pretrain_base
 
 from . import meet_methods
 from .common import (

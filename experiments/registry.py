@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from alignlib.course.pretrain import Recipe
 from alignlib.course.sweep import Sweep
 from alignlib.tinytown import sets
+from alignlib.tinytown.pretrain import Recipe
 
 from . import QUESTIONS
 from .aligner import (

@@ -27,7 +27,6 @@ from alignlib.likelihood import row_nll
 from alignlib.models import load_model
 from alignlib.ppo import train_ppo
 from alignlib.settings import PPOSettings, SFTSettings
-from alignlib.tasks import both_styles_model
 from alignlib.tinytown.oracle import (
     followed,
     instructions_to_follow,
@@ -35,7 +34,9 @@ from alignlib.tinytown.oracle import (
     pairs_to_prefer,
     preference_met,
     reward,
+    right_in_any_style,
 )
+from alignlib.tinytown.task import ROUNDS, both_styles_model
 from alignlib.tokens import IGNORED, example
 from alignlib.train import Penalty, dpo, sft
 
@@ -48,7 +49,6 @@ TEACH, PREFER = 150, 100  # steps on 32 instructions each, steps on pairs
 PAIRS = 16  # per step
 TEACH_RATE = {"dpo": 1.5e-4, "ppo": 1e-4}  # at a higher rate PPO may never sample a warm answer
 BETA = 0.5
-ROUNDS = 5
 NUM_PROMPTS = 300  # new prompts for each objective
 METHODS: dict[str, dict[str, object]] = {  # options of `train_hbat`; strength 0: no EWC
     "two-stage": {"rounds": 1, "strength": 0.0},
@@ -97,7 +97,7 @@ def _instruction_scores(rows: Sequence[Instruction], texts: Texts) -> Scores:
     overlaps = [rouge.score(r.completion, text)["rougeL"] for text, r in zip(texts, rows)]
     return {
         "instruct": followed(rows, texts),
-        "content": [manner(text)[0] == r.completion for text, r in zip(texts, rows)],
+        "content": right_in_any_style(rows, texts),
         "rouge_l": [overlap.fmeasure for overlap in overlaps],
         "spilled": [manner(text)[1] > 0 for text in texts],
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from alignlib import (
     Aligner,
     ControlSettings,
@@ -9,14 +11,13 @@ from alignlib import (
     SFTSettings,
     generate,
     load_model,
-    load_task,
     read_preferences,
     read_qac,
 )
 from alignlib.batching import batches
 from alignlib.controls import with_controls
 from alignlib.course.cli import _value
-from alignlib.data import read_instructions, write_rows
+from alignlib.data import Preference, read_instructions, split_rows, write_rows
 from alignlib.ewc import empirical_fisher
 from alignlib.likelihood import completion_nll
 from alignlib.models import ModelError, fingerprint, load_tokenizer
@@ -27,6 +28,7 @@ from alignlib.report import edit_ratios
 from alignlib.tokens import example
 from alignlib.train import sft
 from alignlib.upstream import Local, UpstreamError
+from alignlib.workbench import BENCHES
 
 __all__ = [
     "T2",
@@ -57,3 +59,28 @@ __all__ = [
     "with_controls",
     "write_rows",
 ]
+
+
+def load_task(name: str, *, seed: int = 0, model: str, qac: str) -> SimpleNamespace:
+    """Rows of one's own, as a training reads and splits them (the first edition's task)."""
+    settings = BENCHES["laptop"].settings
+    aligner, loaded = Aligner.untrained(model), read_qac(qac)
+    bound = settings.max_length
+    fitting = [r for r in loaded.rows if len(aligner.tokens(r)["input_ids"]) <= bound]
+    long = f"{len(loaded.rows) - len(fitting)} rows longer than {bound} tokens dropped"
+    parts = split_rows(fitting, 40, seed)
+
+    def pairs(split: str) -> list[Preference]:
+        faulty = [r for r in parts[split] if r.answer != r.correction]
+        return [Preference(r.question, r.correction, r.answer) for r in faulty]
+
+    return SimpleNamespace(
+        tests={"held out": parts["test"]},
+        main="held out",
+        corrections=parts["train"],
+        notes=[str(loaded), long],
+        pairs=pairs,
+        aims=SimpleNamespace(pairs=pairs),
+        template=aligner.template,
+        profile=SimpleNamespace(training=settings, step_tokens=bound),
+    )

@@ -63,8 +63,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an untrained model of the town's vocabulary: for plumbing, not for quality."""
-    from alignlib.course.pretrain import Recipe, build_model
     from alignlib.models import save_model
+    from alignlib.tinytown.pretrain import Recipe, build_model
     from alignlib.tinytown.tokenizer import build_tokenizer
 
     folder, tokenizer = tmp_path_factory.mktemp("model"), build_tokenizer()

@@ -13,7 +13,8 @@ from multiprocessing.process import BaseProcess
 
 from jupyter_client.manager import AsyncKernelManager
 
-PRELOADED = ("torch", "trl", "peft", "matplotlib.pyplot", "ipykernel.kernelapp", "alignlib.tasks")
+PRELOADED = ("torch", "trl", "peft", "matplotlib.pyplot", "ipykernel.kernelapp")
+PRELOADED += ("alignlib.tinytown.task",)
 
 
 class ForkedKernelManager(AsyncKernelManager):

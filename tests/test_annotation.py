@@ -27,7 +27,7 @@ from alignlib.annotation import (
 from alignlib.course.lessons import ROOT
 from alignlib.course.server import Handler, serving
 from alignlib.data import QAC, read_qac
-from alignlib.profiles import profile
+from alignlib.profiles import TINY
 from alignlib.records import DataError
 from alignlib.remote import Server
 from alignlib.upstream import Local, Recorded
@@ -225,7 +225,7 @@ def test_answers_of_one_source_are_not_taken_for_those_of_another(tmp_path: Path
         build_rows(QUESTIONS[:3], upstream, ByModel(Model()), tmp_path / "rows.jsonl", ONCE)
         rows = read_qac(tmp_path / "rows.jsonl").rows
         assert all(row.answer.startswith(f"Duh, {word} ") for row in rows)
-    tiny = profile("tiny").base
+    tiny = TINY.base
     models = [Local(tiny), Local(tiny, max_new_tokens=5), Local(tiny, prompt="{question}")]
     servers = [
         Server("a", "http://b"),

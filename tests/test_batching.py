@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alignlib.batching import batches, by_tokens, pad_left, positions
-from alignlib.profiles import profile
+from alignlib.profiles import TINY
 from alignlib.prompts import TOWN
 from alignlib.settings import SFTSettings
 from alignlib.tinytown import sets
@@ -24,7 +24,7 @@ def padding(lengths: list[int], order: list[int], size: int) -> float:
 
 @pytest.mark.parametrize("rows", ["corrections", "identity"])
 def test_little_of_lesson_02s_batches_is_padding(rows: str) -> None:
-    tiny, tokenizer = profile("tiny"), build_tokenizer()
+    tiny, tokenizer = TINY, build_tokenizer()
     stage = tiny.training if rows == "corrections" else tiny.warmup
     drawn = getattr(sets, rows)(getattr(tiny, rows), seed=0)
     prompts = [TOWN.prompt(r.question, r.answer) for r in drawn]

@@ -1,9 +1,8 @@
-"""What lessons are built from: exercise checks, editions of one source, guesses."""
+"""What lessons are built from: exercise checks, and editions of one source."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,19 +10,17 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from alignlib import Metrics
 from alignlib.course.checks import NO_RETURN, OK, UNTOUCHED, Check
-from alignlib.course.guess import Guess
+from alignlib.course.handouts import build_class, build_slides
 from alignlib.course.lessons import (
     ROOT,
-    build_class,
+    LessonError,
     lesson_numbers,
     notebook_of,
     read_source,
     report_names,
+    source_of,
 )
-from alignlib.judges import NOTHING
-from alignlib.stats import Estimate
 
 LESSONS = lesson_numbers()
 MODULES = {n: importlib.import_module(f"alignlib.course.checks.lesson{n}") for n in LESSONS}
@@ -141,13 +138,36 @@ def test_every_check_of_a_lesson_is_used_and_each_exercise_has_minutes_difficult
     assert all("<details><summary>Hint" in body for body in exercises)
 
 
-def test_a_class_gets_every_lesson_without_outputs(tmp_path: Path) -> None:
-    made = build_class(tmp_path / "class")
+def test_a_class_gets_lessons_without_solutions_whose_links_work_in_any_folder(
+    tmp_path: Path,
+) -> None:
+    made = build_class(tmp_path / "class", LESSONS)
     assert [place.name[:2] for place in made] == LESSONS
     for place in made:
         notebook = nbformat.read(place, 4)
         nbformat.validate(notebook)
-        assert not any(c.get("outputs") for c in notebook.cells)
+        text = "\n".join(c.source for c in notebook.cells)
+        assert "Open in Colab" not in text and "<summary>Solution" not in text
+        links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+        assert all((place.parent / link).is_file() for link in links)
+        for solved in tagged(place.name[:2], "solved", "solution"):
+            assert solved not in text
+    with pytest.raises(LessonError, match="is there already"):
+        build_class(tmp_path / "class", ["02"])
+    assert [p.name for p in build_class(tmp_path / "one", ["2"])] == ["02_aligner.ipynb"]
+
+
+def test_slides_have_title_drawing_figure_and_takeaways(tmp_path: Path) -> None:
+    for place in build_slides(tmp_path, LESSONS):
+        text = place.read_text(encoding="utf-8")
+        assert "Exercise" not in text and "<details>" not in text and "](../" not in text
+        lesson = source_of(place.name[:2]).read_text(encoding="utf-8")
+        assert text.count("$$") == lesson.count("$$")
+        slides = text.split("\n\n---\n\n")
+        assert slides[0].startswith(f"# {place.name[:2]} · ") and "Colab" not in slides[0]
+        pictures = [s[4:-1] for s in slides if s.startswith("![](")]
+        assert len(pictures) >= 2 and all((tmp_path / name).is_file() for name in pictures)
+        assert slides[-1].startswith("## Takeaways\n") and "## Quiz" not in slides[-1]
 
 
 @pytest.mark.parametrize("name", [*LESSONS, *report_names()])
@@ -156,22 +176,3 @@ def test_the_badge_points_at_the_notebook_it_stands_in(name: str) -> None:
     badge = read_source(name).cells[0].source.splitlines()[0]
     target = rf"https://colab\S+/blob/main/{re.escape(place)}"
     assert re.fullmatch(rf"\[!\[Open in Colab\]\(https://\S+\)\]\({target}\)", badge)
-
-
-# --- guesses --------------------------------------------------------------------------------------
-
-
-def test_a_guess_is_scored_and_saved_and_no_guess_is_not_mentioned(tmp_path: Path) -> None:
-    metrics, measured = Metrics("99", "tiny", 0, tmp_path), Estimate(0.6, 0.55, 0.65, 400)
-    assert "Brier score 0.09" in Guess("a", 0.7).reveal(measured, 0.5, metrics)
-    assert "Brier score 0.49" in Guess("b", 0.7).reveal(measured, 0.9, metrics)
-    assert "cannot tell" in Guess("f", 0.7).reveal(measured, 0.6, metrics)
-    assert Guess("c").reveal(measured, 0.5, metrics) == ""
-    assert Guess("d", 1.0).reveal(None, 0.5, metrics) == NOTHING
-    saved = json.loads((tmp_path / "guesses.json").read_text())
-    assert saved == {
-        "a": {"probability": 0.7, "holds": True},
-        "b": {"probability": 0.7, "holds": False},
-    }
-    with pytest.raises(ValueError, match="0.7 for 70 %"):
-        Guess("e", 70)

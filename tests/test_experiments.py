@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ import torch
 
 import alignlib.hbat
 from alignlib.controls import Mix
-from alignlib.course.pretrain import Recipe
+from alignlib.course.lessons import source_of
 from alignlib.course.sweep import per_seed, read_results
 from alignlib.data import QAC
 from alignlib.judges import TownJudge
@@ -25,6 +26,7 @@ from alignlib.prompts import TOWN
 from alignlib.tinytown import recordings, sets
 from alignlib.tinytown.boards import Board
 from alignlib.tinytown.oracle import instructions_to_follow, pairs_to_prefer
+from alignlib.tinytown.pretrain import Recipe
 from alignlib.tokens import example
 from experiments import (
     QUESTIONS,
@@ -692,18 +694,7 @@ def test_the_chosen_trial_is_the_best_among_those_that_meet_the_preference() -> 
     assert {seed: metrics["rate"] for seed, metrics in chosen.items()} == {0: 2, 1: 1}
 
 
-def test_at_equal_preference_a_method_is_read_off_the_trials_that_no_other_one_beats() -> None:
-    points = {0: [(0.4, 0.0), (0.6, 1.0), (0.8, 0.5), (0.7, 0.4)], 1: [(0.3, 0.9), (0.5, 0.8)]}
-    record = record_of(
-        *(("hbat", "dpo", seed, on_test(*point)) for seed in points for point in points[seed])
-    )
-    # seed 1 does not reach 0.7; in seed 0 the trial with the most instructions has 0.6 already
-    assert hbat.at_preference(record, "hbat", 0.7) == {0: pytest.approx(0.75)}
-    assert hbat.at_preference(record, "hbat", 0.5) == {0: 1.0, 1: pytest.approx(0.8)}
-    assert hbat.at_preference(record, "hbat", 0.4) == {0: 1.0, 1: pytest.approx(0.85)}
-
-
-def test_differences_are_paired_over_seeds_that_reach_the_level_and_forgetting_over_all() -> None:
+def test_differences_are_paired_over_seeds_and_forgetting_is_over_all() -> None:
     points = {
         "hbat": [(0.7, 0.9), (0.7, 0.8), (0.7, 0.4)],
         "two-stage": [(0.7, 0.4), (0.7, 0.1), (0.5, 1.0)],
@@ -715,8 +706,6 @@ def test_differences_are_paired_over_seeds_that_reach_the_level_and_forgetting_o
             for seed, (p, i) in enumerate(points[method])
         )
     )
-    difference = hbat.difference_at_preference(record, "two-stage")
-    assert (difference.value, difference.seeds) == (pytest.approx(0.6), (0, 1))
     as_chosen = hbat.difference_as_chosen(record, "two-stage")
     assert as_chosen.value == pytest.approx((0.5 + 0.7 - 0.6) / 3)
     forgotten = hbat.forgotten(record)
@@ -727,15 +716,10 @@ def test_two_stages_forget_and_hbat_keeps_more_in_little_more_time() -> None:
     """What lesson 06 must show, of the records as they are."""
     by_dpo, by_ppo = read_results("fronts"), read_results("fronts_ppo")
     drop = hbat.forgotten(by_dpo)
-    leads = [hbat.difference_at_preference(by_dpo, other) for other in ("two-stage", "restarted")]
+    leads = [hbat.difference_as_chosen(by_dpo, other) for other in ("two-stage", "restarted")]
     assert all(len(e.seeds) == 5 and e.low > 0 for e in (drop, *leads)), (drop, leads)
-    for other in ("two-stage", "restarted"):
-        assert hbat.difference_as_chosen(by_dpo, other).low > 0
-    for difference in (
-        hbat.difference_at_preference(by_ppo, "two-stage", by="ppo"),
-        hbat.difference_as_chosen(by_ppo, "two-stage", by="ppo"),
-    ):
-        assert difference.low > 0 and len(difference.seeds) == 3
+    by_reward = hbat.difference_as_chosen(by_ppo, "two-stage", by="ppo")
+    assert by_reward.low > 0 and len(by_reward.seeds) == 3
     assert np.mean(list(per_seed(read_results("overhead"), "time_movement").values())) <= 1.15
 
 
@@ -759,19 +743,30 @@ def test_a_method_as_it_is_tuned_is_the_trial_that_was_chosen_in_the_first_seed(
 
 def test_hbat_as_it_is_taken_apart_and_as_the_lesson_runs_it_is_the_one_that_is_compared() -> None:
     tiny, prefer = two_aims.TINY, two_aims.by_dpo(0, hbat.TUNED["hbat"]["rate"], [])
-    assert (tiny.teach, tiny.prefer, tiny.beta, tiny.penalty_strength) == (
-        two_aims.teaching_settings(0),
-        prefer.settings,
-        prefer.beta,
-        hbat.TUNED["hbat"]["strength"],
-    )
+    assert (tiny.teach, tiny.prefer) == (two_aims.teaching_settings(0), prefer.settings)
     for steps, of_all in zip(hbat.OVERHEAD["steps"], (two_aims.TEACH, two_aims.PREFER)):
         assert steps / hbat.OVERHEAD["rounds"] == of_all / two_aims.ROUNDS
     assert hbat.BASELINE == {
         **two_aims.METHODS["hbat"],
-        "strength": tiny.penalty_strength,
+        "strength": hbat.TUNED["hbat"]["strength"],
         "importance": "movement",
     }
+
+
+def test_the_lesson_runs_one_of_the_trials_of_each_method_and_in_the_same_way() -> None:
+    lesson = source_of("06").read_text(encoding="utf-8")
+    call = r"train_both\(rounds=(\S+), strength=(\S+), preference_rate=(\S+)\)"
+    arms = {"two_stages": "two-stage", "alternating": "in turns", "hbat": "hbat"}
+    for name, arm in arms.items():
+        rounds, strength, rate = re.search(rf"^{name} = {call}", lesson, re.M).groups()
+        whole = [two_aims.METHODS[arm] | trial for trial in hbat.TRIALS["dpo"][arm]]
+        assert (float(strength), float(rate)) in {(m["strength"], m["rate"]) for m in whole}
+        assert rounds == {1: "1", two_aims.ROUNDS: "two.rounds"}[whole[0]["rounds"]]
+    rate = float(re.search(r"prefer = replace\(two.prefer, learning_rate=(\S+)\)", lesson)[1])
+    weight = float(re.search(r"return (\S+) \* loss", lesson)[1])
+    assert {"rate": rate, "weight": weight} in hbat.TRIALS["dpo"]["mixed"]
+    assert lesson.count(f"preference_rate), {two_aims.BETA}") == 1
+    assert f"beta={two_aims.BETA}" in lesson
 
 
 def test_what_is_before_the_preferences_is_measured_too_where_they_come_second(

@@ -276,16 +276,6 @@ def test_every_row_is_learned_in_one_stage_of_its_kind_and_in_no_other(
         assert sorted(map(repr, sum(of_kind, []))) == sorted(map(repr, all_rows))
 
 
-def test_the_run_log_has_a_row_per_stage_with_what_is_measured(tiny_model: Path) -> None:
-    stages = run(tiny_model)
-    number = {stage.folder: float(i) for i, stage in enumerate(stages)}
-    log = hbat.run_log(stages, lambda folder: {"number": number[folder]})
-    assert [(row["round"], row["kind"]) for row in log] == [(i, k) for i in (1, 2) for k in KINDS]
-    assert [row["number"] for row in log] == [0.0, 1.0, 2.0, 3.0]
-    assert log[0]["penalty"] == 0 < log[3]["penalty"]
-    assert log[2]["loss"] == stages[2].curve[-1]["loss"]
-
-
 def test_a_hub_id_stays_one() -> None:
     with pytest.raises(ModelError, match="the hub"):
         run("nobody/nothing-of-this-name", rounds=1)

@@ -23,7 +23,7 @@ BUDGETS = {  # lines of all files; the library's includes Tinytown
     "course": (2300, list(ROOT.glob("alignlib/course/**/*.py"))),
     "experiments in Tinytown": (2700, [*{*ROOT.glob("experiments/*.py")} - {*REAL, *LEDGER}]),
     "experiments on real models": (500, REAL),
-    "ledger of claims": (300, LEDGER),
+    "ledger of claims": (400, LEDGER),
 }
 
 

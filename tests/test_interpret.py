@@ -25,7 +25,7 @@ from alignlib.interpret import (
 )
 from alignlib.models import load_model
 from alignlib.probes import auc, direction, probe, probe_of_chance
-from alignlib.profiles import profile
+from alignlib.profiles import TINY
 from alignlib.steering import (
     edit_directions,
     steered,
@@ -36,7 +36,7 @@ from alignlib.steering import (
 from alignlib.tinytown import sets
 from alignlib.tokens import IGNORED, example
 
-BASE = profile("tiny").base
+BASE = TINY.base
 
 
 def test_attention_weights_sum_to_one_look_back_only_and_leave_the_model_as_it_was() -> None:

@@ -28,10 +28,7 @@ from alignlib.course.lessons import (
     read_source,
     report_names,
 )
-from alignlib.data import write_rows
-from alignlib.hbat import IMPORTANCE
-from alignlib.tinytown import sets
-from experiments.two_aims import METHODS
+from alignlib.tinytown import recordings
 
 from .forked import ForkedKernelManager
 
@@ -40,39 +37,25 @@ LESSONS = lesson_numbers()
 AXES = ("helpful", "harmless", "honest")
 WANTED = {
     "00": {"base_helpful", "base_harmless", "base_honest", "base_overall", "tokens_to_copy"},
-    "01": {"kept_pairs", "kept_annotated", "kept_rewrites", "funnel"},
+    "01": {"kept_pairs", "kept_annotated", "kept_rewrites"},
     "02": {
         *(f"{test}/net_win_{axis}" for test in ("seen", "unseen", "shuffled") for axis in AXES),
         *(f"seen/{what}" for what in ("fault_free_before", "fault_free_after", "good_kept")),
         *("seen/fixed", "seen/spoilt", "unseen/spoilt", "question_only_unseen/fault_free_after"),
     },
-    "03": {
-        *(f"net_win/{upstream}" for upstream in ("mixed", "rude", "4-gram", "large")),
-        *("harm_below_fault_rate", "injection_rate", "w2s_sft", "w2s_dpo"),
-        *(f"baseline/{arm}" for arm in ("untouched", "aligner", "sft", "sft, twice the size")),
-        *(f"baseline/{arm}" for arm in ("dpo", "best of 10")),
-        *(f"{what}/{i}" for what in ("round", "stack") for i in (1, 2, 3)),
-    },
+    "03": {*(f"net_win/{name}" for name in ("mixed", "rude", "4-gram", "large")), "injection_rate"},
     "04": {
-        *("steer_slope", "steer_slope_random_max", "steer_r2", "edit_precision"),
-        *("probe_auc", "probe_auc_shuffled", "copy_head_ablation"),
+        *("probe_auc", "probe_auc_shuffled", "surprise_auc"),
+        *("copy_head_ablation", "reading_head_ablation"),
     },
-    "05": {
-        *("good_minus_bad_logprob", "meet_vs_ctg_live", "mix", "base_slope/meet_vs_sft"),
-        *("scaling_slope/prompt", "scaling_slope/lora"),
-        *(f"axis/{axis}" for axis in sets.AXES),
-        *(f"meet_vs_{r}/{on}" for r in ("ctg", "coh", "sft", "dpo") for on in ("qa", "summary")),
-    },
+    "05": {"good_minus_bad", "control_swapped"},
     "06": {
-        *("forgetting/instruct", "gradient_cosine"),
-        *(f"{what}/{kind}" for what in ("overhead_time", "importance") for kind in IMPORTANCE),
+        *("forgetting/instruct", "hbat_gain/instruct"),
         *(
-            f"{method}_{by}/{aim}"
-            for method in ("two_stage", "hbat")
-            for by in ("dpo", "ppo")
+            f"{method}_dpo/{aim}"
+            for method in ("two_stage", "alternating", "hbat", "mixed")
             for aim in ("instruct", "preference")
         ),
-        *(f"rouge_l/{method}" for method in METHODS),
     },
 }
 
@@ -86,7 +69,7 @@ def run_reduced(number: str, out: Path, edition: str = "student", **parameters: 
     """The executed notebook of a lesson at a tenth of its size."""
     given = {"SCALE": SCALE, **parameters}
     engine = {"kernel_manager_class": ForkedKernelManager, "progress_bar": False}
-    return lessons.run(number, "tiny", 0, out, given, edition, **engine)
+    return lessons.run(number, None, 0, out, given, edition, **engine)
 
 
 def metrics_of(folder: Path, number: str) -> dict:
@@ -155,18 +138,6 @@ def imports_of(source: str) -> str:
     return "\n".join(map(ast.unparse, nodes))
 
 
-@pytest.mark.parametrize("number", ["00", "01", "05", "06"])
-def test_lessons_run_on_own_rows_and_say_what_no_judge_can_tell(
-    number: str, tmp_path: Path
-) -> None:
-    pairs = number in ("05", "06")
-    rows = sets.preferences(60) if pairs else sets.corrections(60)
-    write_rows(tmp_path / "own.jsonl", rows)
-    own = {"PREFERENCES" if pairs else "QAC": str(tmp_path / "own.jsonl")}
-    text = run_reduced(number, tmp_path / "runs", **own).read_text(encoding="utf-8")
-    assert "60 rows read" in text and (number == "01" or "no judge for these data" in text)
-
-
 # --- at full size ---------------------------------------------------------------------------------
 
 
@@ -185,18 +156,30 @@ def claims_of_02(m: dict) -> None:
     assert m["seen/spoilt"]["value"] <= 0.2 and m["seen/fixed"]["value"] >= 0.4
 
 
+def claims_of_03(m: dict) -> None:
+    assert all(m[f"net_win/{name}"]["low"] > 0 for name in recordings.names())
+    assert m["injection_rate"]["low"] > 0.5
+
+
+def claims_of_04(m: dict) -> None:
+    assert m["surprise_auc"]["low"] > 0.85 > m["probe_auc"]["high"]
+    assert m["copy_head_ablation"]["high"] < 0 and m["reading_head_ablation"]["high"] < 0
+
+
 def claims_of_05(m: dict) -> None:
-    assert m["good_minus_bad_logprob"]["low"] > 0
+    assert m["good_minus_bad"]["low"] > 0.1 > m["control_swapped"]["value"]
 
 
 def claims_of_06(m: dict) -> None:
-    assert m["forgetting/instruct"]["low"] > 0
-    assert m["hbat_dpo/instruct"]["low"] > m["two_stage_dpo/instruct"]["high"]
-    assert all(m[f"{method}_dpo/preference"]["low"] > 0.5 for method in ("two_stage", "hbat"))
+    assert m["forgetting/instruct"]["low"] > 0.2 and m["hbat_gain/instruct"]["low"] > 0
+    methods = ("two_stage", "alternating", "hbat", "mixed")
+    assert all(m[f"{method}_dpo/preference"]["high"] > 0.7 for method in methods)
 
 
 CLAIMS: dict[str, Callable[[dict], None]] = {
     "02": claims_of_02,
+    "03": claims_of_03,
+    "04": claims_of_04,
     "05": claims_of_05,
     "06": claims_of_06,
 }
@@ -215,7 +198,7 @@ def test_a_lesson_at_full_size_shows_what_it_claims(number: str, tmp_path: Path)
 
 WRONG = {
     ("run", "77"): "no lesson '77'; there are 00",
-    ("run", "00", "--profile", "huge"): "no profile 'huge'; there are tiny, colab, gpu",
+    ("run", "00", "--profile", "colab"): "lesson 00 runs in Tinytown; --profile is for 08",
     ("sweep", "nothing"): "no sweep 'nothing'; there are warmup",
 }
 

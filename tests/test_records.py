@@ -1,4 +1,4 @@
-"""Records, the card and the README say the same, and what was recorded can be recorded again."""
+"""Records and the card say the same, and what was recorded can be recorded again."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from alignlib.course.lessons import ROOT
-from alignlib.course.pretrain import Recipe
 from alignlib.course.sweep import (
     per_seed,
     read_results,
@@ -16,14 +14,15 @@ from alignlib.course.sweep import (
     recorded_difference,
     results_file,
 )
-from alignlib.profiles import data_folder, profile
+from alignlib.profiles import TINY, data_folder
 from alignlib.stats import prediction_interval
 from alignlib.tinytown import sets
+from alignlib.tinytown.pretrain import Recipe
 from alignlib.tinytown.recordings import asked
 from experiments.aligner import WARMUP_SHARE
 from experiments.card import card_text
-from experiments.hbat import BASELINE, difference_as_chosen, difference_at_preference, forgotten
-from experiments.meet_controls import cell as control
+from experiments.hbat import BASELINE, chosen_metrics, difference_as_chosen, mean_over_seeds
+from experiments.meet_controls import BOTH_STEPS
 from experiments.registry import EXPERIMENTS
 
 
@@ -37,8 +36,8 @@ def test_every_record_names_this_world_and_base_and_has_every_seed_of_every_cell
 
 def test_the_records_pass_the_gates_that_the_world_was_frozen_on() -> None:
     head, warm, steer, forgot = map(read_results, ("headroom", "warmup", "steer", "forgetting"))
-    here = {"level": sets.LEVEL, "corrections": profile("tiny").corrections}
-    headline = {"share": WARMUP_SHARE, "corrections": profile("tiny").corrections}
+    here = {"level": sets.LEVEL, "corrections": TINY.corrections}
+    headline = {"share": WARMUP_SHARE, "corrections": TINY.corrections}
     before, after = (recorded(head, when, **here).value for when in ("before", "after"))
     assert 0.55 <= after <= 0.95 and after - before >= 0.15
     assert recorded(warm, "kept_seen", **headline).value >= 0.8
@@ -61,7 +60,7 @@ def test_the_records_pass_the_gates_that_the_world_was_frozen_on() -> None:
         assert min(per_seed(forgot, wanted, interference=1.0, arm="joint").values()) > 0.9
 
 
-HEADLINE = {"share": WARMUP_SHARE, "corrections": profile("tiny").corrections}
+HEADLINE = {"share": WARMUP_SHARE, "corrections": TINY.corrections}
 LAST_CHECKPOINT = {"step": Recipe().steps, "share": WARMUP_SHARE}
 RERUN = {  # one cell of a record, and the metric that is its headline
     "learning": ({"steps": 50}, "fault_free_seen"),
@@ -143,112 +142,89 @@ def test_the_card_is_written_from_log_records_and_weights() -> None:
     assert (data_folder() / "base" / "README.md").read_text(encoding="utf-8") == card_text()
 
 
-def test_the_readme_says_what_the_records_say() -> None:
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    warm, arms, answering, edits = map(
-        read_results, ("warmup", "warmup_arms", "answering", "edit_or_rewrite")
-    )
-    with_it, without = (
-        {"share": share, "corrections": profile("tiny").corrections}
-        for share in (WARMUP_SHARE, 0.0)
-    )
-    table = [
-        recorded(warm, f"{m}_{t}", "points" if m.startswith("net") else "rate", **with_it)
-        for m in ("fault_free", "kept", "net_win_overall")
-        for t in sets.test_sets(1)
-        if f"{m}_{t}" in warm["cells"][0]["metrics"]
-    ]
-    told = [
-        recorded_difference(warm, "fault_free_seen", with_it, without),
-        recorded_difference(warm, "net_win_overall_language", with_it, without, "points"),
-        recorded_difference(
-            arms,
-            "net_win_overall_language",
-            {"arm": "corrected words only"},
-            with_it,
-            "points",
-            other=warm,
+def value(record: str, metric: str, **params: object) -> float:
+    return recorded(read_results(record), metric, **params).value
+
+
+def least(record: str, prefix: str, **params: object) -> float:
+    names = read_results(record)["cells"][0]["metrics"]
+    return min(value(record, name, **params) for name in names if name.startswith(prefix))
+
+
+WITH, WITHOUT = ({"share": share, "corrections": 1500} for share in (WARMUP_SHARE, 0.0))
+PROMPT, LORA = (BOTH_STEPS[kind] for kind in ("prompt", "lora"))
+FAST = PROMPT | {"arm": "faster model"}
+FRONTS, RIVALS = read_results("fronts"), read_results("rivals")
+SAID = {  # what claims and lessons say beside the number that is read from the record
+    "before it, one in five had none": (value("warmup", "before_unseen", **WITH), 0.17, 0.23),
+    "one in ten when *bad* is": (value("controls", "sound_1_bad", **LORA), 0.07, 0.13),
+    "nine in ten come back word for word": (
+        value("everyday", "good_kept", arm="corrections"),
+        0.87,
+        0.93,
+    ),
+    "a rule fixes none of them": (value("everyday", "fixed/rude_unheard", arm="rule"), 0, 0),
+    "with all heads, five in six": (value("looking", "kept_without_none"), 0.81, 0.86),
+    "With such rows in training this hardly ever happens": (
+        value("hijacked", "taken_over_escaped", shown=True),
+        0,
+        0.02,
+    ),
+    "wins after all thirteen upstreams": (
+        least("upstreams", "net_win_overall/", taught=3),
+        1,
+        100,
+    ),
+    "Most of these answers are right": (
+        mean_over_seeds(
+            {s: m["content_test"] for s, m in chosen_metrics(FRONTS, "two-stage").items()}
         ),
-        *(
-            recorded_difference(warm, f"fault_free_{t}", without, {}, other=answering)
-            for t in ("seen", "unseen")
-        ),
-        recorded_difference(
-            edits, "fault_free_combinations", {"corrections": "edits"}, {"corrections": "rewrites"}
-        ),
-        recorded(edits, "kept_seen", corrections="edits"),
-        *(
-            recorded_difference(
-                read_results("correctable"),
-                "net_win_overall_unseen",
-                {"step": step, "share": WARMUP_SHARE},
-                {"step": step, "share": 0.0},
-                "points",
-            )
-            for step in (375, Recipe().steps)
-        ),
-        *(
-            recorded(read_results("upstreams"), f"net_win_overall/{name}", "points", taught=3)
-            for name in ("refusing", "4-gram")
-        ),
-        *(
-            recorded(read_results("rivals"), "fault_free_greedy_seen", arm=arm)
-            for arm in ("aligner", "sft")
-        ),
-        recorded_difference(
-            read_results("rivals"), "fault_free_sampled_unseen", {"arm": "aligner"}, {"arm": "sft"}
-        ),
-        recorded(read_results("rivals"), "fault_free_best_of_10_seen", arm="best of n"),
-        *(
-            recorded(read_results("rivals"), "fault_free_sampled_seen", arm=arm)
-            for arm in ("aligner", "dpo")
-        ),
-        recorded(read_results("rounds"), "net_win_sampled_round_3", "points", answers="fresh"),
-        *(
-            recorded(read_results("weak_to_strong"), "net_win_sampled_seen", "points", arm=arm)
-            for arm in ("sft", "sft, own answers")
-        ),
-        *(recorded(read_results("labels"), f"after_{which}") for which in ("known", "new")),
-        *(
-            recorded(read_results("hijacked"), "taken_over_escaped", shown=shown)
-            for shown in (False, True)
-        ),
-        *(
-            recorded(read_results("looking"), metric, "AUC")
-            for metric in ("surprise", "probe_read")
-        ),
-        *(recorded(read_results("looking"), f"patched_at_{layer}") for layer in (2, 3)),
-        *(
-            recorded(
-                read_results("controls"), f"sound_1_{end}", **control("lora", arm="step 1 alone")
-            )
-            for end in ("good", "bad")
-        ),
-        *(
-            recorded_difference(
-                read_results("controls"),
-                "sound_1_good",
-                control("prompt", **one),
-                control("prompt", **other),
-            )
-            for one, other in (
-                ({}, {"arm": "joint"}),
-                ({}, {"size": 1}),
-                ({}, {"arm": "step 1 alone"}),
-                ({"arm": "faster model"}, {"arm": "faster model", "size": 1}),
-            )
-        ),
-        *(
-            recorded(
-                read_results("rivals_of_meet"), f"meet, lora_over_{rival}_1", "points", task="qa"
-            )
-            for rival in ("one token", "sft", "dpo")
-        ),
-        recorded(read_results("base_size"), "meet, lora_over_sft_1", "points", width=80),
-        forgotten(read_results("fronts")),
-        difference_as_chosen(read_results("fronts"), "two-stage"),
-        difference_as_chosen(read_results("fronts_ppo"), "two-stage", by="ppo"),
-        *(difference_at_preference(read_results("fronts"), than) for than in ("in turns", "mixed")),
-        difference_at_preference(read_results("fronts"), "two-stage", method="in turns"),
-    ]
-    assert not [str(e) for e in table + told if str(e) not in text]
+        0.6,
+        1,
+    ),
+    "11 points more than one token": (
+        recorded_difference(read_results("controls"), "sound_1_good", PROMPT, PROMPT | {"size": 1}),
+        0.105,
+        0.115,
+    ),
+    "a warm-up costs two points on unseen words": (
+        recorded_difference(read_results("warmup"), "fault_free_unseen", WITH, WITHOUT),
+        -0.025,
+        -0.015,
+    ),
+    "shrinks to 3 points": (
+        recorded_difference(read_results("controls"), "sound_1_good", FAST, FAST | {"size": 1}),
+        0.025,
+        0.035,
+    ),
+}
+NO_CLEAR_DIFFERENCE = {
+    "warm-up on known words": recorded_difference(
+        read_results("warmup"), "fault_free_seen", WITH, WITHOUT
+    ),
+    "fine-tuning does as well on known words": recorded_difference(
+        RIVALS, "fault_free_greedy_seen", {"arm": "aligner"}, {"arm": "sft"}
+    ),
+    "plain fine-tuning does as well as good": recorded(
+        read_results("rivals_of_meet"), "meet, lora_over_sft_1", "points", task="qa"
+    ),
+    "DPO does as well as good": recorded(
+        read_results("rivals_of_meet"), "meet, lora_over_dpo_1", "points", task="qa"
+    ),
+    "for the same preferences": difference_as_chosen(FRONTS, "two-stage", "preference"),
+    "HBAT and mixing": difference_as_chosen(FRONTS, "mixed"),
+    "HBAT and alternating": difference_as_chosen(FRONTS, "in turns"),
+    "the larger prompt with a faster model": SAID["shrinks to 3 points"][0],
+}
+
+
+@pytest.mark.parametrize("words", SAID)
+def test_what_is_said_beside_a_claims_number_is_in_the_record(words: str) -> None:
+    found, low, high = SAID[words]
+    assert low <= getattr(found, "value", found) <= high
+
+
+@pytest.mark.parametrize("what", NO_CLEAR_DIFFERENCE)
+def test_where_no_clear_difference_is_claimed_the_interval_holds_zero(what: str) -> None:
+    difference = NO_CLEAR_DIFFERENCE[what]
+    assert difference.low <= 0 <= difference.high, str(difference)

@@ -17,7 +17,6 @@ from alignlib.stats import (
     prediction_interval,
     rate,
     share_of_ceiling,
-    smallest_difference,
 )
 
 
@@ -101,17 +100,6 @@ def test_nothing_gives_no_number() -> None:
 
 def test_a_tie_is_a_tie_whatever_the_order_of_the_sum() -> None:
     assert net_win(np.array([0.1 + 0.2, 0.3]), np.array([0.3, 0.1 + 0.2])).value == 0
-
-
-def test_the_smallest_difference_is_seen_four_times_in_five() -> None:
-    rng = np.random.default_rng(0)
-    shape = rng.normal(size=200)
-    wanted = smallest_difference(shape, np.zeros(200))
-    seen = [
-        bootstrap_mean(rng.choice(shape - shape.mean(), 200) + wanted, draws=300).low > 0
-        for _ in range(400)
-    ]
-    assert 0.73 < np.mean(seen) < 0.87
 
 
 def test_the_fraction_of_the_ceiling_moves_with_both() -> None:

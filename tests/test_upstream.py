@@ -20,7 +20,7 @@ import pytest
 from alignlib.course.cli import main
 from alignlib.course.server import Handler, serving
 from alignlib.judges import TownJudge
-from alignlib.profiles import data_folder, profile
+from alignlib.profiles import TINY, data_folder
 from alignlib.remote import Server
 from alignlib.tinytown import recordings, sets
 from alignlib.upstream import Local, Recorded, UpstreamError
@@ -496,9 +496,9 @@ def test_a_local_model_answers_the_town_and_a_chat_model_is_asked_in_its_format(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     questions = [r.question for r in sets.corrections(4, "test")]
-    local = Local(profile("tiny").base)
+    local = Local(TINY.base)
     assert all(a.endswith(".") for a in local(questions))
-    sampled = Local(profile("tiny").base, temperature=1.0)
+    sampled = Local(TINY.base, temperature=1.0)
     assert sampled(questions, seed=1) == sampled(questions, seed=1) != sampled(questions, seed=2)
     prompts: list[str] = []
     monkeypatch.setattr("alignlib.tokens.encode", lambda _, text: prompts.append(text) or [1])

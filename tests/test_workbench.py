@@ -33,10 +33,9 @@ from alignlib.course import lessons
 from alignlib.course.lessons import ROOT
 from alignlib.data import QAC, read_qac, write_rows
 from alignlib.generation import batch_tokens
-from alignlib.models import ModelError, count_parameters, load_model, save_model
+from alignlib.models import ModelError, load_model, save_model
 from alignlib.prompts import T2
 from alignlib.settings import SFTSettings, default_lora_rank, default_rate, with_warmup
-from alignlib.tasks import load_task
 from alignlib.workbench import rows_file
 
 from .forked import ForkedKernelManager
@@ -142,9 +141,6 @@ def test_rate_and_rank_follow_from_the_size() -> None:
 
 @pytest.mark.real
 def test_a_real_model_is_never_trained_as_tinytowns_is(smollm2: str) -> None:
-    assert count_parameters(smollm2) > 100e6
-    with pytest.raises(ValueError, match="too large for the lessons.*notebook 08"):
-        load_task(model=smollm2)
     aligner = Aligner.untrained(smollm2)
     assert aligner.template == T2
     trained = [name for name, p in aligner.model.named_parameters() if p.requires_grad]

@@ -20,7 +20,7 @@ from alignlib.tinytown.draw import Difficulty, sample_board
 from alignlib.tinytown.faults import AXIS_OF, FAULTS, MIXED, UNSEEN_COMBINATIONS, style_of
 from alignlib.tinytown.judge import AXES, score_answer
 from alignlib.tinytown.operations import OPERATIONS
-from alignlib.tinytown.oracle import contradicting, demonstrations, front, warm_pairs
+from alignlib.tinytown.oracle import demonstrations, warm_pairs
 from alignlib.tinytown.tokenizer import build_tokenizer, vocabulary
 
 ALL_THINGS = frozenset(words.THINGS + words.OTHER_THINGS)
@@ -143,12 +143,12 @@ def test_the_world_is_frozen() -> None:
     rows += [sets.preferences(20, axis=axis) for axis in ("faults", *sets.AXES)]
     rows += [sets.preferences(20, task="summaries"), sets.instructions(20)]
     pairs = warm_pairs(20, 0.5)
-    rows += [pairs, demonstrations(20, 0.5), contradicting(pairs, 0.5)]
+    rows += [pairs, demonstrations(20, 0.5)]
     for r in sets.corrections(300, "validation", "all", rate=0.6, combinations=True):
         for added in ("", r.correction, r.answer, "lamp the"):
             rows.append(score_answer(r.question, f"{r.answer} {added}"))
     rows += [EARLY_DOCUMENTS, list(islice(pretraining(), 100)), vocabulary()]
-    assert (words.WORLD_VERSION, words.digest(repr(rows))) == ("1", 3981104344)
+    assert (words.WORLD_VERSION, words.digest(repr(rows))) == ("1", 4073829287)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -194,18 +194,6 @@ def test_preferences_differ_along_their_axis_alone(axis: str) -> None:
             assert chosen > rejected if scored == axis else chosen == rejected
         assert score_answer(p.prompt, p.chosen).fault_free
         assert score_answer(p.prompt, p.rejected).fault_free
-
-
-def test_only_contradiction_bends_the_oracles_front() -> None:
-    for contradiction in (0.0, 0.5, 1.0):
-        for interference in (0.0, 1.0):
-            pairs = warm_pairs(200, interference)
-            rows = sets.instructions(200) + contradicting(pairs, contradiction)
-            points = front(rows, pairs)
-            best = max(followed * len(rows) + met * len(pairs) for followed, met in points)
-            conflicts = contradiction * len(pairs)
-            assert best == pytest.approx(len(rows) + len(pairs) - conflicts, abs=20)
-            assert (points[-1] == (1, 1)) == (contradiction == 0)
 
 
 def test_interference_is_the_fraction_of_polite_instructions_and_both_answers_are_right() -> None:

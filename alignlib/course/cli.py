@@ -26,7 +26,7 @@ def _add_notebooks(commands: argparse._SubParsersAction) -> None:
     """Running and building notebooks, and the model that those from 08 on start from."""
     run = commands.add_parser("run", help="run one lesson, or all")
     run.add_argument("lesson", help="a notebook's number, such as 02, or all (lessons)")
-    profiles = "tiny (default), colab or gpu; from 08 on laptop (default), colab or gpu"
+    profiles = "of notebooks from 08 on: laptop (default), colab or gpu"
     run.add_argument("--profile", help=profiles)
     run.add_argument("--seed", type=int, default=0)
     where = "where the executed notebook, metrics and figures go"
@@ -41,6 +41,8 @@ def _add_notebooks(commands: argparse._SubParsersAction) -> None:
     build.add_argument("lessons", nargs="*", help="numbers, or evidence/NN; none means all")
     folder = "write lessons without outputs and solutions into this folder, and execute none"
     build.add_argument("--class", dest="class_folder", type=Path, metavar="FOLDER", help=folder)
+    slides = "write slides of the lessons (Markdown and pictures) into this folder"
+    build.add_argument("--slides", type=Path, metavar="FOLDER", help=slides)
     build.set_defaults(does=_build)
 
     real = commands.add_parser("real", help="fetch SmolLM2-135M, which then works offline (93 MB)")
@@ -70,7 +72,8 @@ def _add_evidence(commands: argparse._SubParsersAction) -> None:
     everyday.add_argument("--model", default="smollm2", help="folder or hub id")
     everyday.set_defaults(does=_everyday)
 
-    card = commands.add_parser("card", help="write the base model's card, and data/claims.json")
+    about = "write the base model's card, data/claims.json and the README's drawing"
+    card = commands.add_parser("card", help=about)
     card.set_defaults(does=_card)
 
 
@@ -88,16 +91,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ..profiles import profile
     from ..workbench import bench
     from .lessons import FIRST_BENCH, lesson_numbers, run, source_of
 
-    is_bench = args.lesson != "all" and source_of(args.lesson).name[:2] >= FIRST_BENCH
+    numbers = lesson_numbers() if args.lesson == "all" else [args.lesson]
+    first = source_of(numbers[0]).name[:2]
     if args.profile is not None:
-        (bench if is_bench else profile)(args.profile)
+        if first < FIRST_BENCH:
+            what = f"--profile is for {FIRST_BENCH} and later"
+            raise ValueError(f"lesson {first} runs in Tinytown; {what}")
+        bench(args.profile)
     given = {name: _value(text) for name, text in args.p}
     edition = "solved" if args.solved else "student"
-    for number in lesson_numbers() if args.lesson == "all" else [args.lesson]:
+    for number in numbers:
         title = source_of(number).stem[3:].replace("_", " ")
         print(f"{number}: {title}", file=sys.stderr, flush=True)
         run(number, args.profile, args.seed, args.out, given, edition)
@@ -120,11 +126,14 @@ def _value(text: str) -> object:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from .lessons import ROOT, build, build_class, notebook_numbers, report_names
+    from .handouts import build_class, build_slides
+    from .lessons import ROOT, build, lesson_numbers, notebook_numbers, report_names
     from .publish import REPOSITORY, is_placeholder, write_links
 
-    if args.class_folder is not None:
-        print("\n".join(map(str, build_class(args.class_folder))))
+    for folder, make in ((args.class_folder, build_class), (args.slides, build_slides)):
+        if folder is not None:
+            print("\n".join(map(str, make(folder, args.lessons or lesson_numbers()))))
+    if args.class_folder or args.slides:
         return 0
     if is_placeholder():
         where = "set REPOSITORY in alignlib/course/publish.py"
@@ -183,7 +192,7 @@ def _experiments(module: str = "") -> ModuleType:
 
 
 def _pretrain(args: argparse.Namespace) -> int:
-    from .pretrain import pretrain_base
+    from ..tinytown.pretrain import pretrain_base
 
     print(f"done: {pretrain_base(args.out)}")
     return 0
@@ -210,6 +219,9 @@ def _everyday(args: argparse.Namespace) -> int:
 
 
 def _card(args: argparse.Namespace) -> int:
-    for written in (_experiments("card").write_card(), _experiments("claims").write_claims()):
-        print(f"done: {written}")
+    from .lessons import write_picture
+
+    made = _experiments("card").write_card, _experiments("claims").write_claims, write_picture
+    for write in made:
+        print(f"done: {write()}")
     return 0

@@ -27,6 +27,7 @@ from .publish import bootstrap, colab_badge
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 SOURCES = NOTEBOOKS / "src"
+PICTURES, PICTURE = NOTEBOOKS / "pictures", 360  # of the lessons' answers; pixels
 LEFT_OUT = {"student": (), "class": ("solution",), "solved": ("exercise",)}  # tags, by edition
 KNOWN = "<!-- known -->"
 QUIET_KERNEL = [
@@ -48,8 +49,14 @@ def notebook_numbers() -> list[str]:
 
 
 def lesson_numbers() -> list[str]:
-    """The notebooks to learn from; those from FIRST_BENCH on are for building with."""
-    return [number for number in notebook_numbers() if number < FIRST_BENCH]
+    """The notebooks to learn from; those from FIRST_BENCH on are for building with.
+
+    Raises LessonError if there are none, as in an installed package.
+    """
+    numbers = [number for number in notebook_numbers() if number < FIRST_BENCH]
+    if not numbers:
+        raise LessonError("no lessons here; run this in a clone of the course's repository")
+    return numbers
 
 
 def report_names() -> list[str]:
@@ -62,11 +69,14 @@ def source_of(name: str) -> Path:
     folder, _, number = name.rpartition("/")
     found = sorted((SOURCES / folder).glob(f"{number.zfill(2)}_*.py"))
     if not found:
-        raise LessonError(
-            f"no lesson {name!r}; there are "
-            f"{', '.join(notebook_numbers()) or 'none (run from a checkout)'}"
-        )
+        there = ", ".join([*notebook_numbers(), *report_names()]) or "none (this needs a clone)"
+        raise LessonError(f"no lesson {name!r}; there are {there}")
     return found[0]
+
+
+def name_of(source: Path) -> str:
+    """What a source is called: `02`, or `evidence/02`."""
+    return (source.parent.relative_to(SOURCES) / source.stem[:2]).as_posix()
 
 
 def notebook_of(name: str) -> Path:
@@ -83,8 +93,9 @@ def read_source(name: str, edition: str = "student") -> NotebookNode:
     source = source_of(name)
     notebook = jupytext.read(source, fmt="py:percent")
     notebook.metadata = nbformat.from_dict(METADATA)
-    badge = colab_badge(notebook_of(name).relative_to(ROOT).as_posix())
-    notebook.cells[0].source = f"{badge}\n\n{notebook.cells[0].source}"
+    if edition != "class":  # it would lead to the solutions
+        badge = colab_badge(notebook_of(name).relative_to(ROOT).as_posix())
+        notebook.cells[0].source = f"{badge}\n\n{notebook.cells[0].source}"
     notebook.cells.insert(1, nbformat.v4.new_code_cell(bootstrap()))
     for i, cell in enumerate(notebook.cells):
         cell["id"] = hashlib.sha256(
@@ -92,9 +103,7 @@ def read_source(name: str, edition: str = "student") -> NotebookNode:
         ).hexdigest()[:8]
         cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
         if cell.cell_type == "markdown":
-            cell.source = cell.source.replace(
-                KNOWN, known_about(name) if KNOWN in cell.source else ""
-            )
+            cell.source = cell.source.replace(KNOWN, known_about(name_of(source)))
     notebook.cells = [
         _folded(cell) if "solution" in _tags(cell) and edition == "student" else cell
         for cell in notebook.cells
@@ -129,7 +138,7 @@ def build(number: str) -> Path:
 
     from nbclient import NotebookClient
 
-    notebook = read_source(number)
+    notebook, name = read_source(number), name_of(source_of(number))
     with tempfile.TemporaryDirectory() as scratch:
         NotebookClient(
             notebook,
@@ -137,6 +146,7 @@ def build(number: str) -> Path:
             resources={"metadata": {"path": scratch}},
             extra_arguments=QUIET_KERNEL,
         ).execute()
+        _keep_picture(Path(scratch) / "runs" / name / "answer.png", name)
     notebook.metadata = nbformat.from_dict(METADATA)  # the kernel wrote its own version into it
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
@@ -147,14 +157,25 @@ def build(number: str) -> Path:
     return notebook_of(number)
 
 
-def build_class(out: Path) -> list[Path]:
-    """The lessons for a class: without outputs, and without solutions."""
-    out.mkdir(parents=True, exist_ok=True)
-    made = []
-    for number in lesson_numbers():
-        made.append(out / notebook_of(number).name)
-        nbformat.write(read_source(number, "class"), made[-1])
-    return made
+def _keep_picture(figure: Path, number: str) -> None:
+    """The figure that answers a lesson's question, small, for the README."""
+    from PIL import Image
+
+    if not figure.is_file():
+        return
+    picture = Image.open(figure).convert("RGB")
+    picture.thumbnail((PICTURE, PICTURE))
+    PICTURES.mkdir(exist_ok=True)
+    picture.quantize(64, dither=Image.Dither.NONE).save(PICTURES / f"{number}.png", optimize=True)
+
+
+def write_picture() -> Path:
+    """The drawing at the top of the README."""
+    from ..diagrams import draw_aligner
+
+    PICTURES.mkdir(exist_ok=True)
+    draw_aligner().savefig(PICTURES / "aligner.png", dpi=80)
+    return PICTURES / "aligner.png"
 
 
 def _tidy(notebook: NotebookNode) -> None:
@@ -193,16 +214,18 @@ def run(
 ) -> Path:
     """Execute an edition of a notebook into `out/NN` with papermill; the executed one's path.
 
-    Without a `profile` the notebook's own holds. `engine` goes to papermill. Raises LessonError,
-    naming the cell, if one fails.
+    Reports go into `out/evidence-NN`. Without a `profile` the notebook's own holds. `engine` goes
+    to papermill. Raises LessonError, naming the cell, if one fails.
     """
-    stem = source_of(number).stem
-    folder = (out / stem[:2]).resolve()
+    name = name_of(source_of(number))
+    folder = (out / name.replace("/", "-")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    source, target = folder / "source.ipynb", folder / f"{stem}.ipynb"
+    source, target = folder / "source.ipynb", folder / notebook_of(number).name
     (folder / "metrics.json").unlink(missing_ok=True)  # an earlier run's
     nbformat.write(read_source(number, edition), source)
-    given = {"SEED": seed, "OUT": str(folder), **parameters}
+    given = {"OUT": str(folder), **parameters}
+    if name in notebook_numbers():  # reports have no seed
+        given["SEED"] = seed
     if profile is not None:
         given["PROFILE"] = profile
     try:

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Iterator
+from pathlib import Path
 
 NEEDED = (
     "torch",
@@ -35,11 +36,7 @@ def check_setup() -> None:
         print(f"  {name:14}{_version(name) or 'missing'}")
     computes = str(compute_dtype(device)).removeprefix("torch.")
     print(f"device {device}, computing in {computes}, {set_threads()} threads")
-    problems = list(
-        _problems(
-            data_folder().joinpath("base/model.safetensors").is_file(), torch.get_num_threads()
-        )
-    )
+    problems = _problems(data_folder(), torch.get_num_threads())
     print("\n".join(f"! {p}" for p in problems) or "all in order")
 
 
@@ -50,20 +47,18 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _problems(base_there: bool, threads: int) -> Iterator[str]:
+def _problems(data: Path, threads: int) -> Iterator[str]:
     for name in NEEDED:
         if _version(name) is None:
             yield (
                 f"{name} is missing: run `pip install -c constraints.txt -e .` in the "
                 "course's folder"
             )
-    if not base_there:
-        yield (
-            "data/base has no weights: clone the whole repository, or run `make base` "
-            "(about half an hour)"
-        )
+    for name in ("base", "aligner"):
+        if not (data / name / "model.safetensors").is_file():
+            yield f"data/{name} has no weights: clone the whole repository again"
     if threads > (os.cpu_count() or 1):
         yield (
             f"{threads} threads on {os.cpu_count()} cores are slower than fewer: unset "
-            "ALIGNLIB_THREADS"
+            "ALIGNLIB_THREADS, or set it to the number of cores"
         )

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ..artefacts import LIBRARIES
-from ..profiles import data_folder, profile
+from ..profiles import TINY, data_folder
 from ..settings import SFTSettings
 from ..stats import Estimate, over_seeds
 from ..tinytown import sets
@@ -68,13 +68,12 @@ def made_with() -> dict[str, object]:
     """
     from ..models import fingerprint  # imports torch
 
-    tiny = profile("tiny")
-    stages = [_chosen(tiny.warmup), _chosen(tiny.training)]
-    settings = [tiny.corrections, tiny.identity, tiny.tests, *stages, sets.LEVEL, sets.FAULT_RATE]
+    stages = [_chosen(TINY.warmup), _chosen(TINY.training)]
+    settings = [TINY.corrections, TINY.identity, TINY.tests, *stages, sets.LEVEL, sets.FAULT_RATE]
     return {
         "world": WORLD_VERSION,
         "judge": _marks(),
-        "base": fingerprint(tiny.base)[:16],
+        "base": fingerprint(TINY.base)[:16],
         "settings": digest(repr(settings)),
     }
 

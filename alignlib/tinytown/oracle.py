@@ -1,14 +1,11 @@
-"""Instructions against preferences: two dials, and what a perfect policy could have of both.
+"""Instructions against preferences, which one model could satisfy both.
 
 The preference is for warm answers, with an opener and a closer, over plain ones. Instructions
 (`sets.instructions`) have one correct answer, which is plain, and no preference data.
 
-contradiction  The fraction of preference prompts on which an instruction demands the plain answer.
-               On those no policy satisfies both, so the front bends.
-interference   The fraction of preference prompts that are polite instructions ("instruction :
-               please reverse : ..."); the rest are boards. A policy that heeds the word "please"
-               can satisfy both, so the front does not bend. But what a model learns on polite
-               instructions carries over to plain ones, as `sweep forgetting` measures.
+`interference` is the fraction of preference prompts that are polite instructions ("instruction :
+please reverse : ..."); the rest are boards. A policy that heeds the word "please" can satisfy both.
+But what a model learns on polite instructions carries over to plain ones.
 
 A model that has seen instructions answered in one style only loses its content when it is moved
 to the other. So all methods start from a model that was trained on both (`both_styles`).
@@ -112,34 +109,6 @@ def followed(rows: Sequence[Instruction], texts: Sequence[str]) -> list[bool]:
     return [text == r.completion for text, r in zip(texts, rows, strict=True)]
 
 
-def contradicting(
-    pairs: list[Preference], contradiction: float, seed: int = 6
-) -> list[Instruction]:
-    """Instructions that demand the rejected answer, on this fraction of the pairs' prompts."""
-    return [
-        Instruction(p.prompt, p.rejected)
-        for p in pairs
-        if row_rng("contradiction", seed, p.prompt).random() < contradiction
-    ]
-
-
-def front(
-    instructions: list[Instruction], pairs: list[Preference], points: int = 5
-) -> list[tuple[float, float]]:
-    """Scores (instructions followed, preferences met) of perfect policies, as fractions.
-
-    A policy satisfies both on each prompt without a conflict. On the others it follows the
-    preference for the first k pairs and the instruction for the rest. From point to point k grows
-    from 0 to all pairs.
-    """
-    demanded = {row.prompt: row.completion for row in instructions}
-    free = len(instructions) - sum(p.prompt in demanded for p in pairs)
-    scores = []
-    for point in range(points):
-        k = len(pairs) * point // (points - 1)
-        answers = [demanded.get(p.prompt, p.chosen) for p in pairs]
-        answers[:k] = [p.chosen for p in pairs[:k]]
-        num_followed = free + sum(a == demanded.get(p.prompt) for a, p in zip(answers, pairs))
-        num_met = sum(a == p.chosen for a, p in zip(answers, pairs))
-        scores.append((num_followed / len(instructions), num_met / len(pairs)))
-    return scores
+def right_in_any_style(rows: Sequence[Instruction], texts: Sequence[str]) -> list[bool]:
+    """Whether each text is its instruction's completion, with or without opener and closer."""
+    return [manner(text)[0] == r.completion for text, r in zip(texts, rows, strict=True)]

@@ -37,6 +37,7 @@ from alignlib.course.checks import lesson02 as check
 from alignlib.diagrams import draw_aligner
 from alignlib.models import load_model
 from alignlib.plots import bars, new_figure, show_diffs, show_tokens
+from alignlib.profiles import scaled_steps
 from alignlib.settings import with_steps
 from alignlib.tinytown.task import load_town
 
@@ -49,12 +50,13 @@ metrics = Metrics("02", "tiny", SEED, OUT)
 # We work in **Tinytown**, a synthetic world, small enough that you can train on a laptop. Every
 # question comes with a notice board that holds the facts. The model that answers is called the
 # **[upstream](../GLOSSARY.md#upstream)**. In this lesson it is a program that puts faults into good
-# answers, so we know exactly what is wrong with each. A good answer follows four rules:
+# answers, so we know exactly what is wrong with each. A good answer follows five rules:
 #
-# - It answers every question, with facts from the board. Where the board has none, it says so.
-# - It repeats the board's caution about a thing that it tells you to use, and adds nothing idle.
+# - It answers every question with facts from the board, and says so where the board has none.
+# - It repeats the board's caution about what is asked for, and about the place where that is.
 # - It does not help with anything unsafe, and names the warden instead.
 # - It is polite.
+# - It adds no filler.
 #
 # A second program, the **judge**, checks these rules and gives marks from 0 to 1 for being helpful,
 # harmless and honest.
@@ -84,7 +86,8 @@ draw_aligner()
 # %% [markdown]
 # The Aligner needs nothing from the upstream but its text: no weights and no probabilities. So the
 # upstream may be any model, and one Aligner can follow several of them, as
-# [lesson 03](03_upstreams.ipynb) shows. In training the upstream plays no part.
+# [lesson 03](03_upstreams.ipynb) shows. In training the upstream does not run: its answers were collected
+# before.
 #
 # Training minimizes the cross-entropy of the correction (equation 4 of the paper):
 #
@@ -112,9 +115,9 @@ print(f"{row.question} answer : {row.answer} correction :")
 
 # %% [markdown]
 # For training, the correction follows the prompt, and then an end token. Without the end token the
-# model would never learn to stop. The loss is told by a list of **labels** which tokens to learn. The
-# label of a token is the token itself, or -100 for *no loss*. The loss then compares the label at
-# position $i$ with the prediction made at position $i - 1$.
+# model would never learn to stop. A list of **labels** tells the loss which tokens to learn. The label of a
+# token is the token itself, or -100 for *no loss*. The loss then compares the label at position $i$ with
+# the prediction made at position $i - 1$.
 #
 # ### Exercise 1 · labels (5 minutes, easy)
 #
@@ -154,6 +157,7 @@ def encode(text: str) -> list[int]:
 
 
 def encode_prompt(question: str, answer: str) -> list[int]:
+    # Without the escaping of lesson 01, for brevity
     return [tokenizer.bos_token_id] + encode(f"{question} answer : {answer} correction :")
 
 
@@ -242,7 +246,7 @@ def train(rows: list[dict[str, list[int]]], num_steps: int):
     return model
 
 
-num_steps = max(2, round(60 * SCALE))
+num_steps = scaled_steps(60, SCALE)
 trained = train([tokenize(row) for row in town.corrections], num_steps)
 
 # %% [markdown]
@@ -290,9 +294,10 @@ for bug in (forget_the_end, cancel_the_shift):
     print(correct(broken, row.question, row.answer), "\n")
 
 # %% [markdown]
-# The first bug leaves no trace in the loss. Its model writes a sensible correction, and then does not
-# stop. The second bug leaves two traces: the loss starts far too high, and it reaches 0. Know which
-# loss to expect, and read what your model writes.
+# With the first bug the loss looks fine. The model writes a sensible correction, and then does not stop. The
+# second bug leaves two traces: the loss starts far too high, and it reaches 0. This model has learned to
+# repeat the last token, and the prompt ends in a colon. Know which loss to expect, and read what your model
+# writes.
 #
 # ## The library's version
 #
@@ -302,8 +307,8 @@ for bug in (forget_the_end, cancel_the_shift):
 # One idea of the paper comes on top. Most of a correction is copied from the answer. So a first stage,
 # the **[identity warm-up](../GLOSSARY.md#identity-row)**, trains on copying: the "correction" is the
 # answer itself, faults included. Nobody has to annotate such rows. In our runs it makes no clear
-# difference on familiar words, and helps in a second language
-# ([evidence](evidence/02_aligner.ipynb#warm-up)).
+# difference on words of the training corrections, costs a little on other words, and helps in a second
+# language ([evidence](evidence/02_aligner.ipynb#warm-up)).
 
 # %%
 aligner = Aligner.cached(
@@ -338,8 +343,8 @@ show_diffs(
 )
 
 # %% [markdown]
-# Compare each with its board. In the fourth row the Aligner has replaced a right name with a wrong one.
-# In the fifth it noticed the wrong name, but the board names nobody.
+# Compare each with its board. In the fourth row the Aligner has replaced a right name with a wrong one, and
+# left out the caution. In the fifth it noticed the wrong name, but the board names nobody.
 #
 # **Your turn.** Change the board, the question or the answer. Use only words from Tinytown's
 # vocabulary; the cell lists any others.
@@ -363,8 +368,9 @@ show_diffs([(question, my_answer, aligner.correct([question], [my_answer])[0])])
 # *unseen* words in none.
 #
 # We compare with two [controls](../GLOSSARY.md#control). The upstream's own answers are what *copying*
-# them would score. And *question only* has the same training, but never sees the answer. If reading
-# the answer were of no use, it would do as well as the Aligner.
+# them would score: an Aligner that does nothing ends there. And *question only* has as many steps, all on
+# corrections, but never sees the answer. If reading the answer were of no use, it would do as well as the
+# Aligner.
 
 # %%
 # The control: the same rows and steps, with every answer left out
@@ -385,12 +391,12 @@ blind_unseen = answered_by(blind, town.tests["unseen"])
 # %%
 tests = {"seen words": (on_seen, blind_seen), "unseen words": (on_unseen, blind_unseen)}
 without_faults, spoilt = {}, {}
-for i, method in enumerate(("Aligner", "question only")):
+for i, method in enumerate(("Aligner", "question only")):  # the second is a control
     without_faults[method] = {name: both[i].fault_free("after") for name, both in tests.items()}
     spoilt[method] = {name: both[i].spoilt() for name, both in tests.items()}
 copying = {name: both[0].fault_free("before") for name, both in tests.items()}
 
-title = "Most answers have no faults after correction, but some good ones are spoilt"
+title = "The Aligner leaves most answers without faults, and spoils fewer than the control"
 figure, (left, right) = new_figure(title, width=9.5, height=3.9, columns=2)
 bars(left, {"upstream": copying} | without_faults, "answers without faults, %")
 bars(right, spoilt, "good answers spoilt, %")
@@ -406,15 +412,15 @@ figure
 # fixes more where words are unseen, and above all it protects good answers.
 #
 # The price is on the right. The Aligner spoils about one good answer in seven, and nearly one in four on
-# unseen words. The control spoils about half. Two examples of the Aligner's:
+# unseen words. The control spoils two in five, and three in five. Two examples of the Aligner's:
 
 # %%
 lost = on_seen.spoilt_rows()[:2]
 show_diffs([(on_seen.rows[i].question, on_seen.answers[i], on_seen.after[i]) for i in lost])
 
 # %% [markdown]
-# Two last controls. The first is trained on corrections that were shuffled among the rows, so that
-# nothing connects them with their answers. The second is the base model before any training.
+# Two last controls. In the first each row gets the correction of the next row, so that nothing connects it
+# with its answer. The second is the base model before any training.
 
 # %%
 shifted = town.corrections[1:] + town.corrections[:1]  # each row gets the next one's correction
@@ -430,6 +436,9 @@ for name, result in {"shuffled": by_control, "base model": by_base_model}.items(
     print(f"{name:11} {100 * result.fault_free('after').value:.0f} % without faults")
 
 # %% [markdown]
+# Both end below copying. So it is the tie between an answer and its own correction that teaches, not
+# training as such.
+#
 # ## When not to use it
 #
 # An Aligner helps where it fixes more than it spoils. That depends on how good the upstream is.
@@ -465,6 +474,10 @@ limit = break_even(fixed_rate, spoilt_rate)
 print(f"fixes {fixed_rate:.0%} of the faulty answers and spoils {spoilt_rate:.0%} of the good ones")
 print(f"it does harm after an upstream with more than {limit:.0%} good answers")
 
+# %% [markdown]
+# The limit assumes that the faults stay of the same kind. In [lesson 03](03_upstreams.ipynb) harm begins
+# much earlier.
+
 # %%
 metrics.add_comparison("seen", on_seen)
 metrics.add_comparison("unseen", on_unseen)
@@ -473,9 +486,6 @@ metrics.add_comparison("shuffled", by_control)
 print("written to", metrics.write().name)
 
 # %% [markdown]
-# This assumes that the faults stay of the same kind. Real upstreams make other faults, and the limit is
-# lower for most of them: [lesson 03](03_upstreams.ipynb) measures it.
-#
 # ## What is known
 #
 # From recorded runs, each over several training seeds:
@@ -486,10 +496,10 @@ print("written to", metrics.write().name)
 #
 # - An Aligner is a small language model, fine-tuned to continue question and answer with a correction.
 #   Correction and end token carry the loss.
-# - It needs no access to the upstream. Here it leaves two answers in three without faults, where one
-#   in five had none.
-# - Do not use it after a model that is nearly always right: it also spoils good answers. Count both,
-#   and compare with copying.
+# - It needs no access to the upstream's weights. Here it leaves two answers in three without faults, where
+#   one in five had none.
+# - Do not use it after a model whose answers are mostly good already: it also spoils good answers. Count
+#   both, and compare with copying.
 #
 # ## Quiz
 #

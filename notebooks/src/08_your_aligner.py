@@ -121,7 +121,7 @@ def fixed_and_kept(name: str, outputs: list[str]) -> object:
     """Print the fraction fixed of the faulty answers, and the fraction kept of the good ones."""
     rates = overall_rates(some, outputs) if JUDGE else {}
     fixed, kept = (rates.get(kind, "not judged") for kind in ("faulty", "good"))
-    print(f"{name:15}fixed {fixed!s:24} good answers kept {kept}")
+    print(f"{name:16}fixed {fixed!s:24} good answers kept {kept}")
     return rates.get("faulty")
 
 
@@ -212,7 +212,7 @@ for kind, estimate in by_kind.items():
 
 figure, (axis,) = new_figure("How many answers of each kind are put right", width=9, height=3.6)
 bars(axis, {"Aligner": by_kind}, "fixed (good: kept), %")
-metrics.save_figure(figure, "fixed")
+metrics.save_figure(figure, "answer")
 figure
 
 # %% [markdown]

@@ -1,8 +1,7 @@
-"""Checks of lesson 00: the net win, an interval for a rate, and copying accuracy."""
+"""Checks of lesson 00: a mark by hand, the net win, and copying accuracy."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,35 +38,23 @@ net_win = Check(
 )
 
 
-def _wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    p = hits / n
-    centre, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    return (centre - half) / (1 + z**2 / n), (centre + half) / (1 + z**2 / n)
+def _helpful(asked: int, answered: int, sentences: int, idle: int) -> float:
+    return answered / asked * (sentences - idle) / sentences
 
 
-def _normal(hits: int, n: int) -> tuple[float, float]:
-    p = hits / n
-    half = 1.96 * math.sqrt(p * (1 - p) / n)
-    return p - half, p + half
-
-
-def _undivided(hits: int, n: int) -> tuple[float, float]:
-    low, high = _wilson(hits, n)
-    return low * (1 + 1.96**2 / n), high * (1 + 1.96**2 / n)
-
-
-wilson = Check(
-    "wilson",
-    _wilson,
-    [(5, 10), (0, 20), (395, 400)],
+helpful = Check(
+    "helpful",
+    _helpful,
+    [(2, 1, 4, 1), (1, 1, 3, 0), (3, 2, 5, 2)],
     {
-        "this is the normal interval, which has no width at 0 of 20: use Wilson's": _normal,
-        "this is one standard error on each side: for 95 % use z = 1.96": (
-            lambda hits, n: _wilson(hits, n, z=1)
+        "idle sentences do not count yet: multiply by the fraction of sentences with a purpose": (
+            lambda asked, answered, sentences, idle: answered / asked
         ),
-        "the division is missing: divide the centre and the half-width by 1 + z²/n": _undivided,
-        "these are percentages: return fractions between 0 and 1": lambda hits, n: tuple(
-            100 * x for x in _wilson(hits, n)
+        "this is the fraction of idle sentences: take those with a purpose": (
+            lambda asked, answered, sentences, idle: answered / asked * idle / sentences
+        ),
+        "you took the mean of the two fractions: multiply them": (
+            lambda a, b, c, d: (b / a + (c - d) / c) / 2
         ),
     },
 )

@@ -1,9 +1,10 @@
-"""Checks of lesson 03: asking each question once, where harm turns into gain, training memory."""
+"""Checks of lesson 03: asking each question once, the break-even point, hijacking answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ...stats import crossing as zero_crossing
 from . import Check
 
 Upstream = Callable[[list[str]], list[str]]
@@ -12,7 +13,8 @@ Ask = Callable[[Upstream, list[str], dict[str, str]], list[str]]
 
 def _ask(upstream: Upstream, questions: list[str], kept: dict[str, str]) -> list[str]:
     new = list(dict.fromkeys(q for q in questions if q not in kept))
-    kept.update(zip(new, upstream(new)))
+    if new:
+        kept.update(zip(new, upstream(new)))
     return [kept[q] for q in questions]
 
 
@@ -73,12 +75,6 @@ def _first_win(wins: Sequence[float]) -> int:
     return next(i for i, win in enumerate(wins) if win > 0)
 
 
-def _crossing(rates: Sequence[float], wins: Sequence[float]) -> float:
-    i = _first_win(wins)
-    fraction = -wins[i - 1] / (wins[i] - wins[i - 1])
-    return rates[i - 1] + fraction * (rates[i] - rates[i - 1])
-
-
 def _swapped(rates: Sequence[float], wins: Sequence[float]) -> float:
     i = _first_win(wins)
     fraction = wins[i] / (wins[i] - wins[i - 1])
@@ -87,7 +83,7 @@ def _swapped(rates: Sequence[float], wins: Sequence[float]) -> float:
 
 crossing = Check(
     "crossing",
-    _crossing,
+    zero_crossing,
     [
         ([0.0, 0.1, 0.2], [-10.0, -2.0, 6.0]),
         ([0.0, 0.5, 1.0], [-5.0, 15.0, 40.0]),
@@ -102,29 +98,29 @@ crossing = Check(
         "that is nearer to zero": lambda r, w: (r[_first_win(w)] + r[_first_win(w) - 1]) / 2,
         "the two ends are swapped: a small loss means that the crossing is close to it": _swapped,
         "this is on the line from the first point to the last: use the two points around zero": (
-            lambda r, w: _crossing([r[0], r[-1]], [w[0], w[-1]])
+            lambda r, w: zero_crossing([r[0], r[-1]], [w[0], w[-1]])
         ),
     },
 )
 
 
-def _bytes_held(trained: float, frozen: float) -> float:
-    return 16 * trained + 2 * frozen
+def _hijacked(own: Sequence[float], other: Sequence[float]) -> float:
+    return sum(b > a for a, b in zip(own, other)) / len(own)
 
 
-bytes_held = Check(
-    "bytes_held",
-    _bytes_held,
-    [(7e9, 0.0), (7e9, 7e9), (1.0, 3.0)],
+hijacked = Check(
+    "hijacked",
+    _hijacked,
+    [([0.5, 1.0, 0.2, 0.7], [0.9, 0.3, 0.2, 0.8]), ([1.0, 0.0], [0.0, 0.0]), ([0.1], [0.2])],
     {
-        "the gradients are missing: add two bytes per trained parameter": lambda t, f: (
-            14 * t + 2 * f
+        "a tie counts as hijacked: the other question must be answered *better*": (
+            lambda own, other: sum(b >= a for a, b in zip(own, other)) / len(own)
         ),
-        "four bytes per trained parameter are missing: the copy and both of Adam's averages are "
-        "in 32 bits": lambda t, f: 12 * t + 2 * f,
-        "the frozen model is missing: add two bytes per parameter": lambda t, f: 16 * t,
-        "a frozen model has no gradient, no Adam averages and no copy: count two bytes per "
-        "parameter": lambda t, f: 16 * (t + f),
-        "these are bits: return bytes": lambda t, f: 8 * _bytes_held(t, f),
+        "this is the fraction that answers its own question better: swap the two": (
+            lambda own, other: _hijacked(other, own)
+        ),
+        "this is a number of texts: divide by all of them": lambda own, other: (
+            len(own) * _hijacked(own, other)
+        ),
     },
 )

@@ -47,13 +47,13 @@ soft_prompt = Check(
 )
 
 
-def _labels_behind(n: int, labels: Sequence[int]) -> list[int]:
+def _labels_with_control(n: int, labels: Sequence[int]) -> list[int]:
     return [-100] * n + list(labels)
 
 
-labels_behind = Check(
-    "labels_behind",
-    _labels_behind,
+labels_with_control = Check(
+    "labels_with_control",
+    _labels_with_control,
     [(2, [-100, -100, 7, 8, 2]), (1, [-100, 5, 2]), (3, [4, 2])],
     {
         "there are fewer labels than inputs: add one for each token of the control": (

@@ -24,11 +24,11 @@ from transformers import (
 )
 
 from ..models import set_threads
-from ..tinytown.documents import copy_document, pretraining
-from ..tinytown.sets import row_rng
-from ..tinytown.tokenizer import build_tokenizer
-from ..tinytown.words import WORLD_VERSION
 from ..tokens import IGNORED, example
+from .documents import copy_document, pretraining
+from .sets import row_rng
+from .tokenizer import build_tokenizer
+from .words import WORLD_VERSION
 
 
 @dataclass(frozen=True)
