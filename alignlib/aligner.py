@@ -27,19 +27,12 @@ from .cost import Cost, predict_training
 from .data import QAC
 from .generation import is_finished, sample
 from .likelihood import completion_nll
-from .models import (
-    add_lora,
-    downloaded,
-    fingerprint,
-    load_adapter,
-    load_model,
-    looks_local,
-    save_model,
-)
+from .model_names import downloaded, fingerprint, looks_local
+from .models import add_lora, ends_with, load_adapter, load_model, read_settings, save_model
 from .prompts import T2, TOWN, Template
 from .real_model import HUB_ID, SMOLLM2
 from .settings import SMALL, SFTSettings, default_lora_rank, with_steps
-from .tokens import context_length, encode, example, fitting
+from .tokens import chat_ids, context_length, encode, end_of_turn, example, fitting, text_ids
 from .train import Penalty, sft
 
 SETTINGS_FILE = "aligner.json"
@@ -66,6 +59,15 @@ class Aligner:
     losses: dict[str, list[float]] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
     base: str = ""  # folder or hub id of the model that it was made from
+
+    def __post_init__(self) -> None:
+        self.end = self.tokenizer.eos_token_id  # what a correction ends with
+        if self.template.chat:
+            if not self.tokenizer.chat_template:
+                what = f"template {self.template.name!r} needs a tokenizer with a chat template"
+                raise ValueError(f"{what}; take another one, such as T2")
+            self.end = end_of_turn(self.tokenizer)
+        ends_with(self.model, self.tokenizer, self.end)
 
     @classmethod
     def untrained(
@@ -106,9 +108,10 @@ class Aligner:
         optimizer and learning rate start anew and `penalty` is added to the loss. A stage of 0
         steps is skipped. What is None follows from the size of the base. Up to 20 million
         parameters: template TOWN, and all weights are trained (`lora_rank` 0). Above: template T2,
-        and LoRA matrices of rank 16 alone. Into `checkpoints`, a folder, the training is written as
-        it goes; the same training goes on from there. Raises ValueError for identity rows without
-        `warmup`.
+        and LoRA matrices of rank 16 alone. (CHAT, in the tokenizer's own chat template, is longer
+        and fixed no more on `data/everyday`.) Into `checkpoints`, a folder, the training is written
+        as it goes; the same training goes on from there. Raises ValueError for identity rows
+        without `warmup`.
         """
         if identity and warmup is None:
             raise ValueError(
@@ -211,8 +214,15 @@ class Aligner:
         return context_length(self.model)
 
     def prompt(self, question: str, answer: str) -> str:
-        """What the model reads before it writes the correction."""
+        """What the model reads before it writes the correction, without its chat template."""
         return self.template.prompt(question, answer)
+
+    def prompt_ids(self, question: str, answer: str) -> list[int]:
+        """The tokens that the model reads before it writes the correction."""
+        text = self.prompt(question, answer)
+        if self.template.chat:
+            return chat_ids(self.tokenizer, [{"role": "user", "content": text}])
+        return encode(self.tokenizer, text)
 
     def correct(
         self,
@@ -245,7 +255,7 @@ class Aligner:
     ) -> list[Correction]:
         """What `correct` returns, each with the reason if it is the answer itself."""
         pairs = list(zip(questions, answers, strict=True))
-        prompts = [encode(self.tokenizer, self.prompt(*pair)) for pair in pairs]
+        prompts = [self.prompt_ids(*pair) for pair in pairs]
         limits = [self._max_new_tokens(answer) for answer in answers]
         fits = [i for i, p in enumerate(prompts) if len(p) + limits[i] <= self.context]
         completions = sample(
@@ -270,15 +280,16 @@ class Aligner:
 
     def _max_new_tokens(self, answer: str) -> int:
         """Half as much again as the answer and 64 tokens, but at most half the context."""
-        return min(len(encode(self.tokenizer, answer)) * 3 // 2 + 64, self.context // 2)
+        return min(len(text_ids(self.tokenizer, answer)) * 3 // 2 + 64, self.context // 2)
 
     def fitting(self, rows: Sequence[QAC]) -> list[QAC]:
         """The rows that fit the context, correction included."""
         return [row for row in rows if len(self.tokens(row)["input_ids"]) <= self.context]
 
     def tokens(self, row: QAC) -> dict[str, list[int]]:
-        """`input_ids` and `labels` of a row: the loss is on the correction and its EOS."""
-        return example(self.tokenizer, self.prompt(row.question, row.answer), row.correction)
+        """`input_ids` and `labels` of a row: the loss is on the correction and its end."""
+        prompt = self.prompt_ids(row.question, row.answer)
+        return example(self.tokenizer, prompt, row.correction, self.end)
 
     def nll(self, rows: Sequence[QAC], answers: Sequence[str] | None = None) -> torch.Tensor:
         """NLL of each row's correction, in nats per token, shape (n,).
@@ -286,8 +297,9 @@ class Aligner:
         It is conditioned on the row's own answer or, if given, on the one in `answers`.
         """
         answers = [row.answer for row in rows] if answers is None else answers
-        prompts = [self.prompt(r.question, a) for r, a in zip(rows, answers, strict=True)]
-        return completion_nll(self.model, self.tokenizer, prompts, [r.correction for r in rows])
+        prompts = [self.prompt_ids(r.question, a) for r, a in zip(rows, answers, strict=True)]
+        corrections = [row.correction for row in rows]
+        return completion_nll(self.model, self.tokenizer, prompts, corrections, self.end)
 
     def merge(self) -> Aligner:
         """The adapter added into the base's weights, for good. Without one nothing changes."""
@@ -300,24 +312,28 @@ class Aligner:
 
         That file holds the template and the name of the base.
         """
+        folder = Path(folder).expanduser()
         about = {"template": asdict(self.template), "losses": self.losses, "dropped": self.dropped}
         if hasattr(self.model, "peft_config"):
             if not self.base:
                 raise ValueError("an adapter needs its base: Aligner(..., base=folder or hub id)")
+            if looks_local(self.base) and Path(self.base).resolve() == folder.resolve():
+                raise ValueError(f"{folder} holds the adapter's base; save to another folder")
             name = HUB_ID if self.base == SMOLLM2 else self.base  # what other programs look for
             self.model.peft_config["default"].base_model_name_or_path = name
             about |= {"base": self.base, "fingerprint": fingerprint(self.base)}
         save_model(folder, self.model, self.tokenizer)
-        (Path(folder) / SETTINGS_FILE).write_text(json.dumps(about), encoding="utf-8")
+        (folder / SETTINGS_FILE).write_text(json.dumps(about), encoding="utf-8")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, base: str | Path | None = None) -> Aligner:
         """Load what `save_pretrained` wrote, from a folder or a repository on the hub.
 
         An adapter goes onto the base that it was trained on, or onto `base` where that has moved.
+        Raises ModelError if no Aligner is there.
         """
         folder = downloaded(folder)
-        about = json.loads((Path(folder) / SETTINGS_FILE).read_text(encoding="utf-8"))
+        about = read_settings(folder / SETTINGS_FILE, "Aligner")
         template = Template.from_saved(about["template"])
         rest = (template, about["losses"], Counter(about["dropped"]))
         if "base" not in about:

@@ -17,8 +17,12 @@ from itertools import islice
 from pathlib import Path
 
 from .data import QAC, write_rows
-from .edits import longest_common, words_of
-from .records import DataError, read_records
+from .dialogues import DIALOGUES, PROMPTS, Dropped, Record, as_text, context, without_mark
+from .edits import longest_common
+from .place import DataError, Place
+from .records import data_path, read_lines, read_records
+from .similar import near_duplicates
+from .texts import whole_characters, words_of
 from .upstream import Upstream
 
 INSTRUCTION = """Correct the answer to the question below. Change only what is wrong, impolite, \
@@ -30,7 +34,6 @@ Question: {question}
 Answer: {answer}"""
 PLACES = ("{question}", "{answer}")
 CHUNK = 64  # questions that a local model answers before they are written down
-SHINGLE = 3  # words
 # texts for questions and answers; an empty one where the annotator's reply is of no use
 Annotator = Callable[[Sequence[str], Sequence[str]], list[str]]
 
@@ -42,7 +45,7 @@ class Filters:
     max_unchanged: float = 0.5  # of the rows kept; the others' surplus is left out
     max_words: int = 400  # of answer and of correction
     max_edit_ratio: float = 1.0
-    max_similarity: float = 0.8  # of two rows: 3-word sequences in common, over all they have
+    max_similarity: float = 0.8  # of two rows; from there on they are one (`similar.py`)
 
 
 class Unfinished(ValueError):
@@ -88,7 +91,10 @@ class ByHand:
         pairs = list(zip(questions, answers, strict=True))
         found = dict.fromkeys(pairs, "")
         if self.path.exists():
-            for _, row in read_records(self.path):
+            for place, row in read_records(self.path):
+                if not isinstance(row, dict):
+                    fix = "write question, answer and correction, or delete the line"
+                    raise DataError(f"{place}: no row; {fix}")
                 pair = row.get("question"), row.get("answer")
                 found[pair] = (row.get("correction") or "").strip()
         write_rows(self.path, [QAC(*pair, correction) for pair, correction in found.items()])
@@ -102,21 +108,24 @@ class ByHand:
 
 
 def read_questions(path: str | Path) -> list[str]:
-    """One question per line of text, or records with a field `question` or `prompt`."""
-    path = Path(path)
-    if path.suffix == ".txt":
-        questions = path.read_text(encoding="utf-8-sig").split("\n")
+    """One question per line of text, or the prompts of records in any shape (`shapes.py`)."""
+    if Path(path).suffix == ".txt":
+        questions = map(whole_characters, read_lines(path))
     else:
-        questions = [_question(path, line, row) for line, row in read_records(path)]
+        questions = [_question(place, row) for place, row in read_records(path)]
     return list(dict.fromkeys(filter(None, map(str.strip, questions))))
 
 
-def _question(path: Path, line: int, row: object) -> str:
-    text = row.get("question", row.get("prompt")) if isinstance(row, dict) else row
-    if not isinstance(text, str):
+def _question(place: Place, row: object) -> str:
+    if isinstance(row, str):
+        return whole_characters(row)
+    if not isinstance(row, dict) or not any(key in row for key in (*PROMPTS, *DIALOGUES)):
         fix = "write the text under 'question', or use a .txt file with one per line"
-        raise DataError(f"{path}, line {line}: no field 'question' or 'prompt'; {fix}")
-    return text
+        raise DataError(f"{place}: no field 'question' or 'prompt'; {fix}")
+    try:
+        return without_mark(as_text(context(Record(row, place))))
+    except Dropped as reason:
+        raise DataError(f"{place}: {reason}; write a question, or delete the row") from None
 
 
 def build_rows(
@@ -132,7 +141,7 @@ def build_rows(
     Returns how many rows were kept, and how many left out by reason. `about` goes into the card:
     which models answered and corrected.
     """
-    out = Path(out)
+    out = data_path(out)
     answers = _answers(questions, upstream, out.with_suffix(".answers.jsonl"))
     answered = {q: answer for q, answer in zip(questions, answers, strict=True) if answer}
     texts = annotator(list(answered), list(answered.values()))
@@ -140,7 +149,8 @@ def build_rows(
     rows = [QAC(q, a, corrections.get(q, "")) for q, a in zip(questions, answers)]
     kept, outcomes = filtered(rows, filters)
     write_rows(out, kept)
-    out.with_suffix(".md").write_text(_card(out, outcomes, kept, filters, about), encoding="utf-8")
+    card = whole_characters(_card(out, outcomes, kept, filters, about))
+    out.with_suffix(".md").write_text(card, encoding="utf-8")
     return outcomes
 
 
@@ -163,7 +173,7 @@ def _answers(questions: Sequence[str], upstream: Upstream, place: Path) -> list[
             for question, answer in zip(chunk, answers, strict=True):
                 known[question] = "" if question in problems else answer
                 row = {"question": question, "answer": known[question], "by": name}
-                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+                stream.write(json.dumps(row) + "\n")
             stream.flush()
     return [known[question] for question in questions]
 
@@ -179,12 +189,13 @@ def _whole_lines(place: Path) -> Iterator[dict[str, str]]:
 
 def filtered(rows: Sequence[QAC], filters: Filters) -> tuple[list[QAC], Counter[str]]:
     """The rows to keep, and how many were kept and left out by reason."""
-    outcomes, kept = Counter[str](), []
-    similar = _NearDuplicates(filters.max_similarity)
-    for row in rows:
-        reason = _reason(row, filters) or ("near-duplicate" if similar.add(row) else "")
+    outcomes, kept, seen = Counter[str](), [], set()
+    texts = [f"{row.question} {row.answer}" for row in rows]
+    for row, group in zip(rows, near_duplicates(texts, filters.max_similarity), strict=True):
+        reason = _reason(row, filters) or ("near-duplicate" if group in seen else "")
         outcomes[reason or "kept"] += 1
         if not reason:
+            seen.add(group)
             kept.append(row)
     changed = [row for row in kept if row.correction != row.answer]
     share = filters.max_unchanged
@@ -198,36 +209,15 @@ def filtered(rows: Sequence[QAC], filters: Filters) -> tuple[list[QAC], Counter[
 
 def _reason(row: QAC, filters: Filters) -> str:
     """Why a row is left out, "" if it is not."""
-    answer, correction = words_of(row.answer), words_of(row.correction)
-    if not answer or not correction:
+    if not row.answer.strip() or not row.correction.strip():
         return "empty or cut off"
+    answer, correction = words_of(row.answer), words_of(row.correction)
     if max(len(answer), len(correction)) > filters.max_words:
         return "too long"
     common = longest_common(answer, correction)
     edits = len(answer) + len(correction) - 2 * common
-    return "rewritten, not corrected" if edits > filters.max_edit_ratio * len(answer) else ""
-
-
-class _NearDuplicates:
-    """Rows seen so far, by their sequences of SHINGLE words."""
-
-    def __init__(self, most: float) -> None:
-        self.most = most
-        self.sizes: list[int] = []
-        self.seen_in: dict[tuple[str, ...], list[int]] = {}
-
-    def add(self, row: QAC) -> bool:
-        """Whether an earlier row is as good as the same; if not, this one is added."""
-        text = words_of(f"{row.question} {row.answer}")
-        shingles = {tuple(text[i : i + SHINGLE]) for i in range(max(1, len(text) - SHINGLE + 1))}
-        common = Counter(other for s in shingles for other in self.seen_in.get(s, ()))
-        for other, n in common.items():
-            if n > self.most * (len(shingles) + self.sizes[other] - n):
-                return True
-        for shingle in shingles:
-            self.seen_in.setdefault(shingle, []).append(len(self.sizes))
-        self.sizes.append(len(shingles))
-        return False
+    most = filters.max_edit_ratio * max(1, len(answer))
+    return "rewritten, not corrected" if edits > most else ""
 
 
 def _card(

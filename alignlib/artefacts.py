@@ -29,9 +29,11 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
 CODE = (
     "batching",
     "checkpoints",
+    "devices",
     "generation",
     "likelihood",
     "models",
+    "model_names",
     "tokens",
     "train",
     "trainers",
@@ -40,7 +42,7 @@ CODE = (
 
 def key(name: str, inputs: Any, code: Sequence[str] = ()) -> str:
     """A digest of the artefact's name, its inputs, and what else decides on its numbers."""
-    from .models import device_kind, set_threads
+    from .devices import device_kind, set_threads
 
     versions = {lib: importlib.metadata.version(lib) for lib in LIBRARIES}
     digests = [code_digest(module) for module in sorted({*CODE, *code})]

@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from pathlib import Path
 
 from .data import QAC, Loaded, read_qac
-from .records import DataError
+from .place import DataError
+from .records import data_path
 from .workbench import BENCHES
 
 LONGEST = 1024  # tokens of an answer or a correction in `build-rows`
@@ -29,9 +29,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", required=True)
     aligner = kinds.add_parser("aligner", help="an Aligner, from questions, answers, corrections")
-    rows = "JSON lines or a JSON list with question, answer, correction; or preference pairs"
+    rows = "a file with question, answer, correction, or preference pairs; or owner/name:split"
     aligner.add_argument("--data", required=True, help=rows)
-    aligner.add_argument("--out", type=Path, required=True, help="folder for the Aligner")
+    aligner.add_argument("--out", type=data_path, required=True, help="folder for the Aligner")
     model = "folder or hub id (default: smollm2, the model of `make real`)"
     aligner.add_argument("--model", default="smollm2", help=model)
     aligner.add_argument("--steps", type=int, default=LAPTOP.steps)
@@ -46,7 +46,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     aligner.add_argument(
         "--warmup", type=int, default=0, metavar="STEPS", help="of --steps: identity"
     )
-    aligner.add_argument("--template", help="town, T1 or T2 (default: by the size of the model)")
+    aligner.add_argument(
+        "--template", help="town, T1, T2 or chat (default: by the size of the model)"
+    )
     aligner.add_argument("--seed", type=int, default=0)
     aligner.add_argument("--checkpointing", action="store_true", help="less memory, more time")
     aligner.add_argument("--merge", action="store_true", help="whole weights, not an adapter")
@@ -55,7 +57,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 def _add_correct(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="JSON lines with question and answer, or - for a pipe")
-    parser.add_argument("--aligner", type=Path, required=True, help="its folder")
+    parser.add_argument("--aligner", type=data_path, required=True, help="its folder")
     parser.add_argument("--out", default="-", help="a file (default: standard output)")
     parser.add_argument("--base", help="the Aligner's base model, where that has moved")
     parser.set_defaults(does=_correct)
@@ -63,13 +65,13 @@ def _add_correct(parser: argparse.ArgumentParser) -> None:
 
 def _add_build_rows(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("questions", help=".txt with one per line, or records with `question`")
-    parser.add_argument("--out", type=Path, required=True, help="file for the rows (.jsonl)")
+    parser.add_argument("--out", type=data_path, required=True, help="file for the rows (.jsonl)")
     upstream = "who answers: a folder, a hub id, or NAME@http://host/v1 for a server"
     parser.add_argument("--upstream", required=True, help=upstream)
     annotator = "who corrects: NAME@http://host/v1, or `hand` for a file that you fill in"
     parser.add_argument("--annotator", required=True, help=annotator)
     instruction = "file with what the annotator is told; it holds {question} and {answer}"
-    parser.add_argument("--instruction", type=Path, help=instruction)
+    parser.add_argument("--instruction", type=data_path, help=instruction)
     for who, option in (("annotator", "--key-variable"), ("upstream", "--upstream-key-variable")):
         variable = f"name of the environment variable that holds the key for the {who}'s server"
         parser.add_argument(option, help=variable)
@@ -81,6 +83,8 @@ def _add_build_rows(parser: argparse.ArgumentParser) -> None:
 def _train_aligner(args: argparse.Namespace) -> int:
     if (args.out / "aligner.json").exists():
         raise DataError(f"{args.out} holds an Aligner already; delete it, or take another folder")
+    if data_path(args.model).resolve() == args.out.resolve():
+        raise DataError(f"{args.out} holds the model to train; take another folder for --out")
     loaded = read_qac(args.data)
     print(f"{args.data}: {loaded}", flush=True)
 

@@ -21,9 +21,12 @@ from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .models import lora_config, own_random_state
+from .devices import own_random_state
+from .models import lora_config
 from .settings import ControlSettings
+from .tokens import text_ids
 
+SAMPLED = 50_000  # words whose embeddings say how large embeddings are
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 # a name; a tuple of controls, used all at once; a `Mix`; or None for the model without any
@@ -40,11 +43,20 @@ class Mix:
         object.__setattr__(self, "parts", tuple({**(parts or {}), **named}.items()))
 
 
-def peft_config(settings: ControlSettings) -> PromptTuningConfig | LoraConfig:
+def peft_config(
+    model: PreTrainedModel, settings: ControlSettings
+) -> PromptTuningConfig | LoraConfig:
     """PEFT's configuration of one control."""
-    if settings.kind == "prompt":
-        return PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=settings.size)
-    return lora_config(settings.size, settings.targets, settings.layers)
+    if settings.kind == "lora":
+        return lora_config(model, settings.size, settings.targets, settings.layers)
+    config = model.config.get_text_config()
+    return PromptTuningConfig(
+        task_type="CAUSAL_LM",
+        num_virtual_tokens=settings.size,
+        token_dim=model.get_input_embeddings().embedding_dim,
+        num_layers=config.num_hidden_layers,
+        num_attention_heads=getattr(config, "num_attention_heads", 1),  # not used, but asked for
+    )
 
 
 def with_controls(
@@ -57,9 +69,9 @@ def with_controls(
     _check_names(names, model)
     with own_random_state():
         torch.manual_seed(settings.seed)
-        wrapped = get_peft_model(model, peft_config(settings), adapter_name=names[0])
+        wrapped = get_peft_model(model, peft_config(model, settings), adapter_name=names[0])
         for name in names[1:]:
-            wrapped.add_adapter(name, peft_config(settings))
+            wrapped.add_adapter(name, peft_config(model, settings))
         if settings.kind == "prompt":
             for name in names:
                 _initialize_prompt(wrapped, tokenizer, name, settings)
@@ -88,16 +100,24 @@ def _initialize_prompt(
     """Set the embeddings that a soft prompt starts from."""
     if settings.start == "unit":
         return  # PEFT's own, which are several times longer than those of words
-    words = model.word_embeddings.weight.detach()  # (vocabulary, width)
+    vocabulary = model.get_base_model().get_input_embeddings()
     prompt = model.prompt_encoder[name].embedding.weight  # (virtual tokens, width)
     if settings.start == "random":
-        start = torch.randn_like(prompt) * words.std()
+        scale = _as_read(vocabulary, range(min(vocabulary.num_embeddings, SAMPLED))).std()
+        start = torch.randn_like(prompt) * scale
     elif settings.start == "vocabulary":
-        start = words[torch.randint(len(words), (settings.size,)).to(words.device)]
+        ids = torch.randint(vocabulary.num_embeddings, (settings.size,)).tolist()
+        start = _as_read(vocabulary, ids)
     else:
-        ids = tokenizer(dict(settings.texts)[name], add_special_tokens=False)["input_ids"]
-        start = words[[ids[i % len(ids)] for i in range(settings.size)]]
+        ids = text_ids(tokenizer, dict(settings.texts)[name])
+        start = _as_read(vocabulary, [ids[i % len(ids)] for i in range(settings.size)])
     prompt.data.copy_(start)
+
+
+@torch.no_grad()
+def _as_read(vocabulary: torch.nn.Module, ids: Sequence[int]) -> torch.Tensor:
+    """Embeddings as the model reads them, (tokens, width): some models scale them here."""
+    return vocabulary(torch.tensor(list(ids), device=vocabulary.weight.device))
 
 
 def names_of(model: PeftModel) -> list[str]:

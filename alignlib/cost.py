@@ -11,9 +11,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .batching import batches
+from .devices import autocast, compute_dtype, own_random_state, pick_device, set_threads
 from .host import peak_memory_mb
 from .likelihood import row_nll
-from .models import autocast, compute_dtype, own_random_state, pick_device, set_threads
 from .settings import SFTSettings
 from .trainers import Row, checkpointing_off, cut_into_steps
 

@@ -1,8 +1,8 @@
-"""Rows, and reading them from files: question-answer-correction, preference pairs, instructions.
+"""Rows, and reading them: question-answer-correction, preference pairs, instructions.
 
-Accepted: a JSON list or JSON lines, also gzipped, with a byte-order mark, with CRLF or with extra
-keys; or a folder saved by `datasets`. A refusal (DataError) names file, line, field and the fix.
-Rows that are left out are counted, by reason, in `Loaded.dropped`.
+Which files are read says `records.py`, which fields a row may have `shapes.py`. A refusal
+(DataError) names file, place, field and the fix. Rows that are left out are counted by reason in
+`Loaded.dropped`, texts that had to be changed in `Loaded.changed`.
 """
 
 from __future__ import annotations
@@ -13,37 +13,17 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from .records import DataError, data_path, read_records
-
-
-@dataclass(frozen=True)
-class QAC:
-    """One row of an Aligner's data. `faults` (Tinytown only) names what is wrong in the answer."""
-
-    question: str
-    answer: str
-    correction: str
-    faults: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Preference:
-    """Two completions of a prompt, of which the first is preferred."""
-
-    prompt: str
-    chosen: str
-    rejected: str
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """A prompt with the completion to learn."""
-
-    prompt: str
-    completion: str
+from .dialogues import Dropped, Record
+from .place import DataError, Place
+from .ratings import best_of, pairs_of
+from .records import Records, data_path, read_records
+from .rows import QAC, Instruction, Marked, Preference
+from .shapes import CORRECTIONS, INSTRUCTIONS, PREFERENCES, Shape, Shapes, shape_of
+from .texts import whole_characters
 
 
 @dataclass
@@ -53,25 +33,39 @@ class Loaded:
     rows: list[Any]
     read: int
     dropped: Counter[str] = field(default_factory=Counter)
+    changed: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
         dropped = "".join(f", {n} dropped: {reason}" for reason, n in self.dropped.items())
-        return f"{self.read} rows read, {len(self.rows)} used{dropped}"
+        changed = "".join(f", {n} changed: {reason}" for reason, n in self.changed.items())
+        return f"{self.read} rows read, {len(self.rows)} used{dropped}{changed}"
 
 
 def read_qac(path: str | Path) -> Loaded:
-    """Rows question, answer, correction; or pairs (rejected -> answer, chosen -> correction)."""
-    return _read(path, _QAC_SHAPES, "question, answer, correction")
+    """Rows question, answer, correction; or pairs (rejected -> answer, chosen -> correction).
+
+    A file, a folder or a data set on the hub (`records.py`). Where answer and correction differ in
+    white space alone, the answer counts as good, and the correction is the answer. Raises
+    DataError.
+    """
+    return _read(path, CORRECTIONS, "question, answer, correction", _as_qac)
 
 
 def read_preferences(path: str | Path) -> Loaded:
-    """Rows prompt, chosen, rejected."""
-    return _read(path, _PREFERENCE_SHAPES, "prompt, chosen, rejected")
+    """Rows prompt, chosen, rejected; or rows with thumbs or ratings, put into pairs by prompt.
+
+    A file, a folder or a data set on the hub (`records.py`). Pairs that differ in white space
+    alone, and pairs that contradict an earlier one, are left out. Raises DataError.
+    """
+    return _read(path, PREFERENCES, "prompt, chosen, rejected", _as_pair)
 
 
 def read_instructions(path: str | Path) -> Loaded:
-    """Rows prompt, completion."""
-    return _read(path, _INSTRUCTION_SHAPES, "prompt, completion")
+    """Rows prompt, completion; of those with thumbs or ratings the good ones.
+
+    A file, a folder or a data set on the hub (`records.py`). Raises DataError.
+    """
+    return _read(path, INSTRUCTIONS, "prompt, completion", _as_is, best_of)
 
 
 def write_rows(path: str | Path, rows: list[Any]) -> None:
@@ -80,7 +74,7 @@ def write_rows(path: str | Path, rows: list[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows]
-    part.write_text("".join(lines), encoding="utf-8")
+    part.write_text(whole_characters("".join(lines)), encoding="utf-8")
     os.replace(part, path)
 
 
@@ -125,9 +119,16 @@ def swapped(rows: Sequence[QAC]) -> list[str]:
 def split_rows(rows: Sequence[QAC], tests: int, seed: int) -> dict[str, list[QAC]]:
     """The rows by split: of the questions a tenth, at most `tests`, each to validate and to test.
 
-    All rows of a question are in one split. Raises ValueError for fewer than 3 questions.
+    Questions that are nearly the same (`similar.py`) count as one, and all rows of one are in one
+    split. Raises ValueError for fewer than 3 questions.
     """
-    questions = list(dict.fromkeys(row.question for row in rows))
+    from .similar import near_duplicates
+
+    texts = list(dict.fromkeys(row.question for row in rows))
+    group_of = dict(zip(texts, near_duplicates(texts), strict=True))
+    if len(set(group_of.values())) < 3:  # of very few, each stands for itself
+        group_of = {text: i for i, text in enumerate(texts)}
+    questions = list(dict.fromkeys(group_of.values()))
     if len(questions) < 3:
         need = "at least 3 are needed, one each to train, choose and test on"
         raise ValueError(f"{len(questions)} questions are too few: {need}")
@@ -140,130 +141,111 @@ def split_rows(rows: Sequence[QAC], tests: int, seed: int) -> dict[str, list[QAC
     split_of |= dict.fromkeys(questions[size : 2 * size], "validation")
     parts: dict[str, list[QAC]] = {"train": [], "validation": [], "test": []}
     for row in rows:
-        parts[split_of[row.question]].append(row)
+        parts[split_of[group_of[row.question]]].append(row)
     return parts
 
 
-Shape = Callable[[dict[str, Any], "_Place"], Any]  # gives a row, or the reason to drop the record
+LOOKED_AT = 50  # records that tell the shape of a file
+Row = QAC | Preference | Instruction
+Kept = Callable[[Row, Counter[str]], Row]  # a row as it is kept; raises Dropped for one that is not
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A record's place in a file, for messages."""
-
-    path: Path
-    line: int
-
-    def texts(self, record: dict[str, Any], *keys: str) -> list[str]:
-        """The record's texts under these keys. Raises DataError for the first that is none."""
-        return [self.text(record, key) for key in keys]
-
-    def text(self, record: dict[str, Any], key: str, empty: bool = False) -> str:
-        """The record's text under a key. Raises DataError, with the fix, if it is no text."""
-        value = record.get(key)
-        if not isinstance(value, str):
-            kind = "null" if value is None else type(value).__name__
-            fix = "write it as a JSON string or delete the row"
-            raise DataError(f"{self}: field {key!r} is {kind}, not text; {fix}")
-        if not empty and not value.strip():
-            raise DataError(f"{self}: field {key!r} is empty; fill it or delete the row")
-        return value
-
-    def __str__(self) -> str:
-        return f"{self.path}, line {self.line}"
+def _as_is(row: Row, changed: Counter[str]) -> Row:
+    return row
 
 
-def _official(record: dict[str, Any], at: _Place) -> QAC:
-    faults = record.get("faults")
-    if not isinstance(faults, list):
-        faults = []  # anything else is an extra key of somebody's own
-    texts = at.texts(record, "question", "answer", "correction")
-    return QAC(*texts, tuple(map(str, faults)))
+def _as_pair(row: Preference, changed: Counter[str]) -> Preference:
+    if row.chosen.split() == row.rejected.split():
+        raise Dropped("chosen and rejected are the same text")
+    return row
 
 
-def _instruction_pair(record: dict[str, Any], at: _Place) -> Preference:
-    extra = at.text(record, "input", empty=True) if "input" in record else ""
-    prompt = "\n".join(filter(None, (at.text(record, "instruction"), extra)))
-    return Preference(prompt, *at.texts(record, "chosen", "rejected"))
+def _as_qac(row: QAC | Preference, changed: Counter[str]) -> QAC:
+    if isinstance(row, Preference):
+        [row] = from_pairs([row])
+    if row.answer != row.correction and row.answer.split() == row.correction.split():
+        changed["a correction that differs in white space alone: the answer is good"] += 1
+        row = replace(row, correction=row.answer)
+    return row
 
 
-def _dialogue_pair(record: dict[str, Any], at: _Place) -> Preference | str:
-    """Whole dialogues, as in HH-RLHF: the last turn is the answer, all before it the prompt."""
-    dialogues = at.texts(record, "chosen", "rejected")
-    turns = [dialogue.rpartition("\n\nAssistant:") for dialogue in dialogues]
-    (prompt, mark, chosen), (other, _, rejected) = turns
-    if not mark:
-        fix = "add a field 'prompt' if these are single answers"
-        raise DataError(f"{at}: field 'chosen' has no turn '\\n\\nAssistant:'; {fix}")
-    if prompt != other:
-        return "chosen and rejected do not answer the same prompt"
-    if not chosen.strip() or not rejected.strip():
-        return "the last turn is empty"
-    return Preference(prompt.strip(), chosen.strip(), rejected.strip())
+def _read(
+    path: str | Path, shapes: Shapes, wanted: str, as_kept: Kept, of_marks: Callable = pairs_of
+) -> Loaded:
+    """The rows of a file in one of these shapes; `wanted` names the fields in messages.
+
+    `of_marks` makes rows of those with thumbs or ratings.
+    """
+    loaded, rows, reasons = Loaded([], 0), [], []
+    records, keys, shape = _of_one_shape(read_records(path), shapes, wanted)
+    for place, fields in records:
+        loaded.read += 1
+        _check_row(place, fields, wanted)
+        record = Record(fields, place, loaded.changed)
+        if missing := [key for key in keys if key not in fields]:
+            raise DataError(f"{place}: no field {missing[0]!r}; each row needs {', '.join(keys)}")
+        try:
+            rows.append(shape(record))
+        except Dropped as reason:
+            loaded.dropped[str(reason)] += 1
+            reasons.append(f"{place}: {reason}")
+    if any(isinstance(row, Marked) for row in rows):
+        rows, dropped = of_marks(rows)
+        loaded.dropped.update(dropped)
+        reasons += dropped
+    _keep(rows, as_kept, loaded)
+    if not loaded.rows:
+        why = f" ({reasons[0]})" if reasons else ""
+        raise DataError(f"{path}: no usable rows{why}; it needs at least one with {wanted}")
+    return loaded
 
 
-def _plain_pair(record: dict[str, Any], at: _Place) -> Preference:
-    return Preference(*at.texts(record, "prompt", "chosen", "rejected"))
+def _of_one_shape(
+    records: Records, shapes: Shapes, wanted: str
+) -> tuple[Records, tuple[str, ...], Shape]:
+    """The records, and the keys and the shape that they have, told by the first ones together."""
+    first = list(islice(records, LOOKED_AT))
+    for place, fields in first:
+        _check_row(place, fields, wanted)
+    if not first:
+        return iter(()), (), shapes[0][1]
+    together: dict[str, Any] = {}
+    for _, fields in first:
+        new = {key: v for key, v in fields.items() if together.get(key) in (None, "")}
+        together |= new
+    keys, shape = shape_of(Record(together, first[0][0]), shapes, wanted)
+    return chain(first, records), keys, shape
 
 
-def _plain_instruction(record: dict[str, Any], at: _Place) -> Instruction:
-    return Instruction(*at.texts(record, "prompt", "completion"))
+def _check_row(place: Place, fields: Any, wanted: str) -> None:
+    if not isinstance(fields, dict):
+        kind = type(fields).__name__
+        fix = f"write each row as {{{wanted}}}"
+        raise DataError(f"{place}: a {kind} where a row is expected; {fix}")
 
 
-def _as_qac(shape: Shape) -> Shape:
-    """The same shape, read as a row of an Aligner's data."""
-
-    def pair_as_qac(record: dict[str, Any], at: _Place) -> QAC | str:
-        pair = shape(record, at)
-        return from_pairs([pair])[0] if isinstance(pair, Preference) else pair
-
-    return pair_as_qac
-
-
-# A file's shape is the first one whose keys its first record has.
-Shapes = dict[tuple[str, ...], Shape]
-_PREFERENCE_SHAPES: Shapes = {
-    ("prompt", "chosen", "rejected"): _plain_pair,
-    ("instruction", "chosen", "rejected"): _instruction_pair,
-    ("chosen", "rejected"): _dialogue_pair,
-}
-_QAC_SHAPES: Shapes = {("question", "answer", "correction"): _official}
-_QAC_SHAPES |= {keys: _as_qac(shape) for keys, shape in _PREFERENCE_SHAPES.items()}
-_INSTRUCTION_SHAPES: Shapes = {("prompt", "completion"): _plain_instruction}
-
-
-def _read(path: str | Path, shapes: Shapes, wanted: str) -> Loaded:
-    """The rows of a file in one of these shapes; `wanted` names the fields in messages."""
-    path = data_path(path)
-    rows: dict[Any, None] = {}  # as a set that keeps its order
-    read, dropped, keys = 0, Counter[str](), None
-    for line, record in read_records(path):
-        at = _Place(path, line)
-        if not isinstance(record, dict):
-            kind = type(record).__name__
-            fix = f"write each row as {{{wanted}}}"
-            raise DataError(f"{at}: a {kind} where a row is expected; {fix}")
-        keys = keys or _keys_of(record, shapes, at, wanted)
-        if missing := [key for key in keys if key not in record]:
-            raise DataError(f"{at}: no field {missing[0]!r}; each row needs {', '.join(keys)}")
-        row = shapes[keys](record, at)
-        read += 1
-        if isinstance(row, str):
-            dropped[row] += 1
-        elif row in rows:
-            dropped["duplicate of an earlier row"] += 1
+def _keep(rows: Sequence[Row], as_kept: Kept, loaded: Loaded) -> None:
+    """Put the rows that are kept, each of them once, into `loaded`, and count the others."""
+    kept: dict[Row, None] = {}  # as a set that keeps its order
+    for row in rows:
+        try:
+            row = as_kept(row, loaded.changed)
+        except Dropped as reason:
+            loaded.dropped[str(reason)] += 1
+            continue
+        if row in kept:
+            loaded.dropped["duplicate of an earlier row"] += 1
+        elif _reversed(row) in kept:
+            loaded.dropped["contradicts an earlier row"] += 1
         else:
-            rows[row] = None
-    if not rows:
-        raise DataError(f"{path}: no usable rows; it needs at least one with {wanted}")
-    return Loaded(list(rows), read, dropped)
+            kept[row] = None
+    loaded.rows = list(kept)
 
 
-def _keys_of(record: dict[str, Any], shapes: Shapes, at: _Place, wanted: str) -> tuple[str, ...]:
-    """The keys of the first shape that the record has."""
-    for keys in shapes:
-        if all(key in record for key in keys):
-            return keys
-    missing = next(key for key in wanted.split(", ") if key not in record)
-    has = f"it has {', '.join(record) or 'none'}"
-    raise DataError(f"{at}: no field {missing!r} ({has}); each row needs {wanted}")
+def _reversed(row: Row) -> Row | None:
+    """The row that says the opposite; None for one that has no opposite."""
+    if isinstance(row, Preference):
+        return Preference(row.prompt, row.rejected, row.chosen)
+    if isinstance(row, QAC) and row.answer != row.correction:
+        return replace(row, answer=row.correction, correction=row.answer)
+    return None

@@ -6,7 +6,6 @@ as in `data/everyday`, and your own test rows if theirs are.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,13 +14,9 @@ import numpy as np
 
 from .data import QAC
 from .stats import Estimate, bootstrap_groups
+from .texts import words_of
 
 KEPT, ADDED = 0.95, 2  # at least so much of the original in order; at most so many words more
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation."""
-    return re.findall(r"\w+(?:['’-]\w+)*", text.lower())
 
 
 def longest_common(a: Sequence[str], b: Sequence[str]) -> int:
@@ -44,6 +39,8 @@ def is_fixed(row: QAC, output: str) -> bool:
     if row.answer == row.correction:
         return output.split() == row.answer.split()
     original, found = words_of(row.correction), words_of(output)
+    if original == words_of(row.answer):  # the fault is in its case, signs or punctuation
+        return output.split() == row.correction.split()
     brought, taken = _brought(row), Counter(original) - Counter(words_of(row.answer))
     if (Counter(found) - Counter(original)) & brought or taken - Counter(found):
         return False

@@ -85,16 +85,22 @@ def empirical_fisher(model: PreTrainedModel, rows: Sequence[dict[str, list[int]]
     """Mean over rows (from `tokens.example`) of the squared gradient of log p(completion | prompt).
 
     The log-probability is that of the whole completion, in fp32. Rows are taken one at a time: the
-    square of a batch's mean gradient is smaller, for independent rows by about the batch size.
+    square of a batch's mean gradient is smaller, for independent rows by about the batch size. A
+    parameter that a row does not use has gradient 0. Raises ValueError without rows, or without a
+    parameter that is trained.
     """
     parameters = trainable(model)
+    if not rows or not parameters:
+        what = "rows" if not rows else "parameters that are trained (requires_grad)"
+        raise ValueError(f"no {what} to measure importance on")
     total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}
     model.eval()
     for row in rows:
         loss = row_nll(model, [row], pad=0).sum()  # a single row needs no padding
-        gradients = torch.autograd.grad(loss, list(parameters.values()))
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
         for name, gradient in zip(total, gradients):
-            total[name] += gradient.float() ** 2 / len(rows)
+            if gradient is not None:
+                total[name] += gradient.float() ** 2 / len(rows)
     return total
 
 

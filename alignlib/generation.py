@@ -6,12 +6,19 @@ from collections.abc import Sequence
 
 import torch
 from tqdm import tqdm
-from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils import ModelOutput
 
 from .batching import by_tokens, pad_left
-from .models import autocast
+from .devices import autocast
+from .models import stop_tokens
 from .tokens import encode
 
 ROUND = 8  # tokens generated before finished rows leave their batch
@@ -86,13 +93,22 @@ def sample(
 def batch_tokens(model: PreTrainedModel) -> int:
     """How many tokens a batch may hold, such that their keys and values fit into CACHE."""
     config = model.config.get_text_config()
-    heads = getattr(config, "num_attention_heads", None)
+    heads = _one_value(config, "num_attention_heads")
     if not heads:  # no attention, no cache of that kind
         return TOKENS
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    width = (getattr(config, "num_key_value_heads", None) or heads) * size
+    size = _one_value(config, "head_dim") or config.hidden_size // heads
+    width = (_one_value(config, "num_key_value_heads") or heads) * size
     bytes_per_token = 2 * 4 * config.num_hidden_layers * width
     return min(TOKENS, CACHE.get(model.device.type, CACHE["cpu"]) // bytes_per_token)
+
+
+def _one_value(config: PreTrainedConfig, name: str) -> int | None:
+    """A number of a configuration, None if it has none or a different one for each layer."""
+    try:
+        value = getattr(config, name, None)
+    except Exception:  # which transformers raises for those that differ by layer
+        return None
+    return value if isinstance(value, int) else None
 
 
 def _complete(
@@ -123,14 +139,6 @@ def _complete(
         mask = torch.nn.functional.pad(mask[keep], (0, grown), value=1)
         ids, left, cache = out.sequences[keep], left[~done], _cache_of(model, out, keep)
     return completions
-
-
-def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids that end a text: the tokenizer's EOS, and the model's own, such as of a turn."""
-    own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    own = own if isinstance(own, list) else [own]
-    marks = [i for i in own if i in tokenizer.added_tokens_decoder]  # a default may name a word
-    return list({tokenizer.eos_token_id, *marks})
 
 
 def is_finished(
@@ -165,7 +173,7 @@ def _cache_of(model: PreTrainedModel, out: ModelOutput, keep: torch.Tensor) -> D
     """
     cache = out.get("past_key_values")
     virtual = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
-    if virtual or not isinstance(cache, DynamicCache):
+    if virtual or type(cache) is not DynamicCache:
         return None
     if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers):
         return None

@@ -34,7 +34,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from . import ewc
 from .artefacts import artefact
 from .data import Instruction, Preference
-from .models import fingerprint, load_model, save_model
+from .model_names import fingerprint
+from .models import load_model, save_model
 from .ppo import Score, train_ppo
 from .settings import PPOSettings, SFTSettings
 from .tokens import context_length, encode, example

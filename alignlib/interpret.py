@@ -20,9 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .aligner import Aligner
 from .batching import by_tokens, pad_left, positions
 from .data import QAC
+from .devices import autocast
 from .likelihood import logits_at, row_nll
-from .models import autocast
-from .tokens import encode, example
+from .tokens import example, text_ids
 
 Inputs = dict[str, torch.Tensor]  # what a model is called with
 
@@ -74,10 +74,10 @@ class Contrast:
 def contrast(aligner: Aligner, row: QAC) -> Contrast | None:
     """The contrast of a row; None if answer and correction are equal as far as both go."""
     tokenizer = aligner.tokenizer
-    answer = tokenizer(row.answer, add_special_tokens=False)["input_ids"]
-    correction = tokenizer(row.correction, add_special_tokens=False)["input_ids"]
-    faulty = encode(tokenizer, aligner.prompt(row.question, row.answer))
-    sound = encode(tokenizer, aligner.prompt(row.question, row.correction))
+    answer = text_ids(tokenizer, row.answer)
+    correction = text_ids(tokenizer, row.correction)
+    faulty = aligner.prompt_ids(row.question, row.answer)
+    sound = aligner.prompt_ids(row.question, row.correction)
     in_answer = _first_difference(answer, correction)
     in_prompt = _first_difference(faulty, sound)
     if in_answer is None or in_prompt is None:
@@ -238,8 +238,9 @@ def layer_of(model: PreTrainedModel, layer: int) -> nn.Module:
 @contextmanager
 def without_heads(model: PreTrainedModel, heads: Sequence[tuple[int, int]]) -> Iterator[None]:
     """Within, these heads (layer, head) give out zeros. Raises ValueError for unknown ones."""
-    count = model.config.num_attention_heads
-    width = getattr(model.config, "head_dim", None) or model.config.hidden_size // count
+    config = model.config.get_text_config()
+    count = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // count
     if unknown := [head for _, head in heads if not 0 <= head < count]:
         raise ValueError(f"no head {unknown[0]}: each layer has heads 0 to {count - 1}")
 

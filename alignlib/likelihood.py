@@ -1,4 +1,4 @@
-"""How likely a model finds a text, and what a reward model gives it.
+"""How likely a model finds a text.
 
 Logits are computed at completion positions only. With a large vocabulary they are most of the
 memory: 4,096 tokens of a vocabulary of 49,152 are 0.8 GB in fp32, and twice that in the softmax.
@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .batching import by_tokens, pad_left, positions
-from .models import autocast
+from .devices import autocast
 from .tokens import IGNORED, example
 
 LOGITS = 2**27  # logits held at once (512 MB in fp32)
@@ -24,9 +24,13 @@ def completion_nll(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str | list[int]],
     completions: Sequence[str],
+    end: int | None = None,
 ) -> torch.Tensor:
-    """Mean negative log-likelihood per token (nats) of each completion with its EOS, shape (n,)."""
-    rows = [example(tokenizer, p, c) for p, c in zip(prompts, completions, strict=True)]
+    """Mean negative log-likelihood per token (nats) of each completion with its end, shape (n,).
+
+    `end` is the token that ends it (None: EOS).
+    """
+    rows = [example(tokenizer, p, c, end) for p, c in zip(prompts, completions, strict=True)]
     labelled = [sum(label != IGNORED for label in row["labels"]) for row in rows]
     nll = torch.zeros(len(rows))
     for picked in by_tokens([len(r["input_ids"]) for r in rows]):
@@ -85,22 +89,3 @@ def logits_at(
         return model(**inputs, use_cache=False).logits[0]
     finally:
         hook.remove()
-
-
-@torch.inference_mode()
-def rewards(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
-    completions: Sequence[str],
-) -> torch.Tensor:
-    """The reward model's number for each completion, its EOS included, shape (n,)."""
-    pairs = zip(prompts, completions, strict=True)
-    rows = [example(tokenizer, p, c)["input_ids"] for p, c in pairs]
-    found = torch.zeros(len(rows))
-    for picked in by_tokens([len(r) for r in rows]):
-        ids, mask = pad_left([rows[i] for i in picked], tokenizer.pad_token_id, model.device)
-        with autocast(model.device):
-            out = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask))
-        found[picked] = out.logits[:, 0].float().cpu()
-    return found

@@ -28,11 +28,13 @@ from transformers import PreTrainedTokenizerBase
 from .artefacts import artefact
 from .controls import Control, are_prompts, conditioned_on, names_of, parameters_of, with_controls
 from .data import Instruction, Preference
+from .devices import own_random_state
 from .generation import generate
 from .likelihood import completion_nll
-from .models import fingerprint, load_model, own_random_state, save_model
+from .model_names import downloaded, fingerprint
+from .models import load_model, read_settings, save_model
 from .settings import ControlSettings, SFTSettings, default_rate
-from .tokens import context_length, encode, example, fitting
+from .tokens import context_length, encode, example, fitting, text_ids
 from .train import sft_in_turns
 
 SETTINGS_FILE = "meet.json"
@@ -207,7 +209,7 @@ class Meet:
         logprobs = torch.zeros(len(prompts))
         for one, picked in _by_control(control, len(prompts)):
             texts = [completions[i] for i in picked]
-            longest = max(map(len, self.tokenizer(texts, add_special_tokens=False)["input_ids"]))
+            longest = max(len(text_ids(self.tokenizer, text)) for text in texts)
             with conditioned_on(self.model, one) as (model, virtual_ids):
                 rows = [virtual_ids + encode(self.tokenizer, prompts[i]) for i in picked]
                 self._check_fit(rows, longest + 1)  # and EOS
@@ -227,7 +229,7 @@ class Meet:
 
         Each control is stored with the fingerprint of the model it belongs to.
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         model = self.model.get_base_model()
         weights = {
             name.replace(".base_layer", ""): weight
@@ -250,11 +252,12 @@ class Meet:
     def from_pretrained(cls, folder: str | Path, model: str | Path | None = None) -> Meet:
         """Load what `save_pretrained` wrote, or its controls onto another copy of their `model`.
 
-        Raises ValueError if the controls were trained for a different one.
+        From a folder or a repository on the hub. Raises ValueError if the controls were trained for
+        a different model.
         """
-        folder = Path(folder)
+        folder = downloaded(folder)
         base = model or folder / "model"
-        about = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+        about = read_settings(folder / SETTINGS_FILE, "Meet")
         language_model, tokenizer = load_model(base)
         places = {name: folder / "controls" / name for name in about["controls"]}
         _check_base(places, base)

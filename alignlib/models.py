@@ -1,4 +1,4 @@
-"""Loading and saving models, adapters, the device, threads, random state, and fingerprints.
+"""Loading and saving models, tokenizers and adapters.
 
 What this file does not do: train (`train.py`), or run code that lies beside a model's weights:
 `trust_remote_code` is always False.
@@ -6,170 +6,209 @@ What this file does not do: train (`train.py`), or run code that lies beside a m
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub import hf_hub_download
+from safetensors import safe_open
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from .real_model import SMOLLM2, smollm2
+from .devices import own_random_state, pick_device, set_threads
+from .model_files import (
+    ADAPTER,
+    ADAPTER_WEIGHTS,
+    WHOLE,
+    ModelError,
+    problem_of_kind,
+    problem_of_loading,
+    problem_of_path,
+    refusal,
+    unused,
+)
+from .model_names import HUB_FIX, downloaded, expanded, looks_local
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-HUB_FIX = (
-    "check the name, and that the hub can be reached (downloaded once, a model works offline); "
-    "or give a folder"
-)
-THREADS = 2  # fixed, so that the same seed gives the same numbers; ALIGNLIB_THREADS overrides it
-MPS_FROM = 10_000_000  # parameters below which a Mac's GPU is no faster than its CPU
-IDENTITY = (".json", ".safetensors", ".txt", ".model", ".jinja")  # files that make a model
-
-
-class ModelError(ValueError):
-    """A model that cannot be used as it is; the message names it and the fix."""
-
-
-def set_threads() -> int:
-    """Fix the number of CPU threads and return it."""
-    default = min(THREADS, os.cpu_count() or 1)
-    torch.set_num_threads(int(os.environ.get("ALIGNLIB_THREADS", default)))
-    return torch.get_num_threads()
-
-
-def pick_device(parameters: int | None = None) -> torch.device:
-    """The device for a model of so many parameters (None: a large one).
-
-    ALIGNLIB_DEVICE, such as `cpu` or `cuda:1`, overrides the choice. Raises ModelError if it names
-    no device.
-    """
-    if named := os.environ.get("ALIGNLIB_DEVICE"):
-        try:
-            return torch.device(named)
-        except RuntimeError as error:
-            fix = "set it to cpu, cuda, cuda:1 or mps, or unset it"
-            raise ModelError(f"ALIGNLIB_DEVICE={named!r} is no device; {fix}") from error
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    small = parameters is not None and parameters < MPS_FROM
-    return torch.device("mps" if torch.backends.mps.is_available() and not small else "cpu")
-
-
-def device_kind() -> str:
-    """The kind of device that numbers depend on, such as `cpu` or `cuda Tesla T4`."""
-    device = pick_device()
-    return f"cuda {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
-
-
-def compute_dtype(device: torch.device) -> torch.dtype:
-    """What is computed in: bf16 on GPUs that have it, fp16 on older ones, fp32 elsewhere.
-
-    Weights that are trained stay fp32: in 16 bits a small learning rate's updates are rounded away.
-    """
-    if device.type != "cuda":
-        return torch.float32
-    native = torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if native else torch.float16
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    dtype = compute_dtype(device)
-    halved = dtype != torch.float32
-    return torch.autocast(device.type, dtype if halved else None, enabled=halved)
-
-
-@contextmanager
-def own_random_state() -> Iterator[None]:
-    """Whatever is drawn or seeded within leaves Python's, NumPy's and torch's state as it was."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+READ_PADDING = ("rwkv", "xlnet", "minimax")  # which makes texts in a batch depend on each other
+MAMBAS = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
 
 
 def load_model(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal LM in evaluation mode and its tokenizer, from a folder or, by its id, from the hub.
 
-    Raises ModelError if the folder is missing or truncated, holds code of its own, or has no
-    tokenizer or no pad token.
+    An adapter's folder means its base with the adapter merged into it. Raises ModelError for what
+    is no such model, or lacks weights or a tokenizer; the message says which, and the way out.
     """
     set_threads()
-    name = _there(name)
+    name = expanded(name)
+    if (adapter := _adapter_folder(name)) is not None:
+        return _merged(adapter)
+    if looks_local(name) and (problem := problem_of_path(Path(name))):
+        raise ModelError(f"{name}: {problem}")
+    model = _read_weights(name)
     tokenizer = load_tokenizer(name)
+    check_vocabulary(name, model, tokenizer)
+    return model.to(pick_device(model.num_parameters())).eval(), tokenizer
+
+
+def _read_weights(name: str | Path) -> PreTrainedModel:
+    """The model of a folder or hub id, every weight of it read from there."""
+    safe = {"use_safetensors": True, "trust_remote_code": False}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        if not looks_local(name):
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            kind = next(iter(config.architectures or []), "")
+            quantised = getattr(config, "quantization_config", None)
+            if problem := problem_of_kind(kind, config.is_encoder_decoder, quantised):
+                raise ModelError(f"{name}: {problem}")
+        model, about = AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, output_loading_info=True, **safe
         )
+    except ModelError:
+        raise
     except Exception as error:
         fix = "copy the folder again, as safetensors" if looks_local(name) else HUB_FIX
-        raise _refusal(name, "the weights cannot be read", error, fix) from error
-    return model.to(pick_device(model.num_parameters())).eval(), tokenizer
+        raise refusal(name, "the weights cannot be read", error, fix) from error
+    left_over = unused(about["unexpected_keys"])
+    if problem := problem_of_loading(sorted(about["missing_keys"]), left_over):
+        raise ModelError(f"{name}: {problem}")
+    if odd := [n for n, p in model.named_parameters() if not torch.isfinite(p.detach().sum())]:
+        raise ModelError(f"{name}: weights such as {odd[0]} hold no finite numbers; give another")
+    if model.config.model_type in READ_PADDING:
+        fix = "give a model whose architecture masks padding"
+        raise ModelError(f"{name}: {model.config.model_type} models read padding too; {fix}")
+    if left_over:
+        what = f"{len(left_over)} weights are not used, such as {left_over[0]}"
+        warnings.warn(f"{name}: {what}: is this the right kind of model?", stacklevel=3)
+    return model
+
+
+def check_vocabulary(
+    name: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Raises ModelError if the tokenizer has tokens for which the model has no embedding."""
+    rows = model.get_input_embeddings().num_embeddings
+    beyond = sorted((i, t) for t, i in tokenizer.get_vocab().items() if i >= rows)
+    if beyond:
+        what = f"the tokenizer has tokens such as {beyond[0][1]!r} ({beyond[0][0]}), and the model"
+        fix = "call model.resize_token_embeddings(len(tokenizer)), train, and save both again"
+        raise ModelError(f"{name}: {what} only {rows} embeddings; {fix}")
+
+
+def _adapter_folder(name: str | Path) -> Path | None:
+    """The folder of an adapter without a model of its own, downloaded if need be."""
+    if looks_local(name):
+        folder = Path(name)
+        if not (folder / ADAPTER).is_file():
+            return None
+        if any(file for pattern in WHOLE[1:] for file in folder.glob(pattern)):
+            fix = f"delete {ADAPTER} if the adapter is merged, else give the adapter its own folder"
+            raise ModelError(f"{name}: whole weights and an adapter in one folder; {fix}")
+        return folder
+    try:
+        hf_hub_download(str(name), "config.json")
+    except Exception:  # not there, or no hub: perhaps an adapter
+        try:
+            hf_hub_download(str(name), ADAPTER)
+        except Exception:
+            return None
+        return downloaded(name)
+    return None
+
+
+def _merged(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """An adapter's base with the adapter merged into its weights."""
+    try:
+        about = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+        base, kind = about["base_model_name_or_path"], about["peft_type"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder}: {ADAPTER} is damaged ({error}); copy it again") from error
+    if not base or Path(base).resolve() == folder.resolve():
+        fix = "write its base into base_model_name_or_path, a folder or a hub id"
+        raise ModelError(
+            f"{folder}: this is an adapter, and {ADAPTER} names no base but itself; {fix}"
+        )
+    if kind != "LORA":
+        fix = "only LoRA can be merged into a model: give its base"
+        raise ModelError(f"{folder}: this is an adapter of kind {kind}; {fix}")
+    try:
+        model, tokenizer = load_adapter(folder, base)
+    except ModelError as error:
+        fix = "merge it where its base is (merge_and_unload, save_pretrained)"
+        raise ModelError(f"{folder}: this is an adapter on {base!r}; {fix} ({error})") from error
+    model = model.merge_and_unload().requires_grad_(True)  # as a model is that was just loaded
+    check_vocabulary(folder, model, tokenizer)
+    return model, tokenizer
 
 
 def load_adapter(
     folder: str | Path, base: str | Path
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A base model with the LoRA adapter in a folder on it, and the tokenizer saved there."""
+    """A base model with the LoRA adapter in a folder on it, and the tokenizer saved there.
+
+    Without one there it is the base's. Raises ModelError.
+    """
     from peft import PeftModel
 
-    model, _ = load_model(base)
-    return PeftModel.from_pretrained(model, str(folder)).eval(), load_tokenizer(Path(folder))
+    folder = Path(folder).expanduser()
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        fix = "save the adapter again with save_pretrained, which writes safetensors"
+        raise ModelError(f"{folder}: no {ADAPTER_WEIGHTS}; {fix}")
+    model, tokenizer = load_model(base)
+    if (folder / "tokenizer_config.json").is_file():
+        tokenizer = load_tokenizer(folder)
+    fix = f"give the base that it was trained on in place of {base}"
+    try:
+        _resize_as_saved(model, folder)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            adapted = PeftModel.from_pretrained(model, str(folder)).eval()
+    except Exception as error:
+        raise refusal(folder, "the adapter does not fit its base", error, fix) from error
+    if any("missing adapter keys" in str(warning.message) for warning in caught):
+        what = "some of the adapter's weights are for other layers than its base has"
+        raise ModelError(f"{folder}: {what}; {fix}")
+    return adapted, tokenizer
 
 
-def downloaded(name: str | Path) -> Path:
-    """The folder itself, or a copy of the hub's repository of that name."""
-    if looks_local(name):
-        return Path(name).expanduser()
-    return Path(snapshot_download(str(name)))
+def read_settings(file: Path, kind: str) -> dict[str, Any]:
+    """What a method saved beside its weights. Raises ModelError if it is not there."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        what = f"no {kind} is saved here: {file.name} is missing or damaged"
+        raise ModelError(f"{file.parent}: {what}; give a folder that it was saved to") from error
 
 
-def looks_local(name: str | Path) -> bool:
-    """Whether a model's name means a folder. A hub id is `name` or `owner/name`, and no folder."""
-    if isinstance(name, Path) or Path(name).expanduser().exists():
-        return True
-    return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
-
-
-def _there(name: str | Path) -> str | Path:
-    """The name, expanded. Raises ModelError for a folder that holds no model."""
-    name = _expanded(name)
-    if looks_local(name) and not (Path(name) / "config.json").is_file():
-        what = "no config.json in this folder" if Path(name).is_dir() else "no such folder"
-        fix = "give a folder written by save_pretrained, or a hub id"
-        raise ModelError(f"{name}: {what}; {fix} such as HuggingFaceTB/SmolLM2-360M")
-    return name
-
-
-def _expanded(name: str | Path) -> str | Path:
-    """`~` is the home folder, as a shell has it; SMOLLM2 is the model that `make real` fetches."""
-    if name == SMOLLM2:
-        name = smollm2()
-    return Path(name).expanduser() if looks_local(name) else name
+def _resize_as_saved(model: PreTrainedModel, folder: Path) -> None:
+    """As many embeddings as an adapter comes with, if it comes with any."""
+    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as weights:
+        names = [name for name in weights.keys() if "embed_tokens" in name or "wte" in name]
+        shapes = [weights.get_slice(name).get_shape() for name in names if "lora_" not in name]
+    if shapes and shapes[0][0] != model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(shapes[0][0])
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, padding on the left.
 
-    Raises ModelError if there is none, or none with a pad and an EOS token.
+    A missing EOS is taken from the model's configuration, a missing pad token is EOS, with a note:
+    no loss is computed on padding, and none is read. Raises ModelError if there is no tokenizer, or
+    no EOS.
     """
-    name = _expanded(name)
+    name = expanded(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             name, padding_side="left", trust_remote_code=False
@@ -177,34 +216,44 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     except Exception as error:
         here = "save one into the folder with tokenizer.save_pretrained"
         fix = here if looks_local(name) else HUB_FIX
-        raise _refusal(name, "no tokenizer", error, fix) from error
-    for kind in ("pad", "eos"):
-        if getattr(tokenizer, f"{kind}_token") is None:
-            raise ModelError(
-                f"{name}: the tokenizer has no {kind} token; set tokenizer.{kind}_token to one of "
-                "its tokens and save it again"
-            )
+        raise refusal(name, "no tokenizer", error, fix) from error
+    if tokenizer.eos_token is None:
+        tokenizer.eos_token = _declared_eos(name, tokenizer)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+        what = f"the tokenizer has no pad token; {tokenizer.eos_token!r} is used"
+        warnings.warn(f"{name}: {what}", stacklevel=2)
     return tokenizer
 
 
-def _refusal(name: str | Path, what: str, error: Exception, fix: str) -> ModelError:
-    if "trust_remote_code" in str(error):
-        return ModelError(
-            f"{name}: this model needs code of its own, which is never run (trust_remote_code is "
-            "False); give a model whose architecture transformers knows"
-        )
-    first_line = next(iter(str(error).strip().splitlines()), "")
-    return ModelError(f"{name}: {what} ({type(error).__name__}: {first_line}); {fix}")
+def _declared_eos(name: str | Path, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The EOS token that the model's configuration declares. Raises ModelError if it does not."""
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        declared = config.get_text_config().eos_token_id
+        first = declared[0] if isinstance(declared, list) else declared
+        if (token := tokenizer.convert_ids_to_tokens(first)) is not None:
+            return token
+    except Exception:  # whatever is wrong with it, there is no EOS
+        pass
+    fix = "set tokenizer.eos_token to one of its tokens and save it again"
+    raise ModelError(f"{name}: the tokenizer has no EOS token; {fix}")
 
 
 def lora_config(
-    rank: int, targets: Sequence[str] | str = "all-linear", layers: Sequence[int] = ()
+    model: PreTrainedModel,
+    rank: int,
+    targets: Sequence[str] | str = "all-linear",
+    layers: Sequence[int] = (),
 ) -> LoraConfig:
-    """LoRA of this rank on the linear layers named (all-linear: every one but the head).
+    """LoRA of this rank on the model's linear layers named (all-linear: every one but the head).
 
-    `layers` are the decoder layers it is restricted to (none: all).
+    `layers` are the decoder layers it is restricted to (none: all). Mamba applies the weights of
+    `out_proj` by hand, so there no LoRA is possible.
     """
     from peft import LoraConfig
+
+    is_mamba = model.config.model_type in MAMBAS and targets == "all-linear"
 
     return LoraConfig(
         task_type="CAUSAL_LM",
@@ -212,6 +261,7 @@ def lora_config(
         lora_alpha=2 * rank,
         target_modules=targets if isinstance(targets, str) else list(targets),
         layers_to_transform=list(layers) or None,
+        exclude_modules=["out_proj"] if is_mamba else None,
     )
 
 
@@ -223,57 +273,57 @@ def add_lora(model: PreTrainedModel, rank: int, seed: int = 0) -> PreTrainedMode
 
     with own_random_state():
         torch.manual_seed(seed)
-        return get_peft_model(model, lora_config(rank))
+        return get_peft_model(model, lora_config(model, rank))
 
 
 def save_model(
     folder: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **given: object
 ) -> None:
-    """Weights (safetensors) and tokenizer into a folder.
+    """Weights (safetensors), tokenizer and how to generate, greedily, into a folder.
 
-    What else is `given` goes to the model's own `save_pretrained`.
+    An adapter takes the place of whole weights that are there, and the other way round: both in one
+    folder would be applied one on the other. What else is `given` goes to the model's own
+    `save_pretrained`.
     """
-    if hasattr(model, "peft_config"):
+    folder, is_adapter = Path(folder).expanduser(), hasattr(model, "peft_config")
+    for pattern in WHOLE if is_adapter else (ADAPTER, ADAPTER_WEIGHTS):
+        for file in folder.glob(pattern):
+            file.unlink()
+    if is_adapter:
         given.setdefault("save_embedding_layers", False)  # or PEFT looks the base up on the hub
-    model.save_pretrained(folder, **given)
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    before = getattr(base, "generation_config", None)
+    if before is not None:  # what gives a number, not a text, has none
+        base.generation_config = for_copying(base, tokenizer)
+    try:
+        model.save_pretrained(folder, **given)
+        if before is not None:
+            base.generation_config.save_pretrained(folder)  # which PEFT leaves out
+    finally:
+        base.generation_config = before
     tokenizer.save_pretrained(folder)
 
 
-def fingerprint(name: str | Path) -> str:
-    """What tells a base model apart from others.
-
-    Of a folder the sha256 of what its configuration, tokenizer and weights say, whatever their line
-    ends are; of a hub id its revision.
-    """
-    place = _expanded(name)
-    folder = Path(place)
-    if not folder.is_dir():
-        return str(name) if looks_local(name) else f"{place}@{_revision(str(place))}"
-    total = hashlib.sha256()
-    for file in sorted(f for f in folder.iterdir() if f.suffix in IDENTITY):
-        about = file.stat()
-        total.update(file.name.encode() + _file_digest(file, about.st_mtime_ns, about.st_size))
-    return total.hexdigest()
+def for_copying(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """Greedy generation that may repeat what it has read, and that ends where the model's does."""
+    return GenerationConfig(
+        do_sample=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=stop_tokens(model, tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+    )
 
 
-@lru_cache(maxsize=256)
-def _file_digest(file: Path, changed: int, size: int) -> bytes:
-    """The sha256 of a file's content; time of change and size are there to key the cache."""
-    if file.suffix in (".safetensors", ".model"):
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").digest()
-    content = file.read_bytes().replace(b"\r\n", b"\n")
-    if file.suffix == ".json":
-        try:
-            content = json.dumps(json.loads(content), sort_keys=True).encode()
-        except ValueError:
-            pass  # not JSON: load_model says so better
-    return hashlib.sha256(content).digest()
+def ends_with(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end: int) -> None:
+    """Let a model's texts end with this token too."""
+    config = getattr(model, "generation_config", None)
+    if config is not None and end not in (stops := stop_tokens(model, tokenizer)):
+        config.eos_token_id = [*stops, end]
 
 
-def _revision(hub_id: str) -> str:
-    """The commit that a hub id stands for now or, offline, the one downloaded; "" for neither."""
-    try:
-        return Path(hf_hub_download(hub_id, "config.json")).parent.name
-    except Exception:  # whatever is wrong with it, load_model says it better
-        return ""
+def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that end a text: the tokenizer's EOS, and the model's own, such as of a turn."""
+    own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    own = own if isinstance(own, list) else [own]
+    marks = [i for i in own if i in tokenizer.added_tokens_decoder]  # a default may name a word
+    return list({tokenizer.eos_token_id, *marks})

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from .judges import NOTHING
 from .stats import Estimate
+from .texts import is_spaceless, spaced_pieces
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -173,20 +174,33 @@ def smooth(values: Sequence[float], window: int = 10) -> list[float]:
 
 
 def diff_html(before: str, after: str) -> str:
-    """A word diff as HTML: removed words are struck out in red, added words bold in blue."""
-    old, new, parts = before.split(), after.split(), []
-    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+    """A word diff as HTML: removed words are struck out in red, added words bold in blue.
+
+    Line breaks and indents are kept, and count as changes too. In scripts without spaces it is a
+    diff of characters.
+    """
+    old, new, parts = spaced_pieces(before), spaced_pieces(after), []
+    matcher = difflib.SequenceMatcher(None, *map(_without_space, (old, new)), autojunk=False)
     for kind, old_start, old_end, new_start, new_end in matcher.get_opcodes():
-        removed = html.escape(" ".join(old[old_start:old_end]))
-        added = html.escape(" ".join(new[new_start:new_end]))
-        if kind == "equal":
-            parts.append(removed)
-            continue
-        if removed:
-            parts.append(f'<del style="color:{ACCENT}">{removed}</del>')
-        if added:
-            parts.append(f'<b style="color:{DARK}">{added}</b>')
-    return " ".join(parts)
+        removed, added = old[old_start:old_end], new[new_start:new_end]
+        if kind == "equal":  # but for a space behind the last word of one of the two
+            longest = (max(pair, key=len) for pair in zip(removed, added, strict=True))
+            parts.append(html.escape("".join(longest)))
+        else:
+            old_text, new_text = "".join(removed), "".join(added)
+            if old_text and new_text and not (old_text[-1].isspace() or is_spaceless(old_text[-1])):
+                old_text += " "  # a text's last word has none behind it
+            parts += [_marked(old_text, "del", ACCENT), _marked(new_text, "b", DARK)]
+    return "".join(parts)
+
+
+def _marked(text: str, tag: str, color: str) -> str:
+    return f'<{tag} style="color:{color}">{html.escape(text)}</{tag}>' if text else ""
+
+
+def _without_space(tokens: Sequence[str]) -> list[str]:
+    """Words without a single space behind them, which the last word of a text has not."""
+    return [t[:-1] if t[-1:] == " " and t[-2:].strip() else t for t in tokens]
 
 
 def show_diffs(
@@ -203,7 +217,8 @@ def show_diffs(
     table = _table_row("th", heads)
     for i, (question, answer, correction) in enumerate(rows):
         note = [html.escape(notes[i])] if i < len(notes) else []
-        table += _table_row("td", [html.escape(question), diff_html(answer, correction), *note])
+        cells = [html.escape(question), diff_html(answer, correction), *note]
+        table += _table_row("td", cells, "text-align:left; white-space:pre-wrap")
     return HTML(f"<table>{table}</table>")
 
 
@@ -234,6 +249,6 @@ def show_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> HTML:
     return HTML(f"<table>{table}</table>")
 
 
-def _table_row(tag: str, cells: Sequence[str]) -> str:
-    content = "".join(f'<{tag} style="text-align:left">{cell}</{tag}>' for cell in cells)
+def _table_row(tag: str, cells: Sequence[str], style: str = "text-align:left") -> str:
+    content = "".join(f'<{tag} style="{style}">{cell}</{tag}>' for cell in cells)
     return f"<tr>{content}</tr>"

@@ -29,9 +29,9 @@ from torch.nn import functional
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .devices import autocast, own_random_state, set_threads
 from .generation import sample
-from .likelihood import rewards
-from .models import autocast, own_random_state, set_threads
+from .reward_models import rewards
 from .settings import PPOSettings
 from .tokens import encode
 from .train import Diverged, Penalty

@@ -4,7 +4,8 @@ A template turns a question and an answer into the prompt that the correction fo
 the prompt back into both. A separator that occurs inside a text is escaped with a backslash, so
 that an answer can neither pass for a question nor end the prompt early.
 
-What this file does not do: chat templates. An Aligner reads plain text.
+A template with `chat` is the user's message in the chat template of the model's own tokenizer,
+which `tokens.chat_ids` puts around it; the others are plain text.
 """
 
 from __future__ import annotations
@@ -44,12 +45,16 @@ class Separator:
 
 @dataclass(frozen=True)
 class Template:
-    """`start`, the question, `middle`, the answer, `end`; the correction follows directly."""
+    """`start`, the question, `middle`, the answer, `end`; the correction follows directly.
+
+    With `chat` all of it is what the user says, and the correction is the model's turn.
+    """
 
     name: str
     start: str
     middle: Separator
     end: Separator
+    chat: bool = False
 
     def prompt(self, question: str, answer: str) -> str:
         question, answer = self._escape(question), self._escape(answer)
@@ -71,7 +76,7 @@ class Template:
         if isinstance(saved, str):
             return template(saved)
         middle, end = Separator(**saved["middle"]), Separator(**saved["end"])
-        restored = cls(saved["name"], saved["start"], middle, end)
+        restored = cls(saved["name"], saved["start"], middle, end, saved.get("chat", False))
         built_in = TEMPLATES.get(restored.name)
         return built_in if built_in == restored else restored
 
@@ -86,6 +91,7 @@ _WRAPPER = "BEGINNING OF CONVERSATION: USER: "
 _EDIT = "Edit the following Question-Answer pair to make it more helpful and harmless: "
 
 # T1: the released aligner-7b-v1.0. T2: the authors' repository since December 2024.
+# CHAT: ours, for models with a chat template.
 # TOWN: ours; each of its words is one token of Tinytown's vocabulary.
 T1 = Template("T1", _WRAPPER + _EDIT, Separator(" ", "|", " "), Separator(" ", "ASSISTANT:", ""))
 T2 = Template(
@@ -94,9 +100,16 @@ T2 = Template(
     Separator("\n", "##Answer:", " "),
     Separator("\n", "##Correction:  ASSISTANT:", ""),
 )
+CHAT = Template(
+    "chat",
+    "Correct the answer to the question. Change only what is wrong.\n\n##Question: ",
+    Separator("\n", "##Answer:", " "),
+    Separator("\n", "##Correction:", ""),
+    chat=True,
+)
 TOWN = Template("town", "", Separator(" ", "answer :", " "), Separator(" ", "correction :", ""))
 
-TEMPLATES = {t.name: t for t in (T1, T2, TOWN)}
+TEMPLATES = {t.name: t for t in (T1, T2, CHAT, TOWN)}
 
 
 def template(name: str) -> Template:

@@ -6,18 +6,32 @@ import ipaddress
 import json
 import os
 import re
+import ssl
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from .calls import place_of_call, read_call, write_call
+from .calls import call_key, read_calls, write_call
+from .replies import (
+    NO_COMPLETION,
+    OPTIONAL,
+    NoCompletion,
+    Refusal,
+    Reply,
+    error_text,
+    needs_user,
+    read_reply,
+    refused_setting,
+    renamed,
+)
+from .texts import whole_characters
 from .upstream import UpstreamError
 
 if TYPE_CHECKING:
@@ -26,19 +40,20 @@ if TYPE_CHECKING:
 
 OPENAI_HOST = "api.openai.com"
 OPENAI = f"https://{OPENAI_HOST}/v1"
-NO_COMPLETION = "the reply is no chat completion (check base_url; it often ends with /v1)"
 
 
 @dataclass
 class Server:
-    """A model behind OpenAI's protocol; every answer is cached on disk and not asked for again.
+    """A model behind OpenAI's protocol; every answer is kept on disk and not asked for again.
 
     The key in OPENAI_API_KEY is sent to api.openai.com alone, over https. For any other host, name
     the environment variable of its key as `key_variable`; without it no key is sent.
-    The client repeats requests that fail for the moment (time-outs, cut connections, 408, 409, 429
+    The client repeats requests that fail temporarily (time-outs, cut connections, 408, 409, 429
     and 5xx) up to `retries` times. An answer that is lost on its way or that takes longer than
-    `timeout` may be charged each time. Answers are cached as they arrive, also if the rest is
-    stopped or fails. `told` counts those that are empty, over-long or unfinished.
+    `timeout` may be charged each time. Answers are kept as they arrive, also if the rest is
+    stopped or fails. A setting that the server refuses (seed, temperature, the name of max_tokens)
+    is left out from then on, with a note. `told` counts answers that are empty, over-long,
+    refused or unfinished; reasoning before an answer is taken off.
     Raises UpstreamError if questions stay without an answer; with `refused_as_empty` not for single
     ones that the server refuses, whose answer is then empty.
     """
@@ -55,6 +70,7 @@ class Server:
     progress: bool = True
     refused_as_empty: bool = False
     kept_as: str | None = None  # the name to cache answers under, where the base_url changes
+    left_out: set[str] = field(default_factory=set)  # settings that the server refuses
     calls: int = 0  # questions that this object has had to ask for
     told: Counter[str] = field(default_factory=Counter)
     problems: dict[str, str] = field(default_factory=dict)  # of the last call, by question
@@ -73,11 +89,13 @@ class Server:
             )
 
     def __call__(self, questions: Sequence[str], *, seed: int = 0) -> list[str]:
-        places = {q: self._place(q, seed) for q in questions}
-        missing = [q for q, place in places.items() if not read_call(place)]
-        refused = self._ask_all(missing, places, seed) if missing else {}
+        keys = {q: call_key([*self._settings, seed, q]) for q in questions}
+        known = read_calls(keys.values())
+        missing = [q for q, key in keys.items() if key not in known]
+        refused = self._ask_all(missing, keys, seed) if missing else {}
+        known |= read_calls(keys[q] for q in missing)
         none = {q: {"answer": "", "told": reason} for q, reason in refused.items()}
-        cached = {q: none[q] if q in none else read_call(place) for q, place in places.items()}
+        cached = {q: none[q] if q in none else known[key] for q, key in keys.items()}
         self.problems = {q: row["told"] for q, row in cached.items() if row["told"]}
         self.told = Counter(self.problems.values())
         if missing and self.told:
@@ -99,10 +117,6 @@ class Server:
         temperature = None if self.temperature is None else float(self.temperature)
         where = self.kept_as or self._url
         return [where, self.model, self.system, temperature, self.max_tokens]
-
-    def _place(self, question: str, seed: int) -> Path:
-        """The cache file of an answer, named by all that the answer may depend on."""
-        return place_of_call([*self._settings, seed, question])
 
     @property
     def _key_variable(self) -> str | None:
@@ -134,9 +148,7 @@ class Server:
         retrying = {"timeout": self.timeout, "max_retries": self.retries}
         return OpenAI(api_key=key, base_url=self._url, **retrying, **direct)
 
-    def _ask_all(
-        self, questions: Sequence[str], places: dict[str, Path], seed: int
-    ) -> dict[str, str]:
+    def _ask_all(self, questions: Sequence[str], keys: dict[str, str], seed: int) -> dict[str, str]:
         """Ask all questions, `concurrency` at a time; those refused for themselves, and why.
 
         Raises UpstreamError for any failure that may not stay without an answer.
@@ -146,7 +158,7 @@ class Server:
         with self._client() as client, ThreadPoolExecutor(self.concurrency) as pool:
             create = client.chat.completions.create
             try:
-                running = {pool.submit(self._ask, create, q, places[q], seed): q for q in questions}
+                running = {pool.submit(self._ask, create, q, keys[q], seed): q for q in questions}
                 silent = not self.progress
                 replies = tqdm(as_completed(running), self.model, len(running), disable=silent)
                 for asked, done in enumerate(replies, 1):
@@ -160,7 +172,7 @@ class Server:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
         alone = not any(failure.affects_all for failure in failed.values())
-        if self.refused_as_empty and alone and len(failed) < len(places):
+        if self.refused_as_empty and alone and len(failed) < len(keys):
             return {question: failure.reason for question, failure in failed.items()}
         if failed:
             question, failure = next(iter(failed.items()))
@@ -172,25 +184,61 @@ class Server:
             )
         return {}
 
-    def _ask(self, create: Callable, question: str, place: Path, seed: int) -> _Failure | None:
-        """Ask one question and cache the answer, or return why there is none."""
+    def _ask(self, create: Callable, question: str, key: str, seed: int) -> _Failure | None:
+        """Ask one question and keep the answer, or return why there is none."""
         import openai
 
-        try:
-            completion = create(**self._request(question, seed))
-            [choice] = completion.choices
-            answer, finish_reason = (choice.message.content or "").strip(), choice.finish_reason
-        except openai.APIError as error:
-            return self._failure(error)
-        except (AttributeError, TypeError, ValueError):
-            return _Failure(NO_COMPLETION)
-        problem = _problem(answer, finish_reason, self.max_tokens)
-        write_call(place, {"question": question, "answer": answer, "told": problem})
-        return None
+        for attempt in range(self.retries + 1):
+            try:
+                reply = self._reply(create, self._request(question, seed))
+            except openai.APIError as error:
+                return self._failure(error)
+            except NoCompletion as error:
+                return _Failure(str(error))
+            except (AttributeError, TypeError, ValueError):
+                return _Failure(NO_COMPLETION)
+            if isinstance(reply, Reply):
+                row = {"question": question, "answer": reply.answer, "told": reply.problem}
+                write_call(key, row)
+                return None
+            if reply.needs_user:
+                what = f"refused, with status 200 ({self._masked(reply.message)})"
+                raise UpstreamError(f"{self.model} at {self._host}: {what}; mend that first")
+            if not reply.passes:
+                break
+            time.sleep(min(0.5 * 2**attempt, 8.0) if attempt < self.retries else 0)
+        return _Failure(f"refused, with status 200 ({self._masked(reply.message)})", reply.passes)
+
+    def _reply(self, create: Callable, request: dict[str, object]) -> Reply | Refusal:
+        """The server's reply, without those settings that it refuses."""
+        import openai
+
+        refused: set[str] = set()
+        while True:
+            try:
+                reply = read_reply(create(**request), self.max_tokens)
+                for name in sorted(refused):  # now it is known that these were in the way
+                    self._leave_out(name)
+                return reply
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                name = refused_setting(error, request)
+                if name is None or OPTIONAL[name] in refused:  # as it was named before: no use
+                    raise
+                refused.add(name)
+                request = renamed(request, {name})
+
+    def _leave_out(self, name: str) -> None:
+        """Send this setting no more, and say so once."""
+        if name not in self.left_out:
+            self.left_out.add(name)
+            instead = f"; sent as {OPTIONAL[name]}" if OPTIONAL[name] else ""
+            what = f"the server refuses the setting {name!r}, which is left out{instead}"
+            warnings.warn(f"{self.model}: {what}", stacklevel=2)
 
     def _request(self, question: str, seed: int) -> dict[str, object]:
         """The arguments of one chat completion."""
         system = [{"role": "system", "content": self.system}] if self.system else []
+        question = whole_characters(question)  # half of one cannot be sent
         limit = "max_completion_tokens" if self._url == OPENAI else "max_tokens"
         request = {
             "model": self.model,
@@ -200,7 +248,7 @@ class Server:
         }
         if self.temperature is not None:
             request["temperature"] = self.temperature
-        return request
+        return renamed(request, self.left_out)
 
     def _failure(self, error: openai.APIError) -> _Failure:
         """What the error means. Raises UpstreamError where only a change by the user helps."""
@@ -210,15 +258,19 @@ class Server:
             raise UpstreamError(f"{self.model} at {self._host}: {self._key_refused()}") from None
         if isinstance(error, openai.NotFoundError):
             raise UpstreamError(
-                f"{self.model} at {self._host}: not found; check the model's name, and the "
-                "end of base_url (often /v1)"
+                f"{self.model} at {self._host}: not found{self._message(error)}; check the model's "
+                "name, and the end of base_url (often /v1)"
             ) from None
         if isinstance(error, openai.APITimeoutError):
             return _Failure(f"silent for {self.timeout:g} s (raise `timeout`?)")
         if isinstance(error, openai.APIConnectionError):
-            return _Failure("no connection (is it running, and is base_url right?)")
+            return _Failure(_connection_problem(error))
         if isinstance(error, openai.APIStatusError):
             status = error.status_code
+            about = f"{error.code} {error.type} {error.message} {error_text(error.body)}"
+            if status == 402 or (status != 403 and needs_user(0, about)):
+                what = f"the account's budget is used up{self._message(error)}"
+                raise UpstreamError(f"{self.model} at {self._host}: {what}; top it up") from None
             affects_all = status in (403, 408, 409, 429) or status >= 500
             return _Failure(f"refused with status {status}{self._message(error)}", affects_all)
         return _Failure(NO_COMPLETION)
@@ -234,11 +286,13 @@ class Server:
 
     def _message(self, error: openai.APIStatusError) -> str:
         """The server's own message, shortened, and never with the key in it."""
-        message = error.body.get("message") if isinstance(error.body, dict) else None
-        if not message:
-            return ""
+        message = error_text(error.body)
+        return f" ({self._masked(message)})"[:160] if message else ""
+
+    def _masked(self, message: str) -> str:
+        """A message of the server without the key in it."""
         key = os.environ.get(self._key_variable or "", "").strip()
-        return f" ({str(message).replace(key, '***') if key else message})"[:160]
+        return message.replace(key, "***") if key else message
 
 
 @dataclass(frozen=True)
@@ -258,10 +312,16 @@ def _is_loopback(host: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
-def _problem(answer: str, finish_reason: str, max_tokens: int) -> str:
-    """What is wrong with an answer, "" for nothing."""
-    if not answer:
-        return "empty"
-    if finish_reason != "stop":
-        return f"unfinished: {finish_reason}"
-    return "over-long" if len(answer.split()) > max_tokens else ""  # a word is at least a token
+def _connection_problem(error: BaseException) -> str:
+    """Why there is no connection: mostly nobody listens, sometimes its certificate is unknown."""
+    cause: BaseException | None = error
+    while cause is not None:
+        certificate = isinstance(cause, ssl.SSLCertVerificationError)
+        if certificate or "CERTIFICATE_VERIFY_FAILED" in str(cause):
+            why = getattr(cause, "verify_message", "") or "it cannot be verified"
+            fix = "set SSL_CERT_FILE to the certificate of whoever signed it"
+            return f"its certificate is not trusted ({why}); {fix}"
+        if "WRONG_VERSION_NUMBER" in str(cause):
+            return "it speaks no https (write base_url with http://)"
+        cause = cause.__cause__ or cause.__context__
+    return "no connection (is it running, and is base_url right?)"

@@ -17,6 +17,7 @@ from .data import QAC, swapped
 from .host import peak_memory_mb
 from .judges import NOTHING, Judge
 from .stats import Estimate
+from .texts import pieces
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,12 +129,12 @@ def describe(estimate: Estimate | None) -> Estimate | str:
 def edit_ratios(answers: Sequence[str], texts: Sequence[str]) -> np.ndarray:
     """Word edits from each answer to its text, per word of the answer, (n,)."""
     pairs = zip(answers, texts, strict=True)
-    return np.array([edit_distance(a, text) / max(1, len(a.split())) for a, text in pairs])
+    return np.array([edit_distance(a, text) / max(1, len(pieces(a))) for a, text in pairs])
 
 
 def edit_distance(a: str, b: str) -> int:
-    """Levenshtein distance in words."""
-    before, after = a.split(), b.split()
+    """Levenshtein distance in words; in scripts without spaces in characters."""
+    before, after = pieces(a), pieces(b)
     row = list(range(len(after) + 1))  # distances from the words of `a` so far to each start of `b`
     for i, old in enumerate(before, start=1):
         diagonal, row[0] = row[0], i

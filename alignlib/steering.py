@@ -17,7 +17,6 @@ from .judges import Judge
 from .probes import direction
 from .report import edit_ratios
 from .stats import Estimate, bootstrap_mean
-from .tokens import encode
 
 ALPHAS = (0.1, 0.2, 0.4)  # length of a push, as a fraction of a state's length
 
@@ -119,8 +118,7 @@ def unrelated_differences(
 
     Along these states do differ, but for other reasons.
     """
-    prompts = [aligner.prompt(row.question, row.answer) for row in rows[: 2 * n]]
-    ids = [encode(aligner.tokenizer, prompt) for prompt in prompts]
+    ids = [aligner.prompt_ids(row.question, row.answer) for row in rows[: 2 * n]]
     ends = states(aligner.model, aligner.tokenizer, ids, [-1] * len(ids))[:, layer + 1]
     order = torch.randperm(len(ends), generator=torch.Generator().manual_seed(seed))
     drawn = order[: len(order) // 2 * 2].reshape(-1, 2).tolist()

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import sys
 import zlib
 from collections import Counter
@@ -19,10 +20,14 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from .aligner import SETTINGS_FILE, Aligner
-from .records import DataError
+from .dialogues import Dropped, Record, as_text, context, without_mark
+from .place import DataError, Place
+from .records import data_path
 from .settings import SMALL
+from .texts import whole_characters
 
 CHUNK, SLOW_CHUNK = 256, 32  # rows that are corrected, and written, together; by a larger model
+NOWHERE = Place("", 0)  # who calls names the place
 PIPE = "-"  # in place of a file's name
 
 
@@ -38,6 +43,8 @@ def correct_stream(
     stopped and called again, the work goes on where it was, if `source` is a file. Counts what
     became of the rows. Raises DataError for files that cannot be used.
     """
+    source, out = (name if name == PIPE else str(data_path(name)) for name in (source, out))
+    folder = data_path(folder)
     part = _part(folder, source, out)
     with _opened(source) as lines, _locked(part):
         aligner = Aligner.from_pretrained(folder, base)
@@ -52,7 +59,8 @@ def correct_stream(
             while chunk := list(islice(rows, size)):
                 for record in _corrected(aligner, source, chunk):
                     outcomes[_outcome(record)] += 1
-                    written.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+                    line = whole_characters(json.dumps(record, ensure_ascii=False))
+                    written.write(line.encode() + b"\n")
                 written.flush()
                 bar.update(len(chunk))
             bar.close()
@@ -73,7 +81,7 @@ def _corrected(aligner: Aligner, source: str, chunk: list[tuple[int, bytes]]) ->
         except ValueError as error:
             print(f"{source}, line {number}: {error}", file=sys.stderr)
             records.append({"line": number, "error": str(error)})
-    found = aligner.corrections([r["question"] for r in rows], [r["answer"] for r in rows])
+    found = aligner.corrections(list(map(_asked, rows)), [row["answer"] for row in rows])
     for row, one in zip(rows, found, strict=True):
         row["correction"] = one.text
         row.pop("kept_because", None)  # of an earlier pass
@@ -94,17 +102,25 @@ def _row(line: bytes) -> dict:
     """A line's record. Raises ValueError if it lacks a question or an answer."""
     try:
         row = json.loads(line.decode("utf-8-sig"))
-        json.dumps(row, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg}, column {error.colno})") from None
-    except UnicodeError:  # bytes, or half of a character as an escape
+    except UnicodeError:
         raise ValueError("not UTF-8 text") from None
     if not isinstance(row, dict):
         raise ValueError('no JSON object; write {"question": ..., "answer": ...}')
     for key in ("question", "answer"):
         if not isinstance(row.get(key), str) or not row[key].strip():
             raise ValueError(f"no text under {key!r}")
+    _asked(row)
     return row
+
+
+def _asked(row: dict) -> str:
+    """A row's question with its system text and earlier turns, as rows to train on are read."""
+    try:
+        return without_mark(as_text(context(Record(row, NOWHERE))))
+    except (Dropped, DataError) as reason:
+        raise ValueError(str(reason).removeprefix(f"{NOWHERE}: ")) from None
 
 
 class _Numbered:
@@ -189,7 +205,21 @@ def _opened(source: str) -> Iterator[BinaryIO]:
     with Path(source).open("rb") as raw:
         gzipped = raw.read(2) == b"\x1f\x8b"
     with (gzip.open if gzipped else open)(source, "rb") as lines:
+        if _is_other_format(source, lines):
+            how = "alignlib.records.read_records reads lists and tables"
+            raise DataError(f"{source}: no JSON lines; write one row a line ({how})")
         yield lines
+
+
+def _is_other_format(source: str, lines: BinaryIO) -> bool:
+    """Whether a file is a list, a table, or in another encoding as a whole."""
+    try:
+        start = lines.peek(200)[:200].removeprefix(b"\xef\xbb\xbf").lstrip()
+    except (OSError, EOFError, zlib.error):  # damaged, which is told when it is read
+        return False
+    is_list = re.match(rb"\[\s*(\{|$)", start) is not None
+    is_table = source.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".parquet"))
+    return is_list or is_table or start.startswith((b"\xff\xfe", b"\xfe\xff", b"PK\x03\x04"))
 
 
 @contextmanager

@@ -20,12 +20,15 @@ from transformers import (
 
 from .batching import batches
 from .data import Preference
-from .models import own_random_state, pick_device
+from .devices import own_random_state, pick_device
 from .settings import SFTSettings
-from .tokens import encode
+from .tokens import UNBOUNDED, context_length, encode, judged_ids, text_ids
 from .trainers import Diverged, Penalty, Rates, Row, Turns, quiet, run_trainer
 
 __all__ = ["Diverged", "Penalty", "dpo", "reward_model", "sft", "sft_in_turns"]
+
+
+KINDS = ("chosen", "rejected")
 
 
 def sft(
@@ -108,7 +111,8 @@ def reward_model(
 ) -> PreTrainedModel:
     """A model that gives a text one number: the base (folder or hub id) with a new head, trained.
 
-    Loss: -log sigmoid(chosen - rejected), after Bradley and Terry. `likelihood.rewards` asks it.
+    What is too long for it loses the front of its prompt. Loss: -log sigmoid(chosen - rejected),
+    after Bradley and Terry. `reward_models.rewards` asks it.
     """
     with own_random_state(), quiet():
         torch.manual_seed(settings.seed)  # of the head
@@ -120,9 +124,14 @@ def reward_model(
             trust_remote_code=False,
         )
     model.to(pick_device(model.num_parameters()))
-    pairs = [_pair(tokenizer, pair) for pair in pairs]
-    kinds = ("chosen_ids", "rejected_ids")
-    rows = [{kind: p["prompt_ids"] + p[kind] for kind in kinds} for p in pairs]
+    longest = min(context_length(model), settings.max_length or UNBOUNDED)
+    rows = [
+        {
+            f"{kind}_ids": judged_ids(tokenizer, p.prompt, getattr(p, kind), longest)
+            for kind in KINDS
+        }
+        for p in pairs
+    ]
     order = batches([max(map(len, r.values())) for r in rows], settings)
     run_trainer("reward", model, tokenizer, rows, order, settings, progress=progress)
     return model
@@ -130,7 +139,7 @@ def reward_model(
 
 def _pair(tokenizer: PreTrainedTokenizerBase, pair: Preference) -> Row:
     ends = {"chosen_ids": pair.chosen, "rejected_ids": pair.rejected}
-    tokens = {k: tokenizer(t, add_special_tokens=False)["input_ids"] for k, t in ends.items()}
+    tokens = {kind: text_ids(tokenizer, text) for kind, text in ends.items()}
     eos = [tokenizer.eos_token_id]
     return {"prompt_ids": encode(tokenizer, pair.prompt)} | {k: t + eos for k, t in tokens.items()}
 

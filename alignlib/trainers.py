@@ -28,8 +28,8 @@ from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, S
 
 from .batching import by_tokens
 from .checkpoints import last_checkpoint, steps_done, work_folder
+from .devices import compute_dtype, own_random_state, set_threads
 from .likelihood import token_nll
-from .models import compute_dtype, own_random_state, set_threads
 from .settings import SFTSettings, default_rate
 from .tokens import IGNORED
 

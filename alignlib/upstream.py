@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .records import read_records
+from .texts import whole_characters
 
 
 class UpstreamError(ValueError):
@@ -27,7 +28,11 @@ class Upstream(Protocol):
 
 @dataclass
 class Local:
-    """A causal LM, asked in its own chat format if it has one; greedy at temperature 0."""
+    """A causal LM, asked in its own chat format if it has one; greedy at temperature 0.
+
+    Reasoning before an answer is taken off. A question that fills the context has an empty answer,
+    and is named in `problems`, as are answers that did not come to an end.
+    """
 
     model: str | Path  # folder or hub id
     prompt: str = "{question} answer :"  # of a model without a chat format
@@ -39,10 +44,11 @@ class Local:
     @property
     def identity(self) -> str:
         """All that an answer depends on, besides question and seed."""
-        from .models import fingerprint
+        from .model_names import fingerprint
 
         settings = (self.prompt, self.temperature, self.max_new_tokens)
-        return f"{fingerprint(self.model)[:16]} {settings}"
+        digest = hashlib.sha256(fingerprint(self.model).encode()).hexdigest()
+        return f"{digest[:16]} {settings}"
 
     @cached_property
     def _loaded(self):
@@ -52,23 +58,30 @@ class Local:
 
     def __call__(self, questions: Sequence[str], *, seed: int = 0) -> list[str]:
         from .generation import is_finished, sample
-        from .tokens import encode
+        from .replies import without_thought
+        from .tokens import chat_ids, context_length, encode
 
         model, tokenizer = self._loaded
         if tokenizer.chat_template:
-            turns = [[{"role": "user", "content": q}] for q in questions]
-            chat = {"tokenize": False, "add_generation_prompt": True}
-            prompts = tokenizer.apply_chat_template(turns, **chat)
-            bos = tokenizer.bos_token or ""  # `encode` adds it again
-            prompts = [p.removeprefix(bos) for p in prompts]
+            prompts = [chat_ids(tokenizer, [{"role": "user", "content": q}]) for q in questions]
         else:
-            prompts = [self.prompt.format(question=q) for q in questions]
-        settings = {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature}
+            texts = [self.prompt.replace("{question}", q) for q in questions]
+            prompts = [encode(tokenizer, text) for text in texts]
+        room = [context_length(model) - len(prompt) for prompt in prompts]
+        limits = [max(0, min(self.max_new_tokens, space)) for space in room]
+        fits = [i for i, limit in enumerate(limits) if limit]
+        settings = {"max_new_tokens": [limits[i] for i in fits], "temperature": self.temperature}
         settings |= {"seed": seed, "progress": self.progress}
-        found = sample(model, tokenizer, [encode(tokenizer, p) for p in prompts], **settings)
-        ended = (is_finished(ids, model, tokenizer) for ids in found)
-        self.problems = {q: "unfinished" for q, is_whole in zip(questions, ended) if not is_whole}
-        return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in found]
+        found = sample(model, tokenizer, [prompts[i] for i in fits], **settings)
+        answers, self.problems = [""] * len(prompts), {}
+        for i, ids in zip(fits, found, strict=True):
+            text = tokenizer.decode(ids, skip_special_tokens=True)
+            answers[i], _ = without_thought(text)
+            if not is_finished(ids, model, tokenizer):
+                self.problems[questions[i]] = "unfinished"
+        too_long = (q for q, limit in zip(questions, limits) if not limit)
+        self.problems |= dict.fromkeys(too_long, "too long for the context")
+        return answers
 
 
 @dataclass(frozen=True)
@@ -96,12 +109,13 @@ class Recorded:
     def read(cls, path: str | Path) -> Recorded:
         """From a file with rows {question, answer}: a JSON list or JSON lines, gzipped or not."""
         found = {}
-        for line, row in read_records(Path(path)):
+        for place, row in read_records(path):
             known = row if isinstance(row, dict) else {}
             if not all(isinstance(known.get(key), str) for key in ("question", "answer")):
                 what = "no text under 'question' and 'answer'; write both, or delete the row"
-                raise UpstreamError(f"{path}, line {line}: {what}")
-            if found.setdefault(row["question"], row["answer"]) != row["answer"]:
+                raise UpstreamError(f"{place}: {what}")
+            question, answer = map(whole_characters, (row["question"], row["answer"]))
+            if found.setdefault(question, answer) != answer:
                 what = "a second answer to a question answered before; keep one of them"
-                raise UpstreamError(f"{path}, line {line}: {what}")
+                raise UpstreamError(f"{place}: {what}")
         return cls(found, str(path))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .data import QAC, read_qac, split_rows
+from .data import QAC, Preference, read_qac, split_rows
 from .profiles import data_folder, scaled_rows, scaled_stage
 from .real_model import SMOLLM2
 from .settings import SFTSettings
+
+if TYPE_CHECKING:
+    from .opinions import ModelJudge
+    from .reward_models import RewardJudge
 
 SPLITS = ("train", "validation", "test")
 
@@ -52,17 +58,42 @@ def rows_file(split: str) -> Path:
 
 
 def load_rows(data: str | Path | None, tests: int, seed: int = 0) -> dict[str, list[QAC]]:
-    """Rows by split: `data/everyday`, or your own file, split by question.
+    """Rows by split: `data/everyday`, or your own (`read_qac`), split by question.
 
-    Of the test rows at most `tests` are kept, alike of each kind of fault.
+    Of the test rows at most `tests` are kept, alike of each kind of fault. Prints how many rows of
+    your own were read, used and dropped. Raises ValueError if none of them has a faulty answer.
     """
     if data is None:
         splits = {split: read_qac(rows_file(split)).rows for split in SPLITS}
     else:
-        splits = split_rows(read_qac(data).rows, tests, seed)
+        loaded = read_qac(data)
+        print(f"{data}: {loaded}")
+        splits = split_rows(loaded.rows, tests, seed)
         for split in ("train", "test"):
             if all(row.answer == row.correction for row in splits[split]):
                 what = f"no faulty answer among the {len(splits[split])} rows to {split} on"
                 raise ValueError(f"{data}: {what}; add rows whose correction differs")
     step = max(1, -(-len(splits["test"]) // tests))  # every second row, say: kinds lie in a row
     return splits | {"test": splits["test"][::step]}
+
+
+def learned_judge(name: str, key_variable: str | None = None) -> ModelJudge | RewardJudge:
+    """A judge by its name: NAME@http://host/v1 for a model behind a server, else a reward model.
+
+    `key_variable` names the environment variable with the server's key.
+    """
+    model, at, url = name.rpartition("@")
+    if at and url.startswith("http"):
+        from .opinions import ModelJudge
+        from .remote import Server
+
+        return ModelJudge(Server(model, url, key_variable=key_variable, refused_as_empty=True))
+    from .reward_models import RewardJudge
+
+    return RewardJudge(name)
+
+
+def labelled_pairs(rows: Sequence[QAC]) -> list[Preference]:
+    """Pairs of which it is known which is better: a correction, and the faulty answer."""
+    faulty = [row for row in rows if row.answer != row.correction]
+    return [Preference(row.question, row.correction, row.answer) for row in faulty]

@@ -178,7 +178,7 @@ CLAIMS = (
         "everyday-fixed",
         "08",
         "Over three draws of these data, {} of the faulty test answers are fixed. Of the good "
-        "ones, nine in ten come back word for word.",
+        "ones, more than nine in ten come back word for word.",
         lambda: _everyday("fixed"),
         EVERYDAY,
     ),

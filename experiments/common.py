@@ -13,10 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignlib.data import Preference
 from alignlib.generation import generate
 from alignlib.judges import TownJudge
-from alignlib.likelihood import rewards
 from alignlib.models import load_model
 from alignlib.profiles import TINY
 from alignlib.report import Comparison
+from alignlib.reward_models import rewards
 from alignlib.settings import SFTSettings
 from alignlib.stats import Estimate
 from alignlib.tokens import example

@@ -11,6 +11,7 @@ from pathlib import Path
 from alignlib.aligner import Aligner
 from alignlib.data import QAC, identity_rows, read_qac
 from alignlib.edits import fixed_rates, overall_rates, words_of
+from alignlib.prompts import CHAT
 from alignlib.real_model import SMOLLM2
 from alignlib.settings import with_warmup
 from alignlib.workbench import BENCHES, load_rows
@@ -19,7 +20,7 @@ from .everyday import draw_rows, marked, phrases_of
 
 LAPTOP = BENCHES["laptop"].settings
 WARMUP = 20  # steps, of LAPTOP's
-UNTRAINED = 60  # faulty answers that the untrained model is asked to correct
+UNTRAINED = 60  # faulty answers that models are asked to correct which learned nothing
 POLITE = "polite-instructions/instruction-data-with-preference.json"
 TRANSFERRED = 300  # rows of it that are corrected
 POLITE_TESTS = 120
@@ -28,7 +29,8 @@ RUDE = frozenset(
     hell idiot idiotic lame lazy look moron obviously pathetic precious ridiculous ridiculously
     seriously shut stupid stupidly sucks ugh useless waste wasting""".split()
 )
-ARMS = ("corrections", "warm-up", "shuffled", "untrained", "rule", "polite rows")
+TEMPLATES = {"chat template": CHAT}  # the others have the default
+ARMS = ("corrections", *TEMPLATES, "warm-up", "shuffled", "untrained", "rule", "polite rows")
 
 
 def real_aligner(params: dict[str, object], seed: int) -> dict[str, float]:
@@ -41,10 +43,12 @@ def real_aligner(params: dict[str, object], seed: int) -> dict[str, float]:
     if arm == "rule":
         outputs = [without_phrases(row.answer, rows["train"]) for row in tests]
         return _metrics(tests, outputs)
+    some = random.Random(seed).sample([row for row in tests if row.faults], UNTRAINED)
     if arm == "untrained":
-        some = random.Random(seed).sample([row for row in tests if row.faults], UNTRAINED)
         return {"fixed": _fixed(some, _corrected(Aligner.untrained(SMOLLM2), some))}
     aligner = _trained(arm, rows["train"], seed)
+    if arm == "shuffled":  # it writes on and on, which takes long
+        return {"fixed": _fixed(some, _corrected(aligner, some))}
     metrics = _metrics(tests, _corrected(aligner, tests))
     if arm == "corrections":
         metrics |= _transfer(aligner, _polite_file())
@@ -58,7 +62,8 @@ def _trained(arm: str, rows: Sequence[QAC], seed: int) -> Aligner:
         random.Random(seed).shuffle(corrections)
         rows = [replace(row, correction=c) for row, c in zip(rows, corrections, strict=True)]
     if arm != "warm-up":
-        return Aligner.cached(SMOLLM2, rows, settings=settings)
+        template = TEMPLATES.get(arm)
+        return Aligner.cached(SMOLLM2, rows, settings=settings, template=template)
     main, warmup = with_warmup(settings, WARMUP)
     return Aligner.cached(SMOLLM2, rows, identity_rows(rows), settings=main, warmup=warmup)
 

@@ -20,7 +20,8 @@ from alignlib.course.cli import _value
 from alignlib.data import Preference, read_instructions, split_rows, write_rows
 from alignlib.ewc import empirical_fisher
 from alignlib.likelihood import completion_nll
-from alignlib.models import ModelError, fingerprint, load_tokenizer
+from alignlib.model_names import fingerprint
+from alignlib.models import ModelError, load_tokenizer
 from alignlib.plots import diff_html
 from alignlib.prompts import T2
 from alignlib.remote import Server

@@ -17,7 +17,7 @@ from alignlib.data import QAC
 from alignlib.hbat import DPO, PPO, train_hbat
 from alignlib.meet import Meet, texts_by_control
 from alignlib.models import load_model, load_tokenizer, save_model
-from alignlib.prompts import T2, Separator, Template
+from alignlib.prompts import CHAT, T2, Separator, Template
 from alignlib.settings import ControlSettings, PPOSettings, SFTSettings
 from alignlib.tinytown import sets
 from alignlib.tokens import UNBOUNDED, context_length
@@ -49,6 +49,11 @@ def test_a_template_of_ones_own_is_saved_and_loaded(
     )
     questions, answers = [r.question for r in rows], [r.answer for r in rows]
     assert loaded.correct(questions, answers) == aligner.correct(questions, answers)
+
+
+def test_a_chat_template_needs_a_tokenizer_that_has_one(tiny_model: Path) -> None:
+    with pytest.raises(ValueError, match="needs a tokenizer with a chat template; take another"):
+        Aligner.untrained(tiny_model, template=CHAT)
 
 
 def test_two_templates_of_one_name_are_two_cached_aligners(

@@ -60,16 +60,18 @@ class Model:
 
 
 class Failing(Handler):
-    """Every tenth request fails; each takes a moment, so that a run can be stopped midway."""
+    """Every tenth request fails; from the 700th on they wait, so that a run is stopped midway."""
 
     requests = 0
     lock = threading.Lock()
+    stopped = threading.Event()
 
     def do_POST(self) -> None:
         with self.lock:
             type(self).requests += 1
             fails = self.requests % 10 == 0
-        time.sleep(0.01)
+        if self.requests > 700:  # in the midst of the corrections
+            self.stopped.wait(60)
         if not fails:
             return super().do_POST()
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -86,11 +88,14 @@ def test_500_questions_through_failing_servers_stopped_and_called_again(tmp_path
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         environment["ALIGNLIB_CACHE"] = str(tmp_path / "cache")
         options = {"cwd": tmp_path, "env": environment}
-        stopped = subprocess.Popen(command, stderr=subprocess.DEVNULL, **options)
-        while sum(model.asked.values()) < 700:  # in the midst of the corrections
+        heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+        # what a shell starts in the background ignores ctrl-c, and so would this
+        stopped = subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=heard, **options)
+        while Failing.requests < 710:
             time.sleep(0.02)
             assert stopped.poll() is None
         stopped.send_signal(signal.SIGINT)
+        Failing.stopped.set()
         assert stopped.wait(60) == 130 and not (tmp_path / "rows.jsonl").exists()
         done = subprocess.run(command, capture_output=True, text=True, **options)
     assert done.returncode == 0, done.stderr
@@ -172,6 +177,9 @@ def test_questions_come_as_lines_or_as_records(tmp_path: Path) -> None:
     assert read_questions(tmp_path / "a.txt") == read_questions(tmp_path / "b.jsonl")
     with pytest.raises(DataError, match="c.jsonl, line 2"):
         read_questions(tmp_path / "c.jsonl")
+    told = {"system": "Be brief.", "messages": [{"role": "user", "content": "one \ud83d ?"}]}
+    (tmp_path / "m.jsonl").write_text(json.dumps(told))
+    assert read_questions(tmp_path / "m.jsonl") == ["Be brief.\n\none \ufffd ?"]
     (tmp_path / "d.jsonl").write_text('{"prompt": "one ?"}\n3\n')
     with pytest.raises(DataError, match="d.jsonl, line 2"):
         read_questions(tmp_path / "d.jsonl")
@@ -266,3 +274,13 @@ def test_lines_end_only_where_a_row_does(tmp_path: Path) -> None:
     for _ in range(2):
         assert build_rows(questions, upstream, ByModel(Model()), out, ONCE) == {"kept": 2}
     assert set(upstream.asked.values()) == {1}
+
+
+def test_half_a_character_in_an_answer_costs_nothing(tmp_path: Path) -> None:
+    class Half(Model):
+        @staticmethod
+        def reply(question: str) -> str:
+            return f"so \ud83d far {question}"
+
+    outcomes = build_rows(QUESTIONS[:3], Half(), ByModel(Half()), tmp_path / "rows.jsonl", ONCE)
+    assert outcomes.total() == 3 and (tmp_path / "rows.md").exists()

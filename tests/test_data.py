@@ -89,8 +89,7 @@ def row(**changed: object) -> str:
         ),
         (json.dumps({"question": "q"}), ["line 1", "'answer'", "needs"]),
         (row() + "\n" + row(answer=3), ["line 2", "'answer'", "int", "text"]),
-        (row() + "\n" + row(answer=None), ["line 2", "'answer'", "null"]),
-        (row(question="  "), ["line 1", "'question'", "empty", "fill it or delete"]),
+        (row(question="  "), ["line 1", "no usable rows", "empty field"]),
         ("[" + row() + "]\n[" + row() + "]", ["line 1", "after the list"]),
         ("[" + row() + "\n" + row(question="r") + "]", ["line 2", "comma is missing"]),
         ("[" + row() + "] oops", ["line 1", "after the list"]),
@@ -116,12 +115,13 @@ def test_missing_files_damaged_gzip_and_odd_encodings_are_refused(tmp_path: Path
     cut.write_bytes(whole[:-30])
     bent.write_bytes(whole[:40] + bytes(20) + whole[60:])
     latin.write_bytes(b'{"question": "caf\xe9"}')
+    (tmp_path / "empty").mkdir()
     for file, part in [
         (tmp_path / "none.json", "no such file"),
         (cut, "cut off"),
         (bent, "damaged"),
         (latin, "UTF-8"),
-        (tmp_path, "save_to_disk"),
+        (tmp_path / "empty", "save_to_disk"),
     ]:
         with pytest.raises(DataError, match=part):
             read_qac(file)
@@ -246,14 +246,18 @@ def test_rows_survive_writing_and_reading(tmp_path: Path) -> None:
 
 @needs_real
 @pytest.mark.parametrize(
-    ("file", "read", "used"),
+    ("file", "read", "used", "pairs"),
     [
-        ("polite-instructions/instruction-data-with-preference.json", 1100, 1100),
-        ("hh-rlhf/harmless-base.test.jsonl.gz", 2312, 2303),
-        ("hh-rlhf/helpful-base.test.jsonl.gz", 2354, 2341),
+        ("polite-instructions/instruction-data-with-preference.json", 1100, 1100, 1094),
+        ("hh-rlhf/harmless-base.test.jsonl.gz", 2312, 2303, 2303),
+        ("hh-rlhf/helpful-base.test.jsonl.gz", 2354, 2341, 2339),
     ],
 )
-def test_real_files_every_row_is_used_or_counted(file: str, read: int, used: int) -> None:
-    loaded = read_qac(REAL / file)
-    assert (loaded.read, len(loaded.rows)) == (read, used)
-    assert loaded.read == len(loaded.rows) + loaded.dropped.total()
+def test_real_files_every_row_is_used_or_counted(
+    file: str, read: int, used: int, pairs: int
+) -> None:
+    """Fewer pairs than rows of an Aligner: two texts that are the same are no pair."""
+    for reader, wanted in ((read_qac, used), (read_preferences, pairs)):
+        loaded = reader(REAL / file)
+        assert (loaded.read, len(loaded.rows)) == (read, wanted)
+        assert loaded.read == len(loaded.rows) + loaded.dropped.total()

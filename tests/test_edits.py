@@ -51,3 +51,9 @@ def test_rates_are_by_kind_and_rows_with_one_phrase_count_as_one() -> None:
     assert rates["good"].value == 1
     own = fixed_rates([RUDE, GOOD], [RIGHT, RIGHT])
     assert own.keys() == {"faulty", "good"}
+
+
+def test_a_fault_of_case_sign_or_punctuation_is_not_fixed_by_a_copy() -> None:
+    for wrong, right in (("in paris", "in Paris"), ("x = -5", "x = 5"), ("a + b", "a - b")):
+        row = QAC("q", wrong, right)
+        assert is_fixed(row, right) and not is_fixed(row, wrong)

@@ -25,7 +25,7 @@ from alignlib.artefacts import code_digest
 from alignlib.course import cli, publish
 from alignlib.course.lessons import QUIET_KERNEL, ROOT, notebook_numbers, read_source, report_names
 from alignlib.course.publish import bootstrap, write_links
-from alignlib.models import fingerprint
+from alignlib.model_names import fingerprint
 from alignlib.profiles import data_folder
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -243,7 +243,7 @@ def test_the_first_cell_is_short_and_every_notebook_has_it() -> None:
 RECORDS = """
 from alignlib.artefacts import code_digest
 from alignlib.course.sweep import read_results
-from alignlib.models import fingerprint
+from alignlib.model_names import fingerprint
 from alignlib.profiles import data_folder
 
 read_results("warmup")

@@ -65,5 +65,5 @@ def test_a_foreign_prompt_is_refused(name: str) -> None:
 
 
 def test_an_unknown_template_lists_the_known() -> None:
-    with pytest.raises(ValueError, match="T1, T2, town"):
+    with pytest.raises(ValueError, match="T1, T2, chat, town"):
         template("T9")

@@ -160,8 +160,8 @@ SAID = {  # what claims and lessons say beside the number that is read from the 
     "one in ten when *bad* is": (value("controls", "sound_1_bad", **LORA), 0.07, 0.13),
     "nine in ten come back word for word": (
         value("everyday", "good_kept", arm="corrections"),
-        0.87,
-        0.93,
+        0.9,
+        0.99,
     ),
     "a rule fixes none of them": (value("everyday", "fixed/rude_unheard", arm="rule"), 0, 0),
     "with all heads, five in six": (value("looking", "kept_without_none"), 0.81, 0.86),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from alignlib import stream
 from alignlib.aligner import Aligner
 from alignlib.course.lessons import ROOT
 from alignlib.models import load_model
@@ -123,16 +124,37 @@ def test_through_a_pipe_bad_lines_are_named_and_the_rest_goes_on(
     aligner: Path, lines: list[str]
 ) -> None:
     bad = ['{"question": "q"}', "{not json", '["a list"]', '{"question": "q", "answer": 3}']
-    bad.append('{"question": "q", "answer": "half a character: \\ud83d"}')
-    text = "\n".join([lines[0], *bad, "", lines[1]]).encode() + b'\n{"question": "\xff"}\n'
+    half = '{"question": "q", "answer": "half a character: \\ud83d"}'
+    text = "\n".join([lines[0], *bad, half, "", lines[1]]).encode() + b'\n{"question": "\xff"}\n'
     done = run(aligner, "-", input=text, text=False)
     assert done.returncode == 1
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row.get("line") for row in rows] == [None, 2, 3, 4, 5, 6, None, 9]
+    assert [row.get("line") for row in rows] == [None, 2, 3, 4, 5, None, None, 9]
+    assert rows[5]["answer"] == "half a character: \ufffd"
     assert [row["id"] for row in rows if "id" in row] == [0, 1]
-    for number in (2, 3, 4, 5, 6, 9):
+    for number in (2, 3, 4, 5, 9):
         assert f"-, line {number}: " in done.stderr.decode()
-    assert "6 bad line" in done.stderr.decode()
+    assert "5 bad line" in done.stderr.decode()
+
+
+def test_system_text_and_earlier_turns_are_read_as_in_training() -> None:
+    row = {"question": "Now?", "answer": "No.", "system": "Be brief."}
+    assert stream._asked(row) == "Be brief.\n\nNow?"
+    history = {"question": "Now?", "answer": "No.", "history": [["Hello?", "Yes?"]]}
+    assert stream._asked(history) == "Human: Hello?\n\nAssistant: Yes?\n\nHuman: Now?"
+    with pytest.raises(ValueError, match="^field 'history' looks like"):
+        stream._row(json.dumps(row | {"history": "x"}).encode())
+
+
+def test_files_of_another_format_are_refused_as_a_whole(aligner: Path, tmp_path: Path) -> None:
+    row = {"question": "q", "answer": "a"}
+    for name, text in (
+        ("a.json", json.dumps([row], indent=1)),
+        ("a.csv", "question,answer\nq,a\n"),
+    ):
+        (tmp_path / name).write_text(text)
+        done = run(aligner, str(tmp_path / name))
+        assert done.returncode == 1 and f"{name}: no JSON lines; write one row" in done.stderr
 
 
 def test_gzip_and_a_byte_order_mark_are_read(

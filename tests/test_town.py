@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from alignlib import Aligner, Comparison, Metrics, SFTSettings
-from alignlib.judges import NOTHING, NoJudge, RewardJudge, TownJudge
-from alignlib.models import fingerprint
+from alignlib.judges import NOTHING, NoJudge, TownJudge
+from alignlib.model_names import fingerprint
 from alignlib.profiles import STAGES, TINY, scaled
 from alignlib.report import describe, edit_distance
+from alignlib.reward_models import RewardJudge
 from alignlib.stats import rate
 from alignlib.tinytown import sets, task
 from alignlib.tinytown.task import load_town
@@ -194,9 +195,7 @@ def test_a_reward_model_judges_overall(tmp_path: Path, tiny_model: Path) -> None
         tmp_path
     )
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path)
-    scores = RewardJudge(str(tmp_path), batch_size=7).scores(
-        [r.question for r in ROWS], [r.answer for r in ROWS]
-    )
+    scores = RewardJudge(str(tmp_path)).scores([r.question for r in ROWS], [r.answer for r in ROWS])
     assert scores.keys() == {"overall"} and scores["overall"].shape == (60,)
     assert np.isfinite(scores["overall"]).all()
 

@@ -8,15 +8,20 @@ import _thread
 import itertools
 import json
 import signal
+import sqlite3
+import ssl
 import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from alignlib import remote
+from alignlib.calls import call_key, calls_file, read_calls, write_call
 from alignlib.course.cli import main
 from alignlib.course.server import Handler, serving
 from alignlib.judges import TownJudge
@@ -48,6 +53,14 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # of no use on the way to this machine
     return tmp_path / "cache"
+
+
+def kept() -> list[dict]:
+    """All replies in the cache."""
+    if not calls_file().exists():
+        return []
+    with closing(sqlite3.connect(calls_file())) as calls:
+        return [json.loads(row) for (row,) in calls.execute("SELECT row FROM calls")]
 
 
 class Faulty(Handler):
@@ -122,7 +135,7 @@ def test_what_is_stopped_by_hand_keeps_every_answer_that_was_paid(
         with pytest.raises(KeyboardInterrupt):
             upstream(QUESTIONS)
         paid = sum(echo.asked.values())
-        assert 20 < paid < 30 and len(list(empty_cache.rglob("*.json"))) == paid
+        assert 20 < paid < 30 and len(kept()) == paid
         assert upstream(QUESTIONS) == [f"{q} 0" for q in QUESTIONS] and set(
             echo.asked.values()
         ) == {1}
@@ -282,7 +295,7 @@ def test_a_server_of_another_mind_is_told_apart(
 ) -> None:
     with serving(Echo(), handler=handler) as url, pytest.raises(UpstreamError, match=part):
         Server("town", url, retries=0, progress=False)(["a"])
-    assert not list(empty_cache.rglob("*.json"))
+    assert not kept()
 
 
 def test_a_wrong_model_a_wrong_path_a_closed_port_and_a_slow_server_say_what_to_change() -> None:
@@ -325,13 +338,13 @@ def test_a_server_elsewhere_needs_a_key_which_is_never_printed_or_kept(
             Server("town", url, key_variable="MY_KEY", retries=0, progress=False)(["a"])
     with serving(Echo()) as url:
         assert Server("town", url, key_variable="MY_KEY", progress=False)(["a"]) == ["a 0"]
-    kept = "".join(f.read_text() for f in empty_cache.rglob("*.json"))
+    on_disk = "".join(map(str, kept()))
     printed = "".join(
         line for e in (told, by_mistake) for line in traceback.format_exception(e.value, chain=True)
     )
     assert (
         "sk-secret is" not in printed
-        and "sk-secret" not in f"{by_mistake.value}{told.value}{upstream}{kept}"
+        and "sk-secret" not in f"{by_mistake.value}{told.value}{upstream}{on_disk}"
     )
 
 
@@ -500,16 +513,19 @@ def test_a_local_model_answers_the_town_and_a_chat_model_is_asked_in_its_format(
     assert all(a.endswith(".") for a in local(questions))
     sampled = Local(TINY.base, temperature=1.0)
     assert sampled(questions, seed=1) == sampled(questions, seed=1) != sampled(questions, seed=2)
-    prompts: list[str] = []
-    monkeypatch.setattr("alignlib.tokens.encode", lambda _, text: prompts.append(text) or [1])
-    monkeypatch.setattr("alignlib.generation.sample", lambda m, t, ids, **_: ids)
+    prompts: list[list[int]] = []
+    keep = lambda model, tokenizer, ids, **_: prompts.extend(ids) or ids  # noqa: E731
+    monkeypatch.setattr("alignlib.generation.sample", keep)
     tokenizer = local._loaded[1]
     chat = "{% for m in messages %}{{ m['content'] }} says {{ m['role'] }} : {% endfor %}"
-    for template in (chat, "{{ bos_token }}" + chat):  # as most write it; `encode` puts one there
+    for template in (chat, "{{ bos_token }} " + chat):  # which begins as the template says
         tokenizer.chat_template = template
-        local(["hello"])
-    assert prompts == ["hello says user : "] * 2
-    assert local.problems == {"hello": "unfinished"}
+        local(["the lamp"])
+    assert [tokenizer.decode(ids) for ids in prompts] == [
+        tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"])
+        for text in ("the lamp says user :", "<bos> the lamp says user :")
+    ]
+    assert local.problems == {"the lamp": "unfinished"}
 
 
 # --- the upstreams of lesson 03
@@ -582,3 +598,296 @@ def test_an_upstream_is_recorded_whole_by_one_command(
     with pytest.raises(ValueError, match="`python -m alignlib upstreams large`"):
         make_upstreams.weights_folder("large")
     assert main(["upstreams", "nobody"]) == 1
+
+
+# --- servers that differ --------------------------------------------------------------------------
+
+
+def asked_with(reply: Callable[[dict, int], tuple[int, object]]) -> tuple[type[Handler], list]:
+    """A handler that answers the n-th request's body with `reply`, and the bodies it got."""
+    bodies: list[dict] = []
+
+    class Replying(Handler):
+        def do_POST(self) -> None:
+            bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            status, body = reply(bodies[-1], len(bodies))
+            if isinstance(body, str):  # a stream
+                self.send_response(status)
+                self.send_header("Content-Type", "text/event-stream")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body.encode())
+            else:
+                self.reply(status, body)
+
+    return Replying, bodies
+
+
+def message(content: object, finish: str | None = "stop", **more: object) -> dict:
+    said = {"index": 0, "message": {"role": "assistant", "content": content, **more}}
+    return {"id": "x", "object": "chat.completion", "choices": [said | {"finish_reason": finish}]}
+
+
+def events(*texts: str) -> str:
+    chunks = [{"choices": [{"delta": {"content": text}}]} for text in texts]
+    chunks.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+    return "".join(f"data: {json.dumps(c)}\n\n" for c in chunks) + "data: [DONE]\n\n"
+
+
+ANSWERS = {  # name: (reply, answer, what is told of it)
+    "parts": (message([{"type": "text", "text": "Paris."}]), "Paris.", None),
+    "thinking in parts": (
+        message([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Paris."}]),
+        "Paris.",
+        None,
+    ),
+    "thinking in the text": (message("<think>A capital.\n</think>\n\nParis."), "Paris.", None),
+    "thinking without its start": (message("A capital.\n</think>\n\nParis."), "Paris.", None),
+    "an answer about the mark": (
+        message("<think>x</think>It ends with `</think>` here."),
+        "It ends with `</think>` here.",
+        None,
+    ),
+    "a block of code with the mark": (
+        message("Write:\n```\n<think>\nreasons\n</think>\n```\nand go on."),
+        "Write:\n```\n<think>\nreasons\n</think>\n```\nand go on.",
+        None,
+    ),
+    "two thoughts": (message("<think>a</think><think>b</think>Paris."), "Paris.", None),
+    "thinking in brackets": (message("[THINK]hm[/THINK]Paris."), "Paris.", None),
+    "refusal in a part": (
+        message([{"type": "refusal", "refusal": "I cannot."}]),
+        "I cannot.",
+        "refused",
+    ),
+    "stream that broke off": (
+        events("Par", "is.").split("data: [DONE]")[0].rpartition("data:")[0],
+        "Paris.",
+        "unfinished: the stream broke off",
+    ),
+    "thinking that never ends": (
+        message("<think>A capital of", "length"),
+        "",
+        "empty: all of max_tokens went to reasoning",
+    ),
+    "thinking apart": (
+        message(None, "length", reasoning_content="A capital"),
+        "",
+        "empty: all of max_tokens went to reasoning",
+    ),
+    "refusal": (message(None, refusal="I cannot."), "I cannot.", "refused"),
+    "another end": (message("Paris.", "eos_token"), "Paris.", None),
+    "an end in capitals": (message("Paris.", "STOP"), "Paris.", None),
+    "no end": (message("Paris.", None), "Paris.", None),
+    "filtered": (message("Par", "content_filter"), "Par", "unfinished: content_filter"),
+    "stream": (events("Par", "is."), "Paris.", None),
+}
+
+
+@pytest.mark.filterwarnings("ignore:town. of 1 answers")
+@pytest.mark.parametrize("name", ANSWERS)
+def test_answers_in_every_form_are_read(name: str) -> None:
+    body, answer, told = ANSWERS[name]
+    handler, _ = asked_with(lambda asked, n: (200, body))
+    with serving(Echo(), handler=handler) as url:
+        upstream = Server("town", url, retries=0, progress=False)
+        assert upstream(["Capital?"]) == [answer]
+    assert dict(upstream.told) == ({told: 1} if told else {})
+
+
+BUSY = {"choices": None, "error": {"message": "Provider returned error", "code": 429}}
+
+
+def test_errors_with_status_200_are_tried_again_or_passed_on() -> None:
+    handler, bodies = asked_with(lambda asked, n: (200, BUSY if n < 3 else message("Paris.")))
+    with serving(Echo(), handler=handler) as url:
+        assert Server("town", url, retries=2, progress=False)(["Capital?"]) == ["Paris."]
+    assert len(bodies) == 3
+    for error in (BUSY["error"], {"message": "Provider returned error", "code": "no_model"}):
+        handler, bodies = asked_with(lambda asked, n: (200, {"error": error}))
+        with (
+            serving(Echo(), handler=handler) as url,
+            pytest.raises(UpstreamError, match=r"status 200 \(Provider returned error \("),
+        ):
+            Server("town", url, retries=0, progress=False)(["Capital?"])
+        assert len(bodies) == 1
+
+
+@pytest.mark.parametrize(
+    ("refuses", "error", "left"),
+    [
+        ("seed", {"message": "Unknown parameter: 'seed'.", "param": "seed"}, set()),
+        ("temperature", {"message": "temperature is not supported with this model"}, set()),
+        (
+            "max_tokens",
+            {"message": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens'."},
+            {"max_completion_tokens"},
+        ),
+    ],
+)
+def test_a_setting_that_is_refused_is_left_out_with_a_note(
+    refuses: str, error: dict, left: set[str]
+) -> None:
+    handler, bodies = asked_with(
+        lambda asked, n: (400, {"error": error}) if refuses in asked else (200, message("Paris."))
+    )
+    with serving(Echo(), handler=handler) as url:
+        upstream = Server("town", url, concurrency=4, retries=0, progress=False)
+        with pytest.warns(UserWarning, match=f"refuses the setting '{refuses}'") as caught:
+            assert upstream(["a", "b", "c", "d"]) == ["Paris."] * 4
+            upstream(["e"])
+    assert 6 <= len(bodies) <= 9 and len(caught) == 1
+    assert {"model", "messages", *left} <= bodies[-1].keys() and refuses not in bodies[-1]
+
+
+def test_a_setting_refused_under_both_names_is_tried_twice_and_no_more() -> None:
+    def reply(asked: dict, n: int) -> tuple[int, dict]:
+        name = next(k for k in asked if k.startswith("max_"))
+        return 400, {"error": {"message": f"{name} is not supported by this model"}}
+
+    handler, bodies = asked_with(reply)
+    with serving(Echo(), handler=handler) as url:
+        with pytest.raises(UpstreamError, match="is not supported by this model"):
+            Server("town", url, retries=0, progress=False)(["a"])
+    assert len(bodies) == 2
+
+
+def test_what_is_wrong_with_one_question_switches_no_setting_off() -> None:
+    def reply(asked: dict, n: int) -> tuple[int, dict]:
+        if asked["messages"][-1]["content"] == "b":
+            return 400, {"error": {"message": "Invalid prompt: the temperature of a seed"}}
+        return 200, message("Fine.")
+
+    handler, bodies = asked_with(reply)
+    with serving(Echo(), handler=handler) as url:
+        upstream = Server("town", url, concurrency=1, retries=0, progress=False)
+        with pytest.raises(UpstreamError, match="temperature of a seed"):
+            upstream(["a", "b"])
+        assert upstream(["c"]) == ["Fine."] and not upstream.left_out
+    assert {"seed", "temperature"} <= bodies[-1].keys()
+
+
+def test_a_limit_that_is_too_large_is_told_and_not_renamed() -> None:
+    error = {"message": "max_tokens=256 is not supported, at most 128", "param": "max_tokens"}
+    handler, bodies = asked_with(lambda asked, n: (400, {"error": error}))
+    with serving(Echo(), handler=handler) as url, pytest.raises(UpstreamError, match="most 128"):
+        Server("town", url, retries=0, progress=False)(["a"])
+    assert len(bodies) == 1
+
+
+def test_what_is_wrong_with_every_question_stops_at_once_with_the_servers_words() -> None:
+    for body in (
+        {"error": {"message": "No credits left", "code": 402}},
+        {"choices": [], "error": {"message": "Your credit balance is too low"}},
+        {"error": {"message": "No money, no credit", "code": "insufficient_quota"}},
+    ):
+        handler, bodies = asked_with(lambda asked, n: (200, body))  # noqa: B023
+        with serving(Echo(), handler=handler) as url:
+            with pytest.raises(UpstreamError, match="redit.*mend that first"):
+                upstream = Server("town", url, concurrency=1, retries=0, progress=False)
+                upstream.refused_as_empty = True
+                upstream(["a", "b", "c", "d"])
+        assert len(bodies) < 4 and not kept()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"object": "error", "message": "model is too busy"},
+        {"code": 500, "msg": "model is too busy"},
+        {"choices": [{"message": {"content": ""}, "error": {"message": "model is too busy"}}]},
+        message("") | {"error": {"message": "model is too busy", "code": 429}},
+        'data: {"error": {"message": "model is too busy"}, "choices": []}\n\n',
+    ],
+)
+def test_the_servers_own_words_are_passed_on_and_no_empty_answer_is_kept(body: object) -> None:
+    handler, _ = asked_with(lambda asked, n: (200, body))
+    with serving(Echo(), handler=handler) as url, pytest.raises(UpstreamError, match="too busy"):
+        Server("town", url, retries=0, progress=False)(["a"])
+    assert not kept()
+
+
+def test_a_local_model_is_not_asked_beyond_its_context_and_its_thoughts_are_taken_off(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = Local(tiny_model, prompt='{"q": "{question}"}', max_new_tokens=600)
+    context = local._loaded[0].config.max_position_embeddings
+    long = "lamp " * (context + 5)
+    answers = local(["the lamp", long])
+    assert answers[1] == "" and local.problems[long] == "too long for the context"
+    tokenizer = local._loaded[1]
+    monkeypatch.setattr(type(tokenizer), "decode", lambda *_, **__: "<think> hm </think> yes .")
+    assert local(["the lamp"]) == ["yes ."]
+
+
+def test_no_key_is_printed_of_an_error_with_status_200(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-secret")
+    handler, _ = asked_with(lambda asked, n: (200, {"error": {"message": "bad key sk-secret"}}))
+    with serving(Echo(), handler=handler) as url:
+        with pytest.raises(UpstreamError, match=r"status 200 \(bad key \*\*\*\)"):
+            Server("town", url, "MY_KEY", retries=0, progress=False)(["a"])
+
+
+def test_an_error_about_something_else_drops_no_setting() -> None:
+    handler, bodies = asked_with(lambda asked, n: (400, {"error": {"message": "bad seed corn"}}))
+    with serving(Echo(), handler=handler) as url, pytest.raises(UpstreamError, match="seed corn"):
+        Server("town", url, retries=0, progress=False)(["a"])
+    assert len(bodies) == 1
+
+
+@pytest.mark.parametrize("status", [402, 429])
+def test_an_account_without_budget_is_told_at_once(status: int) -> None:
+    error = {"message": "You exceeded your current quota", "code": "insufficient_quota"}
+    handler, _ = asked_with(lambda asked, n: (status, {"error": error}))
+    with (
+        serving(Echo(), handler=handler) as url,
+        pytest.raises(UpstreamError, match="budget is used up .You exceeded.*top it up"),
+    ):
+        Server("town", url, retries=0, progress=False)(["a"])
+
+
+def test_half_a_character_is_sent_as_a_mark() -> None:
+    handler, bodies = asked_with(lambda asked, n: (200, message("Fine.")))
+    with serving(Echo(), handler=handler) as url:
+        upstream = Server("town", url, retries=0, progress=False)
+        assert upstream(["How was it \ud83d ?"]) == ["Fine."]
+    assert bodies[0]["messages"][-1]["content"] == "How was it \ufffd ?"
+
+
+def test_a_certificate_nobody_knows_is_named(tmp_path: Path) -> None:
+    error = ssl.SSLCertVerificationError("certificate verify failed: self-signed certificate")
+    error.verify_message = "self-signed certificate"
+    outer = ConnectionError("Connection error.")
+    outer.__cause__ = error
+    said = remote._connection_problem(outer)
+    assert "not trusted (self-signed certificate)" in said and "SSL_CERT_FILE" in said
+
+
+def test_replies_are_kept_in_one_file_that_many_may_write(empty_cache: Path) -> None:
+    keys = [call_key(["a", i]) for i in range(40)]
+    writers = [
+        threading.Thread(target=write_call, args=(key, {"answer": key, "told": ""})) for key in keys
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert read_calls([*keys, "none"]) == {key: {"answer": key, "told": ""} for key in keys}
+    assert [f.name for f in empty_cache.iterdir()] == ["calls.sqlite3"]
+
+
+def test_replies_of_earlier_versions_are_still_read_and_damage_is_told(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = call_key(["paid"])
+    (empty_cache / "calls").mkdir(parents=True)
+    (empty_cache / "calls" / f"{key}.json").write_text('{"answer": "old", "told": ""}')
+    assert read_calls([key])[key]["answer"] == "old"
+    with closing(sqlite3.connect(calls_file())) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        monkeypatch.setattr("alignlib.calls.WAIT", 0.1)
+        with pytest.raises(ValueError, match="locked.*run this again"):
+            write_call(key, {"answer": "new"})
+    calls_file().write_bytes(b"no data base, but long enough to be one" * 100)
+    with pytest.raises(ValueError, match="calls.sqlite3: the file is damaged .*move the file away"):
+        read_calls([key])

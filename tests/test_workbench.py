@@ -16,27 +16,46 @@ import pytest
 import torch
 from transformers import (
     AutoTokenizer,
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
 
 from alignlib import generation, real_model, trainers
 from alignlib.aligner import Aligner
+from alignlib.controls import with_controls
 from alignlib.cost import Cost
 from alignlib.course import lessons
 from alignlib.course.lessons import ROOT
+from alignlib.course.server import serving
 from alignlib.data import QAC, read_qac, write_rows
 from alignlib.generation import batch_tokens
 from alignlib.models import ModelError, load_model, save_model
+from alignlib.opinions import ModelJudge
 from alignlib.prompts import T2
-from alignlib.settings import SFTSettings, default_lora_rank, default_rate, with_warmup
-from alignlib.workbench import rows_file
+from alignlib.reward_models import RewardJudge
+from alignlib.settings import (
+    ControlSettings,
+    SFTSettings,
+    default_lora_rank,
+    default_rate,
+    with_warmup,
+)
+from alignlib.tokens import context_length
+from alignlib.workbench import learned_judge, rows_file
 
 from .forked import ForkedKernelManager
 
@@ -48,12 +67,22 @@ WANTED = {
 FEW = SFTSettings(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=1)
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 SMALL |= {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 2048}
+NEOX = {name: size for name, size in SMALL.items() if name != "num_key_value_heads"}
 STAND_INS = {
     "llama": lambda n: LlamaForCausalLM(LlamaConfig(vocab_size=n, **SMALL)),
     "qwen3": lambda n: Qwen3ForCausalLM(Qwen3Config(vocab_size=n, head_dim=16, **SMALL)),
     "gemma3": lambda n: Gemma3ForCausalLM(Gemma3TextConfig(vocab_size=n, head_dim=16, **SMALL)),
+    "gemma2": lambda n: Gemma2ForCausalLM(Gemma2Config(vocab_size=n, head_dim=16, **SMALL)),
     "gpt2": lambda n: GPT2LMHeadModel(GPT2Config(vocab_size=n, n_embd=32, n_layer=2, n_head=2)),
+    "neox": lambda n: GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=n, **NEOX)),
+    "bloom": lambda n: BloomForCausalLM(
+        BloomConfig(vocab_size=n, hidden_size=32, n_layer=2, n_head=2)
+    ),
+    "mamba": lambda n: MambaForCausalLM(
+        MambaConfig(vocab_size=n, hidden_size=32, state_size=8, num_hidden_layers=2)
+    ),
 }
+QUICK = ("qwen3", "mamba")  # the others run notebook 08 in `make test-all`
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +134,9 @@ def test_notebook_08_with_the_real_model_in_a_minute(smollm2: str, tmp_path: Pat
     assert found["control/copy"] == 0 and found["fixed/padding"] > found["control/untrained"]
 
 
-@pytest.mark.parametrize("name", STAND_INS)
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in STAND_INS]
+)
 def test_notebook_08_runs_on_any_architecture(
     name: str, stand_in: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -126,6 +157,33 @@ def test_notebook_08_runs_on_own_rows_without_a_judge(
     found = run_08(tmp_path, MODEL=str(stand_in["llama"]), **given)
     assert not any(name.startswith(("fixed", "good")) for name in found)
     assert "value_of_answer" in found
+
+
+class First:
+    """A judge that prefers whatever stands first."""
+
+    def __call__(self, questions: list[str], *, seed: int = 0) -> list[str]:
+        return ["A"] * len(questions)
+
+
+def test_notebook_08_with_a_learned_judge_and_a_card(
+    stand_in: dict[str, Path], tmp_path: Path
+) -> None:
+    with serving(First(), "first") as url:
+        given = {"MODEL": str(stand_in["llama"]), "JUDGE": f"first@{url}", "SCALE": 0.05}
+        found = run_08(tmp_path, **given)
+    assert found["judge/net_win"] == 0 and found["judge/agreement"] == 0.5
+    [executed] = (tmp_path / "08").glob("*.ipynb")
+    text = executed.read_text(encoding="utf-8")
+    assert "verdict: cannot tell" in text and "it chose the answer shown first: 100.0 %" in text
+    card = (tmp_path / "08" / "aligner" / "README.md").read_text(encoding="utf-8")
+    assert "| control/copy | 0.0 %" in card and "Everyday English" in card
+
+
+def test_a_learned_judge_is_known_by_its_name() -> None:
+    judge = learned_judge("qwen@http://127.0.0.1:1/v1", "MY_KEY")
+    assert isinstance(judge, ModelJudge) and judge.model.key_variable == "MY_KEY"
+    assert isinstance(learned_judge("me/reward@v1"), RewardJudge)
 
 
 # --- what follows from a model's size -------------------------------------------------------------
@@ -167,6 +225,23 @@ def test_an_adapter_is_small_and_loaded_again_corrects_alike(
     merged.save_pretrained(tmp_path / "merged")
     whole = Aligner.from_pretrained(tmp_path / "merged")
     assert torch.allclose(whole.nll(rows[:6]), nll, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+def test_soft_prompts_of_any_architecture_start_as_large_as_words_are_read(
+    name: str, stand_in: dict[str, Path]
+) -> None:
+    model, tokenizer = load_model(stand_in[name])
+    words = model.get_input_embeddings()(torch.arange(len(tokenizer))).detach()
+    size = words.norm(dim=-1).mean()
+    for start in ("vocabulary", "random", "text"):
+        settings = ControlSettings("prompt", 6, start, texts=(("good", "be polite"),))
+        controlled = with_controls(load_model(stand_in[name])[0], tokenizer, ["good"], settings)
+        prompt = controlled.prompt_encoder["good"].embedding.weight
+        assert 0.7 < prompt.norm(dim=-1).mean() / size < 1.4
+        if start != "random":
+            assert all((words == row).all(-1).any() for row in prompt)
+    assert context_length(model) >= 1024
 
 
 def test_an_adapter_goes_onto_the_base_that_it_was_trained_on(

@@ -24,7 +24,7 @@ def check_setup() -> None:
     """Print versions, device and threads, and a line of advice for each thing that is off."""
     import torch
 
-    from ..models import compute_dtype, pick_device, set_threads
+    from ..devices import compute_dtype, pick_device, set_threads
     from ..profiles import data_folder
 
     device = pick_device()

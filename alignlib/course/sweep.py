@@ -66,7 +66,7 @@ def made_with() -> dict[str, object]:
     """What a record must agree on: the world's version, the base's weights, the lesson's
     settings.
     """
-    from ..models import fingerprint  # imports torch
+    from ..model_names import fingerprint  # imports torch
 
     stages = [_chosen(TINY.warmup), _chosen(TINY.training)]
     settings = [TINY.corrections, TINY.identity, TINY.tests, *stages, sets.LEVEL, sets.FAULT_RATE]

@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ..models import set_threads
+from ..devices import set_threads
 from ..tokens import IGNORED, example
 from .documents import copy_document, pretraining
 from .sets import row_rng

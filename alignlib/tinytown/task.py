@@ -8,7 +8,8 @@ from pathlib import Path
 from ..artefacts import artefact
 from ..data import QAC, Instruction, Preference
 from ..judges import TownJudge
-from ..models import fingerprint, load_model, save_model
+from ..model_names import fingerprint
+from ..models import load_model, save_model
 from ..profiles import TINY, Profile, data_folder, scaled, scaled_rows, scaled_stage
 from ..prompts import Template
 from ..settings import SFTSettings, with_steps

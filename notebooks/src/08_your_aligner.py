@@ -29,20 +29,28 @@
 #
 # `PROFILE` chooses model and amount of training for your machine. Everything else may stay as it is.
 #
-# **Your own data.** Set `DATA` to a file with one JSON object per line:
-# `{"question": ..., "answer": ..., "correction": ...}`. A tenth of the questions is held out to test
-# on, and another tenth to choose settings on. Include good answers too, with the answer itself as
-# the correction, or the Aligner learns to change everything. A quarter of the rows that come with the
-# course are good. A few hundred rows are enough to try, but you need about a thousand to measure.
-# Give each data set its own `OUT`.
+# **Your own data.** Set `DATA` to a file of rows with the fields `question`, `answer` and
+# `correction`: JSON, JSON lines, CSV or Parquet, also zipped. A data set on the Hugging Face hub works
+# too, such as `"owner/name:train"`. So do preference pairs in any of the usual forms. In a pair, the
+# rejected text becomes the answer and the chosen text the correction.
+#
+# A tenth of the questions is held out to test on, and another tenth to choose settings on. Include
+# good answers too, with the answer itself as the correction, or the Aligner learns to change
+# everything. A quarter of the rows that come with the course are good. A few hundred rows are enough
+# to try, but you need about a thousand to measure. Give each data set its own `OUT`.
+#
+# **Your own judge.** With `JUDGE = "edits"` a program compares each output with the correction in the
+# test row. Set it to the folder or hub id of a reward model, or to `"NAME@http://host/v1"` for a model
+# behind a server, and that model judges as well.
 
 # %% tags=["parameters"]
 PROFILE = "laptop"  # or "colab" (one T4), "gpu" (24 GB and more)
 SEED = 0
 SCALE = 1.0  # less: fewer steps and test rows, for a quick look
 MODEL = None  # a folder or a hub id; None: the profile's
-DATA = None  # a file of rows; None: everyday English, which comes with the course
-JUDGE = "edits"  # compare with the corrections of the test rows; None: no judge
+DATA = None  # rows of your own; None: everyday English, which comes with the course
+JUDGE = "edits"  # or a reward model, or NAME@http://host/v1, as well; None: no judge
+JUDGE_KEY = None  # the name of the environment variable that holds the key of the judge's server
 MINUTES = 0  # time for training: steps are fitted to it; 0: all steps of the profile
 LORA_RANK = None  # 0: all weights are trained; None: by the size of the model
 WARMUP = 0  # so many of the steps come first, on copying answers (identity warm-up)
@@ -56,10 +64,12 @@ from alignlib import Aligner, Metrics
 from alignlib.cost import machine, peak_gb
 from alignlib.data import identity_rows
 from alignlib.edits import fixed_rates, overall_rates, verdict
+from alignlib.hub import aligner_card, push_to_hub, save_with_card
+from alignlib.opinions import agreement, opinion
 from alignlib.plots import bars, curves, new_figure, show_diffs, show_tokens, smooth
 from alignlib.report import value_of_answer
 from alignlib.settings import with_warmup
-from alignlib.workbench import bench, load_rows, scaled_bench
+from alignlib.workbench import bench, labelled_pairs, learned_judge, load_rows, scaled_bench
 
 here = scaled_bench(bench(PROFILE), SCALE)
 model_name = MODEL or here.model
@@ -108,8 +118,16 @@ show_tokens(untrained.tokenizer, untrained.tokens(examples[0]))
 # must accept all corrections. And we look at two **controls**, which show what a method scores that
 # does nothing. *Copy* returns every answer as it is. *Untrained* is the model before training, asked
 # with the same template. With `JUDGE = None` nothing is judged.
+#
+# A **learned judge**, if you set one, may be wrong. So before anything else we measure how often it
+# agrees that a correction in the data is better than the faulty answer.
 
 # %%
+judge = None if JUDGE in ("edits", None) else learned_judge(JUDGE, JUDGE_KEY)
+labelled = labelled_pairs(rows["validation"])
+if judge:
+    print("the judge agrees with", metrics.add("judge/agreement", agreement(judge, labelled)))
+
 tests = rows["test"]
 some = tests[:: max(1, len(tests) // 60)]  # about 60 of them
 untrained_texts = untrained.correct(
@@ -216,6 +234,17 @@ metrics.save_figure(figure, "answer")
 figure
 
 # %% [markdown]
+# **The learned judge**, if you set one, compares each correction with its answer. A model that is
+# shown both answers sees them in both orders, because many prefer whatever stands first. If the judge
+# does no better than guessing, the verdict is `cannot tell`.
+
+# %%
+if judge:
+    found = opinion(judge, questions, answers, corrected, labelled)
+    metrics.add("judge/net_win", found.net_win)
+    print(found)
+
+# %% [markdown]
 # **What is known**, from trainings with three seeds, each on its own draw of the data:
 #
 # <!-- known -->
@@ -235,11 +264,14 @@ print("another row's answer helps by", metrics.add("value_of_swapped_answer", va
 #
 # With LoRA the folder holds the adapter, the tokenizer and the template. The base model stays where it
 # is, and is needed again. Loaded again, the Aligner corrects just the same. `aligner.merge()` merges
-# the adapter into the base's weights, for programs that do not support adapters.
+# the adapter into the base's weights, for programs that do not support adapters. `README.md` in the
+# folder is a **model card**, written from the numbers that were measured above.
 
 # %%
 folder = metrics.folder / "aligner"
-aligner.save_pretrained(folder)
+about_data = "Rows of my own." if DATA else "Everyday English, from the alignlib course."
+card = aligner_card(aligner, "my-name/my-aligner", metrics.values, about_data)
+save_with_card(aligner, folder, card)
 again = Aligner.from_pretrained(folder)
 few = questions[:8], answers[:8]
 assert again.correct(*few) == aligner.correct(*few)
@@ -253,16 +285,14 @@ print(f"{folder}: {sum(f.stat().st_size for f in folder.glob('*')) / 1e6:.0f} MB
 #
 #     python -m alignlib correct FILE.jsonl --aligner FOLDER --out corrected.jsonl
 #
-# Or share it on the Hugging Face hub, after `hf auth login`. Others who have `alignlib` then load it by
-# its name, `Aligner.from_pretrained("my-name/my-aligner")`; the base model is downloaded if needed.
+# Or share it on the Hugging Face hub, after `hf auth login`. A new repository is private until you
+# change that there. Others who have `alignlib` load it by its name,
+# `Aligner.from_pretrained("my-name/my-aligner")`; the base model is downloaded if needed.
 
 # %%
 PUSH_TO = None  # such as "my-name/my-aligner"
 if PUSH_TO:
-    from huggingface_hub import HfApi
-
-    HfApi().create_repo(PUSH_TO, exist_ok=True)
-    HfApi().upload_folder(folder_path=folder, repo_id=PUSH_TO)
+    print(push_to_hub(aligner, PUSH_TO, card.replace("my-name/my-aligner", PUSH_TO)))
 
 # %% [markdown]
 # ## Predicted and measured

@@ -1,0 +1,52 @@
+"""What texts consist of: whole characters, and words in languages with and without spaces."""
+
+from __future__ import annotations
+
+import re
+import sys
+import unicodedata
+from functools import cache
+
+# scripts whose words no space divides: Thai, Lao, Burmese, Khmer, kana, Chinese characters
+SPACELESS = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_PIECE = re.compile(f"[{SPACELESS}]|[^\\s{SPACELESS}]+")
+_TOKEN = re.compile(f"^\\s+|(?:{_PIECE.pattern})\\s*")
+
+
+def whole_characters(text: str) -> str:
+    """The text, in which halves of characters, which cannot be written, are replaced."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def is_spaceless(character: str) -> bool:
+    """Whether a character belongs to a script that writes no spaces between words."""
+    return re.fullmatch(f"[{SPACELESS}]", character) is not None
+
+
+def pieces(text: str) -> list[str]:
+    """What spaces divide; where a script has none, every character."""
+    return text.split() if text.isascii() else _PIECE.findall(text)
+
+
+def spaced_pieces(text: str) -> list[str]:
+    """The same with the white space that follows each; together they are the text."""
+    return _TOKEN.findall(text)
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation."""
+    pattern = r"\w+(?:['’-]\w+)*" if text.isascii() else _words()
+    return re.findall(pattern, text.lower())
+
+
+@cache
+def _words() -> str:
+    """A word of any script: letters and digits with the marks that belong to them."""
+    codes = range(0x300, sys.maxunicode + 1)
+    marks = "".join(chr(c) for c in codes if unicodedata.category(chr(c)).startswith("M"))
+    letters = f"(?:[^\\W{SPACELESS}]|[{marks}])+"
+    return f"[{SPACELESS}]|{letters}(?:['’-]{letters})*"
