@@ -165,16 +165,19 @@ def opinion(
     compare = _comparing(judge)
     changed = [i for i in range(len(before)) if before[i].split() != after[i].split()]
     wins, pick = np.zeros(len(before)), lambda texts: [texts[i] for i in changed]
+    agreed = agreement(compare, labelled)
     if changed:
         wins[changed] = compare.wins(pick(questions), pick(before), pick(after))
-    about = getattr(compare, "first", None), getattr(compare, "order_decided", None)
     counts = Counter(won=int((wins > 0).sum()), lost=int((wins < 0).sum()))
     counts["tied"] = int((wins[changed] == 0).sum())
     counts["unchanged"] = len(before) - len(changed)
-    if unread := getattr(compare, "unread", 0):
-        counts["unread replies"] = unread
+    about = []  # what is known of a judge that was shown pairs: these or, if none, the labelled
+    if isinstance(compare, ModelJudge) and (changed or agreed is not None):
+        about = [compare.first, compare.order_decided]
+    if changed and getattr(compare, "unread", 0):
+        counts["unread replies"] = compare.unread
     net_win = bootstrap_mean(100 * wins, "points")
-    return Opinion(net_win, counts, agreement(compare, labelled), *about)
+    return Opinion(net_win, counts, agreed, *about)
 
 
 def agreement(judge: PairJudge | Judge, labelled: Sequence[Preference]) -> Estimate | None:

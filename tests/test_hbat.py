@@ -528,3 +528,17 @@ def test_the_base_sees_both_styles_and_instructions_are_answered_plainly() -> No
 def test_training_and_test_instructions_are_disjoint() -> None:
     train, test = ({r.prompt for r in instructions_to_follow(s, n=300)} for s in ("train", "test"))
     assert not train & test
+
+
+def test_importance_of_what_a_row_does_not_use_is_0_and_of_nothing_is_refused(
+    tiny_model: Path,
+) -> None:
+    model, tokenizer = load_model(tiny_model)
+    model.extra = torch.nn.Parameter(torch.ones(2))
+    rows = [example(tokenizer, "the lamp", "is here .")]
+    found = empirical_fisher(model, rows)
+    assert not found["extra"].any() and sum(float(v.sum()) for v in found.values()) > 0
+    with pytest.raises(ValueError, match="no rows to measure importance on"):
+        empirical_fisher(model, [])
+    with pytest.raises(ValueError, match="no parameters that are trained"):
+        empirical_fisher(model.requires_grad_(False), rows)

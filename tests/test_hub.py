@@ -226,3 +226,16 @@ def test_an_adapter_is_not_saved_over_its_base(base: Path, tmp_path: Path) -> No
     with pytest.raises(ValueError, match="holds the adapter's base; save to another folder"):
         trained(place).save_pretrained(place)
     assert (place / "model.safetensors").exists()
+
+
+def test_a_second_upload_takes_the_place_of_the_first(
+    base: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alignlib.hub._is_folder", lambda _: False)
+    aligner = trained(base)
+    with torch.no_grad():
+        wanted = aligner.nll(ROWS)
+    push_to_hub(aligner, "me/one", "# One")
+    push_to_hub(aligner.merge(), "me/one", "# One")
+    assert not (hub.root / "me/one" / "adapter_config.json").exists()
+    assert torch.allclose(Aligner.from_pretrained("me/one").nll(ROWS), wanted, atol=1e-4)

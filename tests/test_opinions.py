@@ -91,6 +91,10 @@ def test_unchanged_answers_neither_win_nor_lose_and_are_not_shown(tiny_model: Pa
     found = opinion(ModelJudge(model), QUESTIONS, BAD, spaced)
     assert found.counts == {"won": 0, "lost": 0, "tied": 0, "unchanged": N}
     assert not model.asked and found.net_win.value == 0
+    judge = ModelJudge(First())
+    opinion(judge, QUESTIONS, BAD, GOOD)
+    assert opinion(judge, QUESTIONS, BAD, spaced).first is None, "of earlier pairs"
+    assert opinion(judge, QUESTIONS, BAD, spaced, LABELLED).first.value == 1
 
 
 def test_each_pair_is_asked_once_in_each_order_and_braces_stay() -> None:
@@ -127,7 +131,7 @@ def test_replies_that_name_no_answer_are_ties_and_counted() -> None:
     judge = ModelJudge(Lost())
     found = opinion(judge, QUESTIONS, BAD, GOOD, LABELLED)
     assert found.counts["won"] == 81 and found.counts["tied"] == 19
-    assert judge.unread == 2 * sum("7" in g + b for g, b in zip(GOOD[:40], BAD[:40]))
+    assert judge.unread == found.counts["unread replies"] == 38
     unclear = ["Answer A is better than Answer B.", "A better answer would be B", "neither"]
     assert np.isnan([_choice(reply) for reply in unclear]).all()
 

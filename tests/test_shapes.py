@@ -541,6 +541,13 @@ def test_near_duplicates_in_languages_with_and_without_spaces() -> None:
     assert len(set(near_duplicates(filled))) == 50, "a template's questions are no copies"
 
 
+def test_questions_that_differ_in_a_word_or_a_typo_are_near_duplicates() -> None:
+    long = "Could you please tell me how long it takes to walk from the old mill to the lake today?"
+    texts = [long, long.replace("today", "now"), long.replace("please", "plaese"), QUESTIONS[3]]
+    assert near_duplicates(texts) == [0, 0, 0, 3]
+    assert near_duplicates([long, "How long does the walk from the lake to the old mill take?"])[1]
+
+
 def test_copies_in_a_small_file_are_one_and_very_few_questions_can_be_split() -> None:
     same = [QUESTIONS[0] + "!" * i for i in range(4)]
     assert near_duplicates([*QUESTIONS[3:], *same])[-4:] == [6] * 4
