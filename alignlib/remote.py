@@ -42,6 +42,9 @@ OPENAI_HOST = "api.openai.com"
 OPENAI = f"https://{OPENAI_HOST}/v1"
 
 
+LONGEST_MESSAGE = 156  # characters of a server's message
+
+
 @dataclass
 class Server:
     """A model behind OpenAI's protocol; every answer is kept on disk and not asked for again.
@@ -287,12 +290,12 @@ class Server:
     def _message(self, error: openai.APIStatusError) -> str:
         """The server's own message, shortened, and never with the key in it."""
         message = error_text(error.body)
-        return f" ({self._masked(message)})"[:160] if message else ""
+        return f" ({self._masked(message)})" if message else ""
 
     def _masked(self, message: str) -> str:
-        """A message of the server without the key in it."""
+        """A message of the server, without the key in it, and then shortened."""
         key = os.environ.get(self._key_variable or "", "").strip()
-        return message.replace(key, "***") if key else message
+        return (message.replace(key, "***") if key else message)[:LONGEST_MESSAGE]
 
 
 @dataclass(frozen=True)

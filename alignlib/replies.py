@@ -29,15 +29,8 @@ OPTIONAL = {
     "max_completion_tokens": "max_tokens",
 }
 # how servers say that they refuse a setting; and that its value is too large
-REFUSING = ("unsupported", "unrecognized", "unknown", "support", "extra", "not allowed", "invalid")
-REFUSING += (
-    "unexpected",
-    "deprecated",
-    "not permitted",
-    "only the default",
-    "has to be",
-    "must be",
-)
+REFUSING = ("unrecognized", "unknown", "support", "extra", "not allowed", "invalid", "deprecated")
+REFUSING += ("unexpected", "not permitted", "only the default", "has to be", "must be")
 TOO_LARGE = ("too large", "at most", "maximum", "context length", "less than", "range", "between")
 THOUGHT = re.compile(r"\s*(<think>|<thinking>|<thought>|\[THINK\])", re.IGNORECASE)
 THOUGHT_END = re.compile(r"</think>|</thinking>|</thought>|\[/THINK\]", re.IGNORECASE)
@@ -100,7 +93,7 @@ def _refusal(error: object) -> Refusal:
     about = error if isinstance(error, dict) else {"message": str(error)}
     code = about.get("code")
     status = int(code) if str(code).isdigit() else 0
-    message = str(about.get("message") or "no reason given")[:140]
+    message = str(about.get("message") or "no reason given")
     kind = f"{code} {about.get('type')}".lower()
     passes = status in TRANSIENT or any(word in kind for word in PASSING)
     return Refusal(
