@@ -285,13 +285,11 @@ def save_model(
     folder would be applied one on the other. What else is `given` goes to the model's own
     `save_pretrained`.
     """
-    folder, is_adapter = Path(folder).expanduser(), hasattr(model, "peft_config")
-    for pattern in WHOLE if is_adapter else (ADAPTER, ADAPTER_WEIGHTS):
-        for file in folder.glob(pattern):
-            file.unlink()
+    # PEFT leaves `peft_config` on the base within, too
+    folder, is_adapter = Path(folder).expanduser(), hasattr(model, "get_base_model")
     if is_adapter:
         given.setdefault("save_embedding_layers", False)  # or PEFT looks the base up on the hub
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = model.get_base_model() if is_adapter else model
     before = getattr(base, "generation_config", None)
     if before is not None:  # what gives a number, not a text, has none
         base.generation_config = for_copying(base, tokenizer)
@@ -302,6 +300,9 @@ def save_model(
     finally:
         base.generation_config = before
     tokenizer.save_pretrained(folder)
+    for pattern in WHOLE if is_adapter else (ADAPTER, ADAPTER_WEIGHTS):
+        for file in folder.glob(pattern):
+            file.unlink()
 
 
 def for_copying(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:

@@ -198,7 +198,13 @@ def test_where_nothing_is_saved_it_is_said(base: Path, tmp_path: Path) -> None:
             kind.from_pretrained("nobody/nothing")
 
 
-def test_an_adapter_and_whole_weights_take_each_others_place(base: Path, tmp_path: Path) -> None:
+def stopped(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_adapter_and_whole_weights_take_each_others_place(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     aligner = trained(base)
     with torch.no_grad():
         wanted = aligner.nll(ROWS)
@@ -209,6 +215,10 @@ def test_an_adapter_and_whole_weights_take_each_others_place(base: Path, tmp_pat
     trained(base).save_pretrained(tmp_path)
     assert torch.allclose(Aligner.from_pretrained(tmp_path).nll(ROWS), wanted, atol=1e-4)
     assert not (tmp_path / "model.safetensors").exists()
+    monkeypatch.setattr(aligner.model, "save_pretrained", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        aligner.save_pretrained(tmp_path)
+    assert (tmp_path / "adapter_model.safetensors").exists(), "what is there goes last"
     shutil.copy(base / "model.safetensors", tmp_path)
     with pytest.raises(ModelError, match="whole weights and an adapter in one folder; delete"):
         load_model(tmp_path)
