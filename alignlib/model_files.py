@@ -28,8 +28,6 @@ class ModelError(ValueError):
 def refusal(name: str | Path, what: str, error: Exception, fix: str) -> ModelError:
     if "trust_remote_code" in str(error):
         return ModelError(f"{name}: {OWN_CODE}")
-    if "Unrecognized configuration class" in str(error):
-        return ModelError(f"{name}: no causal language model; give {CAUSAL}")
     first_line = next(iter(str(error).strip().splitlines()), "")
     return ModelError(f"{name}: {what} ({type(error).__name__}: {first_line}); {fix}")
 

@@ -28,6 +28,7 @@ from .devices import own_random_state, pick_device, set_threads
 from .model_files import (
     ADAPTER,
     ADAPTER_WEIGHTS,
+    CAUSAL,
     WHOLE,
     ModelError,
     problem_of_kind,
@@ -79,6 +80,8 @@ def _read_weights(name: str | Path) -> PreTrainedModel:
     except ModelError:
         raise
     except Exception as error:
+        if "Unrecognized configuration class" in str(error):
+            raise ModelError(f"{name}: no causal language model; give {CAUSAL}") from error
         fix = "copy the folder again, as safetensors" if looks_local(name) else HUB_FIX
         raise refusal(name, "the weights cannot be read", error, fix) from error
     left_over = unused(about["unexpected_keys"])
@@ -254,7 +257,6 @@ def lora_config(
     from peft import LoraConfig
 
     is_mamba = model.config.model_type in MAMBAS and targets == "all-linear"
-
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=rank,

@@ -306,7 +306,8 @@ def test_weights_that_are_left_over_are_told(tmp_path: Path) -> None:
     place = shutil.copytree(BASE, tmp_path / "model")
     changed_config(place, num_hidden_layers=1)
     with pytest.warns(UserWarning, match="weights are not used, such as model.layers.1"):
-        load_model(place)
+        model, _ = load_model(place)
+    assert model.config.num_hidden_layers == 1, "told, and loaded all the same"
 
 
 def adapter_renamed(place: Path) -> None:

@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    CLIPTextConfig,
+    CLIPTextModel,
+    PreTrainedTokenizerFast,
+)
 
 from alignlib.course.server import serving
 from alignlib.data import Preference
@@ -200,6 +206,16 @@ def test_what_is_no_reward_model_is_refused(tiny_model: Path, tmp_path: Path) ->
     save_model(tmp_path / "two", two, tokenizer)
     with pytest.raises(ModelError, match="2 numbers for a text"):
         load_reward_model(tmp_path / "two")
+
+
+def test_a_kind_without_a_reward_head_is_refused_as_that(tmp_path: Path) -> None:
+    config = CLIPTextConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    save_model(tmp_path, CLIPTextModel(config), chat_tokenizer())
+    with pytest.raises(ModelError, match="no reward model") as refused:
+        load_reward_model(tmp_path)
+    assert "causal" not in str(refused.value)
+    with pytest.raises(ModelError, match="no causal language model; give a decoder-only"):
+        load_model(tmp_path)
 
 
 def test_the_front_of_a_long_question_is_cut_and_never_the_answer() -> None:
