@@ -73,15 +73,17 @@ def correct_stream(
 
 def _corrected(aligner: Aligner, source: str, chunk: list[tuple[int, bytes]]) -> list[dict]:
     """The output's records for some numbered lines."""
-    records, rows = [], []
+    records, rows, questions = [], [], []
     for number, line in chunk:
         try:
-            records.append(_row(line))
-            rows.append(records[-1])
+            row = _row(line)
+            questions.append(_asked(row))
+            rows.append(row)
+            records.append(row)
         except ValueError as error:
             print(f"{source}, line {number}: {error}", file=sys.stderr)
             records.append({"line": number, "error": str(error)})
-    found = aligner.corrections(list(map(_asked, rows)), [row["answer"] for row in rows])
+    found = aligner.corrections(questions, [row["answer"] for row in rows])
     for row, one in zip(rows, found, strict=True):
         row["correction"] = one.text
         row.pop("kept_because", None)  # of an earlier pass
@@ -111,7 +113,6 @@ def _row(line: bytes) -> dict:
     for key in ("question", "answer"):
         if not isinstance(row.get(key), str) or not row[key].strip():
             raise ValueError(f"no text under {key!r}")
-    _asked(row)
     return row
 
 

@@ -51,14 +51,15 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str | list[int]) -> list[in
     return [*_start(tokenizer), *text_ids(tokenizer, text)] if isinstance(text, str) else text
 
 
-def _start(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+@lru_cache(maxsize=16)
+def _start(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """BOS, if the tokenizer puts it before a text; Tinytown's, of whole words, leaves it to us."""
     bos = tokenizer.bos_token_id
     if bos is None:
-        return []
+        return ()
     core = getattr(tokenizer, "backend_tokenizer", None)
     of_words = type(getattr(core, "model", None)).__name__ == "WordLevel"
-    return [bos] if of_words or tokenizer("a")["input_ids"][:1] == [bos] else []
+    return (bos,) if of_words or tokenizer("a")["input_ids"][:1] == [bos] else ()
 
 
 def chat_ids(
@@ -140,19 +141,19 @@ def judged_ids(
         texts = {"user": prompt, "assistant": completion}
         turns = [{"role": role, "content": text} for role, text in texts.items()]
         ids = chat_ids(tokenizer, turns, go_on=False)
-        parts = _chat_parts(tokenizer, turns, go_on=False) if len(ids) > longest else []
     elif tokenizer.cls_token_id is not None:
         ids = tokenizer(prompt, completion, split_special_tokens=True)["input_ids"]
-        start, front = [tokenizer.cls_token_id], text_ids(tokenizer, prompt)
-        parts = [start, front, ids[1 + len(front) :]]
     else:
-        start, front = _start(tokenizer), text_ids(tokenizer, prompt)
         ids = example(tokenizer, prompt, completion)["input_ids"]
-        parts = [start, front, ids[len(start) + len(front) :]]
     surplus = len(ids) - longest
     if surplus <= 0:
         return ids
-    start, front, rest = parts
+    if tokenizer.chat_template:
+        start, front, rest = _chat_parts(tokenizer, turns, go_on=False)
+    else:
+        cls, front = tokenizer.cls_token_id, text_ids(tokenizer, prompt)
+        start = [cls] if cls is not None else _start(tokenizer)
+        rest = ids[len(start) + len(front) :]
     return [*start, *front[surplus:], *rest][-longest:]
 
 

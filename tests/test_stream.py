@@ -143,7 +143,7 @@ def test_system_text_and_earlier_turns_are_read_as_in_training() -> None:
     history = {"question": "Now?", "answer": "No.", "history": [["Hello?", "Yes?"]]}
     assert stream._asked(history) == "Human: Hello?\n\nAssistant: Yes?\n\nHuman: Now?"
     with pytest.raises(ValueError, match="^field 'history' looks like"):
-        stream._row(json.dumps(row | {"history": "x"}).encode())
+        stream._asked(row | {"history": "x"})
 
 
 def test_files_of_another_format_are_refused_as_a_whole(aligner: Path, tmp_path: Path) -> None:
