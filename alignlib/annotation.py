@@ -9,7 +9,6 @@ its cache. The same call after a stop goes on from there and pays for nothing tw
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from .edits import longest_common
 from .place import DataError, Place
 from .records import data_path, read_lines, read_records
 from .similar import near_duplicates
-from .texts import whole_characters, words_of
+from .texts import filled_in, whole_characters, words_of
 from .upstream import Upstream
 
 INSTRUCTION = """Correct the answer to the question below. Change only what is wrong, impolite, \
@@ -77,8 +76,7 @@ class ByModel:
 
     def ask(self, question: str, answer: str) -> str:
         """The instruction with both texts; braces in them stay as they are."""
-        texts = dict(zip(PLACES, (question, answer), strict=True))
-        return re.sub("|".join(map(re.escape, PLACES)), lambda m: texts[m[0]], self.instruction)
+        return filled_in(self.instruction, dict(zip(PLACES, (question, answer), strict=True)))
 
 
 @dataclass(frozen=True)

@@ -162,11 +162,9 @@ def _build_rows(args: argparse.Namespace) -> int:
 
 def _model(name: str, key_variable: str | None, no_temperature: bool):
     """A model on this machine, or NAME@URL behind a server."""
-    from .remote import Server
+    from .remote import named_server
     from .upstream import Local
 
-    model, at, url = name.rpartition("@")
-    if at and url.startswith("http"):
-        options = {"key_variable": key_variable, "temperature": None if no_temperature else 0.0}
-        return Server(model, url, **options, max_tokens=LONGEST, refused_as_empty=True)
-    return Local(name, max_new_tokens=LONGEST, progress="answers")
+    options = {"key_variable": key_variable, "temperature": None if no_temperature else 0.0}
+    server = named_server(name, **options, max_tokens=LONGEST, refused_as_empty=True)
+    return server or Local(name, max_new_tokens=LONGEST, progress="answers")

@@ -81,7 +81,7 @@ class Record:
         """The messages under a key; None if there is a plain text. Raises Dropped or DataError."""
         value = self.fields[key]
         if isinstance(value, str) and _MESSAGES.match(value):
-            value = self._unquoted(key, value)
+            value = self.unquoted(key, value)
         if value is None or isinstance(value, str):
             return None
         messages = [value] if isinstance(value, dict) else value
@@ -92,7 +92,7 @@ class Record:
             raise Dropped(EMPTY)
         return [self._turn(key, message) for message in messages]
 
-    def _unquoted(self, key: str, text: str) -> Any:
+    def unquoted(self, key: str, text: str) -> Any:
         """Messages that a table holds as text, in JSON or as Python prints them."""
         for read in (json.loads, ast.literal_eval):
             try:
@@ -180,7 +180,7 @@ def history(record: Record) -> list[Turn]:
     """Earlier turns under `history`: pairs of question and answer, or messages."""
     earlier = record.fields.get("history") or []
     if isinstance(earlier, str):  # of a table
-        earlier = record._unquoted("history", earlier) if earlier.strip() else []
+        earlier = record.unquoted("history", earlier) if earlier.strip() else []
     if earlier != earlier:  # pandas' NaN
         earlier = []
     if isinstance(earlier, list) and earlier and isinstance(earlier[0], dict):

@@ -18,6 +18,7 @@ import numpy as np
 from .data import Preference
 from .judges import Judge
 from .stats import Estimate, bootstrap_mean, rate
+from .texts import filled_in
 from .upstream import Upstream
 
 QUESTION = """Which answer to the question is better: more correct, more helpful and more polite? \
@@ -98,8 +99,7 @@ class ModelJudge:
         return np.where(straight == -turned_round, straight, 0)
 
     def _ask(self, question: str, first: str, second: str) -> str:
-        texts = dict(zip(PLACES, (question, first, second), strict=True))
-        return re.sub("|".join(map(re.escape, PLACES)), lambda m: texts[m[0]], self.question)
+        return filled_in(self.question, dict(zip(PLACES, (question, first, second), strict=True)))
 
 
 def _choice(reply: str) -> float:

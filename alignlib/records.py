@@ -22,6 +22,7 @@ from .json_records import json_lines, list_items
 from .place import DataError, Place
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+HUB_ADDRESS = "https://huggingface.co/datasets/"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.+-]+){0,2}")
 # how files begin that cannot be read, and what to do with them
 _NOT_READ = {
@@ -35,8 +36,6 @@ _NOT_READ = {
     b"%PDF": "a PDF; write its rows as JSON lines",
     b"version https://git-lfs": "a Git LFS pointer, not the data; run `git lfs pull`",
 }
-
-
 Records = Iterator[tuple[Place, Any]]
 
 
@@ -88,9 +87,6 @@ def read_lines(path: str | Path) -> list[str]:
 def _numbered(name: object, rows: Iterator[dict]) -> Records:
     for number, row in enumerate(rows, start=1):
         yield Place(str(name), number, "row"), row
-
-
-HUB_ADDRESS = "https://huggingface.co/datasets/"
 
 
 def _is_hub_name(path: str) -> bool:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
@@ -296,6 +296,12 @@ class Server:
         """A message of the server, without the key in it, and then shortened."""
         key = os.environ.get(self._key_variable or "", "").strip()
         return (message.replace(key, "***") if key else message)[:LONGEST_MESSAGE]
+
+
+def named_server(name: str, **settings: Any) -> Server | None:
+    """The server that NAME@http://host/v1 stands for; None if the name is of another form."""
+    model, at, url = name.rpartition("@")
+    return Server(model, url, **settings) if at and url.startswith("http") else None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,11 @@ def whole_characters(text: str) -> str:
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
+def filled_in(template: str, texts: dict[str, str]) -> str:
+    """The template with these texts at their places, such as `{question}`; braces in them stay."""
+    return re.sub("|".join(map(re.escape, texts)), lambda m: texts[m[0]], template)
+
+
 def is_spaceless(character: str) -> bool:
     """Whether a character belongs to a script that writes no spaces between words."""
     return re.fullmatch(f"[{SPACELESS}]", character) is not None

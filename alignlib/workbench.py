@@ -82,15 +82,12 @@ def learned_judge(name: str, key_variable: str | None = None) -> ModelJudge | Re
 
     `key_variable` names the environment variable with the server's key.
     """
-    model, at, url = name.rpartition("@")
-    if at and url.startswith("http"):
-        from .opinions import ModelJudge
-        from .remote import Server
-
-        return ModelJudge(Server(model, url, key_variable=key_variable, refused_as_empty=True))
+    from .opinions import ModelJudge
+    from .remote import named_server
     from .reward_models import RewardJudge
 
-    return RewardJudge(name)
+    server = named_server(name, key_variable=key_variable, refused_as_empty=True)
+    return ModelJudge(server) if server else RewardJudge(name)
 
 
 def labelled_pairs(rows: Sequence[QAC]) -> list[Preference]:
