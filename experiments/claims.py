@@ -201,7 +201,7 @@ CLAIMS = (
     Claim(
         "everyday-warmup",
         "08",
-        "An identity warm-up at equal steps makes no clear difference: {} fewer faults fixed.",
+        "An identity warm-up at equal steps makes no clear difference to the faults fixed: {}.",
         lambda: recorded_difference(
             read_results("everyday"), "fixed", {"arm": "corrections"}, {"arm": "warm-up"}
         ),

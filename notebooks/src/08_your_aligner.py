@@ -183,7 +183,7 @@ aligner = Aligner.train(
 losses = aligner.losses["correction"]
 training_minutes = metrics.minutes() - started
 
-figure, (axis,) = new_figure("The loss falls fast, then slowly", height=3)
+figure, (axis,) = new_figure("The loss falls early, then stays low", height=3)
 curves(axis, {"loss": (range(1, len(losses) + 1), smooth(losses))}, "step", "nats per token")
 metrics.save_figure(figure, "loss")
 figure
