@@ -28,9 +28,16 @@ from .data import QAC
 from .generation import is_finished, sample
 from .likelihood import completion_nll
 from .model_names import downloaded, fingerprint, looks_local
-from .models import add_lora, ends_with, load_adapter, load_model, read_settings, save_model
+from .models import (
+    add_lora,
+    ends_with,
+    load_adapter,
+    load_model,
+    name_base,
+    read_settings,
+    save_model,
+)
 from .prompts import T2, TOWN, Template
-from .real_model import HUB_ID, SMOLLM2
 from .settings import SMALL, SFTSettings, default_lora_rank, with_steps
 from .tokens import chat_ids, context_length, encode, end_of_turn, example, fitting, text_ids
 from .train import Penalty, sft
@@ -190,14 +197,13 @@ class Aligner:
         checkpoints: str | Path | None,
     ) -> SFTSettings:
         """As many steps as fit into the minutes; a training that goes on keeps its number."""
-        file = None
         if checkpoints is not None:
             about = training_id(["minutes", list(rows), astuple(settings)], self.model)
             file = Path(checkpoints) / f"{about}.steps"
             if file.exists():
                 return with_steps(settings, int(file.read_text()))
         steps = predict_training(self.model, self.tokenizer, rows, settings).steps
-        if file is not None:
+        if checkpoints is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(str(steps))
         return with_steps(settings, steps)
@@ -319,8 +325,7 @@ class Aligner:
                 raise ValueError("an adapter needs its base: Aligner(..., base=folder or hub id)")
             if looks_local(self.base) and Path(self.base).resolve() == folder.resolve():
                 raise ValueError(f"{folder} holds the adapter's base; save to another folder")
-            name = HUB_ID if self.base == SMOLLM2 else self.base  # what other programs look for
-            self.model.peft_config["default"].base_model_name_or_path = name
+            name_base(self.model, self.base)
             about |= {"base": self.base, "fingerprint": fingerprint(self.base)}
         save_model(folder, self.model, self.tokenizer)
         (folder / SETTINGS_FILE).write_text(json.dumps(about), encoding="utf-8")

@@ -36,6 +36,7 @@ CODE = (
     "model_names",
     "tokens",
     "train",
+    "trainer_tools",
     "trainers",
 )  # of every artefact
 
@@ -69,14 +70,20 @@ def _plain(value: Any) -> Any:
 
 
 def artefact(
-    name: str, inputs: Any, build: Callable[[Path], None], code: Sequence[str] = ()
+    name: str,
+    inputs: Any,
+    build: Callable[[Path], None],
+    code: Sequence[str] = (),
+    folder: str | Path | None = None,
 ) -> Path:
     """The artefact's folder, built by `build(folder)` if it is not there yet.
 
-    `code` names the modules of ours, beside CODE, that decide on what is built.
+    `code` names the modules of ours, beside CODE, that decide on what is built. It lies in `folder`
+    or, if that is None, in the cache.
     """
     global built, loaded
-    place = cache_folder() / name / key(name, inputs, code)
+    root = cache_folder() / name if folder is None else Path(folder).expanduser()
+    place = root / key(name, inputs, code)
     if place.is_dir():
         loaded += 1
         return place

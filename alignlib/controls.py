@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
@@ -27,6 +28,7 @@ from .settings import ControlSettings
 from .tokens import text_ids
 
 SAMPLED = 50_000  # words whose embeddings say how large embeddings are
+MIX = "a mix"  # the name of a mix while it is saved, which no control can have
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 # a name; a tuple of controls, used all at once; a `Mix`; or None for the model without any
@@ -162,6 +164,51 @@ def lora_weights(model: PeftModel, control: Control) -> dict[str, float]:
         inner = lora_weights(model, part)
         total.update({name: weight * factor for name, factor in inner.items()})
     return dict(total)
+
+
+def language_model_weights(
+    model: PeftModel, mix: Mapping[str, float] | None = None
+) -> dict[str, torch.Tensor]:
+    """The weights of the language model alone, or with these LoRA controls added into them.
+
+    Raises ValueError if there are some to add and the controls are soft prompts.
+    """
+    base, weights = model.get_base_model(), {}
+    for name, weight in base.state_dict().items():
+        if "lora_" not in name:
+            weights[name.replace(".base_layer", "")] = weight
+    if mix:
+        _need_lora(model)
+        for path, layer in base.named_modules():
+            if isinstance(layer, LoraLayer):
+                change = sum(layer.get_delta_weight(name) * w for name, w in mix.items())
+                weights[f"{path}.weight"] = weights[f"{path}.weight"] + change
+    return weights
+
+
+def save_mix(model: PeftModel, folder: Path, mix: Mapping[str, float]) -> None:
+    """Write LoRA controls with their weights as one adapter.
+
+    Raises ValueError for soft prompts, and for no controls at all.
+    """
+    _need_lora(model)
+    if not mix:
+        raise ValueError("no control to save; name one, or a Mix of several")
+    model.add_weighted_adapter(list(mix), list(mix.values()), MIX, combination_type="cat")
+    try:
+        model.save_pretrained(folder, selected_adapters=[MIX], save_embedding_layers=False)
+    finally:
+        model.delete_adapter(MIX)
+    for file in (folder / MIX).iterdir():  # PEFT gives every adapter a folder of its own
+        file.replace(folder / file.name)
+    (folder / MIX).rmdir()
+    (folder / "README.md").unlink()  # says nothing but a path on this machine
+
+
+def _need_lora(model: PeftModel) -> None:
+    if are_prompts(model):
+        fix = "train LoRA controls, or use them by Meet.generate"
+        raise ValueError(f"a soft prompt is no adapter of the weights; {fix}")
 
 
 def _known(model: PeftModel, name: Control) -> str:

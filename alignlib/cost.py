@@ -1,42 +1,74 @@
-"""What a training will take: minutes and memory, tried on a few of its batches beforehand."""
+"""What a training will take, said before it starts: minutes, and GB by item.
+
+Memory follows from the model's sizes and the settings (`memory.py`). Minutes are the tokens that
+will be read and written times the speed of this machine, which is tried on a few of the rows. The
+model stays as it is.
+"""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .batching import batches
 from .devices import autocast, compute_dtype, own_random_state, pick_device, set_threads
-from .host import peak_memory_mb
+from .generation import sample
+from .host import memory_mb, peak_memory_mb
 from .likelihood import row_nll
-from .settings import SFTSettings
-from .trainers import Row, checkpointing_off, cut_into_steps
+from .memory import GB, Batch, Items, Sizes, advice, count_sizes, host_gb, memory_items, room_gb
+from .settings import PPOSettings, SFTSettings
+from .tokens import IGNORED
+from .trainer_tools import Row, checkpointing_off, cut_into_steps
 
 TRIED = 3  # steps that are timed
-GB = 1e9
+START = 2.0  # seconds until a trainer takes its first step
+WRITTEN = 8  # tokens that are sampled to time sampling
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a training is predicted to take; `gb` is the peak of the process, or of the GPU."""
+    """What a training is predicted to take."""
 
+    minutes: float
+    items: Items  # GB by what it is for, all of it held at once
+    room: float  # GB that there are
     steps: int
-    seconds_per_step: float
-    tokens_per_second: float
-    gb: float
+    tokens_per_second: float  # trained on
+    fix: str = ""  # the setting to change, if it does not fit
+    least: float = field(default=0.0, repr=False)  # GB that the process has needed already
 
     @property
-    def minutes(self) -> float:
-        return self.steps * self.seconds_per_step / 60
+    def gb(self) -> float:
+        """The peak of the process, or of the GPU's memory."""
+        return max(self.least, sum(self.items.values()))
+
+    @property
+    def fits(self) -> bool:
+        return not self.gb > self.room  # what is not known is taken to fit
 
     def __str__(self) -> str:
-        speed = f"{self.seconds_per_step:.1f} s per step, {self.tokens_per_second:.0f} tokens/s"
-        return f"{self.steps} steps, {self.minutes:.1f} min ({speed}), {self.gb:.1f} GB"
+        need = f"needs {self.gb:.1f} GB and about {self.minutes:.1f} minutes"
+        speed = f"{self.steps} steps, {self.tokens_per_second:.0f} tokens/s"
+        verdict = "" if self.fits else f"; that does not fit: {self.fix}"
+        return f"{need} ({speed}); you have {self.room:.1f} GB{verdict}"
+
+    def table(self) -> str:
+        """The same, with the memory by item."""
+        lines = [f"  {name:13}{size:6.2f} GB" for name, size in self.items.items() if size >= 0.005]
+        return "\n".join([str(self), *lines])
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds for each token: trained on, and only read."""
+
+    trained: float
+    read: float
 
 
 def predict_training(
@@ -49,49 +81,199 @@ def predict_training(
 
     With `settings.minutes` the steps are as many as fit into them. The model stays as it is.
     """
-    if settings.checkpointing:
+    used, steps = memory_mb(), _steps(rows, settings)
+    with _as_in_training(model):
+        sizes = count_sizes(model, _longest(rows, steps))
+    with _as_in_training(model, settings.checkpointing):
+        speed = _try_speed(model, tokenizer, rows, steps)
+    tokens = _tokens(rows, steps) / len(steps)
+    taken = settings.steps
+    if settings.minutes:
+        fitting = int((settings.minutes * 60 - START) / (tokens * speed.trained))
+        taken = max(1, min(taken, fitting))
+    seconds = START + taken * tokens * speed.trained
+    items = _items(model, used, sizes, _largest(rows, steps), settings)
+    return _cost(model, seconds, taken, speed, *items)
+
+
+def predict_stages(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    instructions: Sequence[Row],
+    pairs: Sequence[Row],
+    teach: SFTSettings,
+    prefer: SFTSettings | PPOSettings,
+    *,
+    stages: int,
+    anchor: bool,
+) -> Cost:
+    """Time and memory of HBAT: SFT on instructions, DPO on pairs or PPO on their prompts.
+
+    `pairs` are rows of both sides as `tokens.example` makes them, the chosen and the rejected one
+    of a pair after one another; for PPO they are prompts. `stages` says how many there are in all,
+    `anchor` whether they are regularized.
+    """
+    used, by_ppo = memory_mb(), isinstance(prefer, PPOSettings)
+    learned = _steps(instructions, teach)
+    with _as_in_training(model):
+        both = (row["input_ids"] for row in (*instructions, *pairs))
+        sizes = count_sizes(model, max(both, key=len))
+    with _as_in_training(model, teach.checkpointing):
+        speed = _try_speed(model, tokenizer, instructions, learned)
+    written = _try_sampling(model, tokenizer, pairs, prefer) if by_ppo else 0.0
+    seconds = _tokens(instructions, learned) * speed.trained
+    seconds += stages * (START + sizes.weights / GB)  # a GB is loaded in about a second
+    if by_ppo:
+        seconds += _ppo_seconds(pairs, prefer, speed, written)
+        steps, largest = prefer.iterations, _ppo_batch(pairs, prefer)
+        generated = (prefer.batch_size, largest.length)
+    else:
+        preferred = _pair_steps(pairs, prefer)
+        read = sum(len(row["input_ids"]) for row in pairs[: 2 * prefer.steps * prefer.batch_size])
+        seconds += _tokens(pairs, preferred) * speed.trained + read * speed.read
+        steps, largest, generated = prefer.steps, _largest(pairs, preferred), (0, 0)
+    largest = max(largest, _largest(instructions, learned), key=lambda b: b.rows * b.length)
+    held = {"anchor": anchor, "reference": by_ppo, "generated": generated}
+    items = _items(model, used, sizes, largest, teach, **held)
+    return _cost(model, seconds, teach.steps + steps, speed, *items)
+
+
+def _items(
+    model: PreTrainedModel,
+    used: int,
+    sizes: Sizes,
+    largest: Batch,
+    settings: SFTSettings,
+    **held: object,
+) -> tuple[Items, str]:
+    """The memory by item, and the setting to change if it is more than there is.
+
+    On a CPU the process holds `used` MB beforehand: the weights, and its libraries.
+    """
+    items = memory_items(sizes, largest, settings, **held)
+    if model.device.type != "cuda":
+        items = {"libraries": max(0.0, used * 2**20 / GB - items["weights"])} | items
+    room = room_gb(model.device) - items.get("libraries", 0.0)
+    return items, advice(sizes, largest, settings, room, **held)
+
+
+def _cost(
+    model: PreTrainedModel, seconds: float, steps: int, speed: Speed, items: Items, fix: str
+) -> Cost:
+    least = 0.0 if model.device.type == "cuda" else peak_memory_mb() * 2**20 / GB
+    room = room_gb(model.device)
+    return Cost(seconds / 60, items, room, steps, 1 / speed.trained, fix, least)
+
+
+@contextmanager
+def _as_in_training(model: PreTrainedModel, checkpointing: bool = False) -> Iterator[None]:
+    """Within, the model is as a trainer has it; afterwards as it was."""
+    if checkpointing:
         model.gradient_checkpointing_enable()
         model.enable_input_require_grads()
     model.train()  # checkpointing needs it
     try:
         with own_random_state():
-            seconds, tokens = _try_steps(model, tokenizer, rows, settings)
+            yield
     finally:
         model.eval()
         checkpointing_off(model)
         model.zero_grad()
-    speed = sum(tokens[: len(seconds)]) / sum(seconds)
-    per_step = sum(tokens) / len(tokens) / speed
-    gb = peak_gb(model.device) + _optimizer_gb(model)
-    return Cost(_steps_in(settings, per_step), per_step, speed, gb)
 
 
-def _steps_in(settings: SFTSettings, seconds_per_step: float) -> int:
-    """The steps of the settings, or as many as fit into their minutes; at least one."""
-    if not settings.minutes:
-        return settings.steps
-    return max(1, min(settings.steps, int(settings.minutes * 60 / seconds_per_step)))
+def _steps(rows: Sequence[Row], settings: SFTSettings) -> list[list[list[int]]]:
+    lengths = [len(row["input_ids"]) for row in rows]
+    return cut_into_steps(batches(lengths, settings), settings, lengths)
 
 
-def _try_steps(
+def _pair_steps(rows: Sequence[Row], settings: SFTSettings) -> list[list[list[int]]]:
+    """The steps of DPO: both sides of a pair are in one micro-batch."""
+    longest = [max(len(a["input_ids"]), len(b["input_ids"])) for a, b in zip(rows[::2], rows[1::2])]
+    steps = cut_into_steps(batches(longest, settings), settings, [2 * n for n in longest])
+    return [[[k for i in batch for k in (2 * i, 2 * i + 1)] for batch in step] for step in steps]
+
+
+def _tokens(rows: Sequence[Row], steps: list[list[list[int]]]) -> int:
+    """The tokens of all steps, padding included."""
+    lengths = [len(row["input_ids"]) for row in rows]
+    return sum(len(b) * max(lengths[i] for i in b) for step in steps for b in step)
+
+
+def _largest(rows: Sequence[Row], steps: list[list[list[int]]]) -> Batch:
+    """The micro-batch with the most tokens."""
+    lengths = [len(row["input_ids"]) for row in rows]
+    found = max((b for s in steps for b in s), key=lambda b: len(b) * max(lengths[i] for i in b))
+    labels = sum(label != IGNORED for i in found for label in rows[i]["labels"])
+    return Batch(len(found), max(lengths[i] for i in found), labels)
+
+
+def _longest(rows: Sequence[Row], steps: list[list[list[int]]]) -> list[int]:
+    used = {i for step in steps for batch in step for i in batch}
+    return max((rows[i]["input_ids"] for i in used), key=len)
+
+
+def _try_speed(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Row],
-    settings: SFTSettings,
-) -> tuple[list[float], list[int]]:
-    """The seconds of a few steps, and the tokens of these and of all others.
+    steps: list[list[list[int]]],
+) -> Speed:
+    """The first step is tried once untimed."""
+    seconds, tokens = 0.0, _tokens(rows, steps[:TRIED])
+    for k, step in enumerate([steps[0], *steps[:TRIED]]):
+        tried = [[rows[i] for i in batch] for batch in step]
+        taken = _seconds(model, tokenizer.pad_token_id, tried)
+        seconds += taken if k else 0.0
+    with torch.no_grad():
+        tried = [[rows[i] for i in batch] for batch in steps[0]]
+        read = _seconds(model, tokenizer.pad_token_id, tried, train=False)
+    return Speed(seconds / tokens, read / _tokens(rows, steps[:1]))
 
-    First comes the micro-batch that needs the most memory, untimed.
-    """
-    lengths = [len(row["input_ids"]) for row in rows]
-    steps = cut_into_steps(batches(lengths, settings), settings, lengths)
-    tokens = [sum(lengths[i] for batch in step for i in batch) for step in steps]
-    largest = max((b for s in steps for b in s), key=lambda b: len(b) * max(lengths[i] for i in b))
-    seconds = []
-    for step in [[largest], *steps[:TRIED]]:
-        tried = [[rows[i] for i in micro_batch] for micro_batch in step]
-        seconds.append(_seconds(model, tokenizer.pad_token_id, tried))
-    return seconds[1:], tokens
+
+def _seconds(model: PreTrainedModel, pad: int, step: list[list[Row]], train: bool = True) -> float:
+    """How long a step's forward and backward passes take, or the forward passes alone."""
+    started = time.perf_counter()
+    for rows in step:
+        with autocast(model.device):
+            nll = row_nll(model, rows, pad)
+        if train:
+            nll.sum().backward()
+    model.zero_grad()
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _try_sampling(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Row],
+    settings: PPOSettings,
+) -> float:
+    """Seconds to sample one more token for each row of an iteration."""
+    ids = [row["input_ids"] for row in prompts[: settings.batch_size]]
+    times = []
+    for tokens in (1, 1 + WRITTEN):
+        started = time.perf_counter()
+        sample(model, tokenizer, ids, max_new_tokens=tokens, temperature=1.0, seed=0)
+        times.append(time.perf_counter() - started)
+    return max(0.0, times[1] - times[0]) / WRITTEN
+
+
+def _ppo_batch(prompts: Sequence[Row], settings: PPOSettings) -> Batch:
+    longest = max(len(row["input_ids"]) for row in prompts) + settings.max_new_tokens
+    return Batch(settings.minibatch, longest, settings.minibatch * settings.max_new_tokens)
+
+
+def _ppo_seconds(
+    prompts: Sequence[Row], settings: PPOSettings, speed: Speed, written: float
+) -> float:
+    """Sampling, the reading by policy and reference, and the epochs of training."""
+    prompt = sum(len(row["input_ids"]) for row in prompts) / len(prompts)
+    tokens = settings.batch_size * (prompt + settings.max_new_tokens)
+    sampling = settings.max_new_tokens * written + settings.batch_size * prompt * speed.read
+    each = sampling + tokens * (2 * speed.read + settings.epochs * speed.trained)
+    return settings.iterations * each
 
 
 def machine() -> str:
@@ -101,7 +283,7 @@ def machine() -> str:
         about = torch.cuda.get_device_properties(device)
         name, memory = about.name, about.total_memory / GB
     else:
-        name, memory = f"{device.type}, {set_threads()} threads", _host_gb()
+        name, memory = f"{device.type}, {set_threads()} threads", host_gb()
     dtype = compute_dtype(device)
     a, seconds = torch.randn(2048, 2048, device=device, dtype=dtype), []
     for _ in range(8):
@@ -113,33 +295,8 @@ def machine() -> str:
     return f"{name}: {memory:.0f} GB, {rate:.0f} GFLOP/s in a matrix product of {kind}"
 
 
-def _host_gb() -> float:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
-    except (AttributeError, ValueError):  # Windows
-        return float("nan")
-
-
 def peak_gb(device: torch.device) -> float:
     """The peak so far: of this GPU's memory, or of the process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GB
     return peak_memory_mb() * 2**20 / GB or float("nan")  # 0 means not known
-
-
-def _optimizer_gb(model: PreTrainedModel) -> float:
-    """AdamW's two moments of every weight that is trained, in fp32."""
-    return 8 * sum(p.numel() for p in model.parameters() if p.requires_grad) / GB
-
-
-def _seconds(model: PreTrainedModel, pad: int, step: list[list[Row]]) -> float:
-    """How long a step's forward and backward passes take."""
-    started = time.perf_counter()
-    for rows in step:
-        with autocast(model.device):
-            nll = row_nll(model, rows, pad)
-        nll.sum().backward()
-    model.zero_grad()
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started

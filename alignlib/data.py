@@ -60,6 +60,14 @@ def read_preferences(path: str | Path) -> Loaded:
     return _read(path, PREFERENCES, "prompt, chosen, rejected", _as_pair)
 
 
+def read_pairs_or_marks(path: str | Path) -> Loaded:
+    """Rows prompt, chosen, rejected; or rows with thumbs or ratings, as they are (`Marked`).
+
+    A file, a folder or a data set on the hub (`records.py`). Raises DataError.
+    """
+    return _read(path, PREFERENCES, "prompt, chosen, rejected", _as_pair_or_mark, _as_marked)
+
+
 def read_instructions(path: str | Path) -> Loaded:
     """Rows prompt, completion; of those with thumbs or ratings the good ones.
 
@@ -158,6 +166,14 @@ def _as_pair(row: Preference, changed: Counter[str]) -> Preference:
     if row.chosen.split() == row.rejected.split():
         raise Dropped("chosen and rejected are the same text")
     return row
+
+
+def _as_pair_or_mark(row: Preference | Marked, changed: Counter[str]) -> Preference | Marked:
+    return row if isinstance(row, Marked) else _as_pair(row, changed)
+
+
+def _as_marked(rows: Sequence[Marked]) -> tuple[Sequence[Marked], Counter[str]]:
+    return rows, Counter()
 
 
 def _as_qac(row: QAC | Preference, changed: Counter[str]) -> QAC:

@@ -8,11 +8,18 @@ empirical Fisher information, one number per weight, or the mean squared change 
 earlier stage, one number per tensor (after HBAT's released code, arXiv 2406.15178). `scale_free`
 divides either by its mean; even then a strength that suits one need not suit the other, because
 they are spread so differently. Lesson 06 builds this by hand.
+
+With LoRA, theta is the change s B A that the two factors make of a matrix, not the factors: the
+same change has many pairs of factors. The change itself is never built: the sums need only
+products of rank r.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,19 +30,129 @@ from transformers import PreTrainedModel
 
 from .likelihood import row_nll
 
-# by the name of a parameter: a tensor of its shape, or a scalar for all of its weights
+# by the name of a weight: a tensor of its shape, or a scalar for all of its entries
 Importance = dict[str, Tensor]
 RELEASED = 1e20  # HBAT's released code multiplies each change by 1e10, then squares it
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that are trained, by name."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+    """The parameters that are trained, by the name that they have in the model without wrappers."""
+    return {_plain(name): p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _plain(name: str) -> str:
+    """A parameter's or module's name without what DDP and torch.compile put into it."""
+    return name.removeprefix("module.").replace("_orig_mod.", "")
 
 
 def copy_weights(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the weights that are trained, by name."""
+    """A copy of the parameters that are trained, by name."""
     return {name: p.detach().clone() for name, p in trainable(model).items()}
+
+
+@contextmanager
+def exchanged(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within, the trained parameters have these values (`copy_weights`), such as a reference's."""
+    own = {name: p.data for name, p in trainable(model).items()}
+    try:
+        for name, parameter in trainable(model).items():
+            parameter.data = weights[name]
+        yield
+    finally:
+        for name, parameter in trainable(model).items():
+            parameter.data = own[name]
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """A parameter that is trained itself; `name` is its own."""
+
+    name: str
+    parameter: nn.Parameter
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.parameter.shape)
+
+    def squared(self, anchor: Mapping[str, Tensor], importance: Tensor | float) -> Tensor:
+        """Importance times the squared distance from the anchor, summed; a scalar."""
+        return (importance * (self.parameter - anchor[self.name]) ** 2).sum()
+
+    def pull(self, anchor: Mapping[str, Tensor], importance: Tensor) -> None:
+        """Add half the gradient of `squared` to the parameter's gradient."""
+        _add_gradient(self.parameter, importance * (self.parameter - anchor[self.name]))
+
+    def freeze(self) -> None:
+        self.parameter.requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Product:
+    """The change s B A of a matrix by LoRA; `name` is the path of its layer."""
+
+    name: str
+    names: tuple[str, str]  # of the factors B (rows, rank) and A (rank, columns)
+    b: nn.Parameter
+    a: nn.Parameter
+    scale: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.b.shape[0], self.a.shape[1])
+
+    def _parts(self, anchor: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """u (rows, 2 rank) and v (2 rank, columns) with u v = B A - B* A*.
+
+        B A - B* A* = (B - B*) A + B* (A - A*): small differences of large products cancel nothing.
+        """
+        b, a = (anchor[name] for name in self.names)
+        return torch.cat([self.b - b, b], 1), torch.cat([self.a, self.a - a], 0)
+
+    def squared(self, anchor: Mapping[str, Tensor], importance: Tensor | float) -> Tensor:
+        """Importance times the squared distance from the anchor, summed; a scalar."""
+        u, v = self._parts(anchor)
+        return importance * self.scale**2 * ((u.T @ u) * (v @ v.T)).sum()
+
+    def pull(self, anchor: Mapping[str, Tensor], importance: Tensor) -> None:
+        """Add half the gradient of `squared` to the gradients of both factors."""
+        u, v = self._parts(anchor)
+        factor = importance * self.scale**2
+        _add_gradient(self.b, factor * (u @ (v @ self.a.T)))
+        _add_gradient(self.a, factor * ((self.b.T @ u) @ v))
+
+    def freeze(self) -> None:
+        self.b.requires_grad_(False)
+        self.a.requires_grad_(False)
+
+
+def _add_gradient(parameter: nn.Parameter, gradient: Tensor) -> None:
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    parameter.grad += gradient
+
+
+Weight = Tensors | Product
+
+
+def trained_weights(model: nn.Module) -> dict[str, Weight]:
+    """What is trained, by name: LoRA's factors as the change that they make, others as they are."""
+    parameters, found = trainable(model), {}
+    scales = _lora_scales(model)
+    for name, parameter in parameters.items():
+        layer, factor, adapter = name.partition(".lora_B.")
+        if factor:
+            names = name, f"{layer}.lora_A.{adapter}"
+            scale = scales[layer][adapter.removesuffix(".weight")]
+            found[layer] = Product(layer, names, parameter, parameters[names[1]], scale)
+        elif ".lora_A." not in name:
+            found[name] = Tensors(name, parameter)
+    return found
+
+
+def _lora_scales(model: nn.Module) -> dict[str, dict[str, float]]:
+    """By the path of a LoRA layer, then by adapter: the factor s of B A."""
+    modules = model.named_modules()
+    return {_plain(name): m.scaling for name, m in modules if hasattr(m, "lora_A")}
 
 
 class Elastic:
@@ -54,26 +171,37 @@ class Elastic:
     ) -> None:
         self.importance, self.strength = importance, strength
         self.anchor = copy_weights(model) if anchor is None else dict(anchor)
-        _check_shapes("importance", importance, model, scalars=True)
-        _check_shapes("anchor", self.anchor, model)
+        self.weights = trained_weights(model)
+        _check_shapes("importance", importance, self.weights, scalars=True)
+        _check_shapes("anchor", self.anchor, trainable(model))
 
-    def __call__(self, model: nn.Module) -> Tensor:
-        terms = [
-            (self.importance[name] * (p - self.anchor[name]) ** 2).sum()
-            for name, p in trainable(model).items()
-        ]
+    def __call__(self, model: nn.Module | None = None) -> Tensor:
+        """The penalty of the model that it was made for, a scalar through which gradients flow."""
+        terms = [w.squared(self.anchor, self.importance[n]) for n, w in self.weights.items()]
         return self.strength / 2 * torch.stack(terms).sum()
+
+    @torch.no_grad()
+    def add_gradient(self, scale: float = 1.0) -> Tensor:
+        """Add `scale` times the gradient to that of each weight, in closed form; the penalty.
+
+        Nothing is kept for a backward pass: the gradient is strength * I_i (theta_i - theta*_i).
+        """
+        for name, weight in self.weights.items():
+            weight.pull(self.anchor, scale * self.strength * self.importance[name])
+        return self()
 
 
 def _check_shapes(
-    what: str, tensors: Mapping[str, Tensor], model: nn.Module, scalars: bool = False
+    what: str,
+    tensors: Mapping[str, Tensor],
+    weights: Mapping[str, nn.Parameter | Weight],
+    scalars: bool = False,
 ) -> None:
-    """Every trained parameter needs a tensor of its shape, or a scalar where those are allowed."""
-    parameters = trainable(model)
-    for name in parameters.keys() | tensors.keys():
+    """Every trained weight needs a tensor of its shape, or a scalar where those are allowed."""
+    for name in weights.keys() | tensors.keys():
         has = tuple(tensors[name].shape) if name in tensors else "nothing"
-        needs = tuple(parameters[name].shape) if name in parameters else "nothing"
-        is_scalar = scalars and has == () and name in parameters
+        needs = tuple(weights[name].shape) if name in weights else "nothing"
+        is_scalar = scalars and has == () and name in weights
         if has != needs and not is_scalar:
             raise ValueError(
                 f"the {what} is of another model: it has {has} for {name}, the model {needs}; "
@@ -104,9 +232,11 @@ def empirical_fisher(model: PreTrainedModel, rows: Sequence[dict[str, list[int]]
     return total
 
 
-def movement(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Importance:
-    """Mean squared change of each tensor between two copies of the weights: HBAT's importance."""
-    return {name: ((after[name] - before[name]).float() ** 2).mean() for name in before}
+@torch.no_grad()
+def movement(model: nn.Module, before: Mapping[str, Tensor]) -> Importance:
+    """Mean squared change of each weight since `before` (`copy_weights`): HBAT's importance."""
+    weights = trained_weights(model)
+    return {n: w.squared(before, 1.0).float() / math.prod(w.shape) for n, w in weights.items()}
 
 
 def saturated(importance: Importance) -> Importance:
@@ -124,8 +254,8 @@ def sum_importance(a: Importance, b: Importance) -> Importance:
 
 
 def scale_free(importance: Importance, model: nn.Module) -> Importance:
-    """The importance divided by its mean over all weights (unchanged if that is 0)."""
-    sizes = {name: p.numel() for name, p in trainable(model).items()}
+    """The importance divided by its mean over all entries (unchanged if that is 0)."""
+    sizes = {name: math.prod(w.shape) for name, w in trained_weights(model).items()}
     total = 0.0
     for name, value in importance.items():
         total += float(value.sum()) if value.dim() else float(value) * sizes[name]
@@ -134,11 +264,11 @@ def scale_free(importance: Importance, model: nn.Module) -> Importance:
 
 
 def freeze_most_important(model: nn.Module, importance: Importance, fraction: float) -> None:
-    """Stop training this fraction of the tensors, the most important ones (at least one)."""
-    parameters = trainable(model)
+    """Stop training this fraction of the weights, the most important ones (at least one)."""
+    weights = trained_weights(model)
     most_important = sorted(importance, key=lambda name: -float(importance[name]))
     for name in most_important[: max(1, round(fraction * len(importance)))]:
-        parameters[name].requires_grad_(False)
+        weights[name].freeze()
 
 
 def save_importance(file: Path, by_kind: Mapping[str, Importance]) -> None:

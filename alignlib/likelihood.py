@@ -75,17 +75,27 @@ def token_nll(
 def logits_at(
     model: PreTrainedModel, inputs: dict[str, torch.Tensor], at: torch.Tensor
 ) -> torch.Tensor:
-    """The logits at the positions that `at` (batch, time) marks, shape (positions, vocabulary).
+    """The logits at the positions that `at` (batch, time) marks, shape (positions, vocabulary)."""
+    return states_and_logits(model, inputs, at)[1]
+
+
+def states_and_logits(
+    model: PreTrainedModel, inputs: dict[str, torch.Tensor], at: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The hidden states that the head reads, (positions, width), where `at` marks, and the logits.
 
     The head is handed these hidden states alone. What a model does to its logits afterwards, such
     as a scale or a cap, acts on each by itself and so stays right.
     """
+    read = []
 
     def pick(head: torch.nn.Module, hidden: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        return (hidden[0][:, -at.shape[1] :][at][None],)  # a soft prompt may stand before the text
+        read.append(hidden[0][:, -at.shape[1] :][at])  # a soft prompt may stand before the text
+        return (read[0][None],)
 
     hook = model.get_output_embeddings().register_forward_pre_hook(pick)
     try:
-        return model(**inputs, use_cache=False).logits[0]
+        logits = model(**inputs, use_cache=False).logits[0]
     finally:
         hook.remove()
+    return read[0], logits

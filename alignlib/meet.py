@@ -26,29 +26,32 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from .artefacts import artefact
-from .controls import Control, are_prompts, conditioned_on, names_of, parameters_of, with_controls
-from .data import Instruction, Preference
+from .controls import (
+    Control,
+    are_prompts,
+    conditioned_on,
+    language_model_weights,
+    lora_weights,
+    names_of,
+    parameters_of,
+    save_mix,
+    with_controls,
+)
+from .cost import Cost, predict_training
+from .data import Instruction
 from .devices import own_random_state
 from .generation import generate
 from .likelihood import completion_nll
-from .model_names import downloaded, fingerprint
-from .models import load_model, read_settings, save_model
+from .model_names import downloaded, fingerprint, looks_local
+from .models import ends_with, load_model, name_base, read_settings, save_model
+from .prompts import AS_IS
 from .settings import ControlSettings, SFTSettings, default_rate
-from .tokens import context_length, encode, example, fitting, text_ids
+from .tokens import context_length, end_id, example, fitting, prompt_ids, text_ids
 from .train import sft_in_turns
 
 SETTINGS_FILE = "meet.json"
+NO_STEPS = SFTSettings(steps=0)
 BASE_FILE = "control.json"  # beside each control: the fingerprint of the model it belongs to
-
-
-def texts_by_control(
-    pairs: Sequence[Preference], good: str = "good", bad: str = "bad"
-) -> dict[str, list[Instruction]]:
-    """Preference pairs as texts of two controls: one for the chosen, one for the rejected."""
-    return {
-        good: [Instruction(pair.prompt, pair.chosen) for pair in pairs],
-        bad: [Instruction(pair.prompt, pair.rejected) for pair in pairs],
-    }
 
 
 @dataclass
@@ -57,8 +60,27 @@ class Meet:
 
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
+    form: str = AS_IS  # of prompts: AS_IS, ANSWER or IN_CHAT (`prompts.py`)
     losses: dict[str, list[float]] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
+    base: str = ""  # folder or hub id of the language model; "" once step 2 has changed that
+
+    def __post_init__(self) -> None:
+        ends_with(self.model.get_base_model(), self.tokenizer, end_id(self.tokenizer, self.form))
+
+    @classmethod
+    def untrained(
+        cls,
+        base: str | Path,
+        names: Sequence[str],
+        control: ControlSettings,
+        *,
+        form: str = AS_IS,
+    ) -> Meet:
+        """A base model (folder or hub id) with new controls of these names."""
+        model, tokenizer = load_model(base)
+        base = Path(base).expanduser().resolve() if looks_local(base) else base
+        return cls(with_controls(model, tokenizer, names, control), tokenizer, form, base=str(base))
 
     @classmethod
     def train(
@@ -68,36 +90,36 @@ class Meet:
         *,
         control: ControlSettings,
         first: SFTSettings,
-        then: SFTSettings,
+        then: SFTSettings = NO_STEPS,
+        form: str = AS_IS,
         freeze_controls: bool = False,
         resume: Meet | None = None,
+        checkpoints: str | Path | None = None,
         progress: bool = True,
     ) -> Meet:
         """Train on texts by the name of their control: step 1 as `first` says, step 2 as `then`.
 
         A step of 0 steps is skipped. Without step 1, model and controls are trained jointly. The
         controls, far smaller than the model, keep the larger learning rate of `first` in step 2.
-        `resume` is the result of step 1 with the same arguments; it is trained further, in place.
-        Raises ValueError for a control without texts or with none that fits the context.
+        `form` is that of the prompts. `resume`, the result of step 1 with the same arguments, is
+        trained further, in place. `checkpoints` is a folder from which a stopped training goes on.
+        Raises ValueError for a control without texts or with none that fits.
         """
-        for name, texts in rows.items():
-            if not texts:
-                raise ValueError(
-                    f"no texts for control {name!r}: give at least one, or leave it out"
-                )
-        meet = resume
-        if meet is None:
-            model, tokenizer = load_model(base)
-            meet = cls(with_controls(model, tokenizer, list(rows), control), tokenizer)
-        examples = {name: meet._examples(name, texts) for name, texts in rows.items()}
+        if without := [name for name, texts in rows.items() if not texts]:
+            fix = "give at least one, or leave it out"
+            raise ValueError(f"no texts for control {without[0]!r}: {fix}")
+        meet = resume or cls.untrained(base, list(rows), control, form=form)
+        examples = {name: meet._examples(name, texts, first) for name, texts in rows.items()}
         parameters = meet.model.num_parameters()
         rate = first.learning_rate or default_rate(parameters, lora=True)
         model_rate = then.learning_rate or default_rate(parameters, lora=False)
+        common = {"checkpoints": checkpoints, "progress": progress}
         if first.steps and not resume:
-            meet._step("controls", examples, first, rate, None, progress)
+            meet._step("controls", examples, first, rate, None, **common)
         if then.steps:
             controls_rate = None if freeze_controls else rate
-            meet._step("model", examples, then, controls_rate, model_rate, progress)
+            meet._step("model", examples, then, controls_rate, model_rate, **common)
+            meet.base = ""
         return meet
 
     @classmethod
@@ -108,24 +130,44 @@ class Meet:
 
         def build(folder: Path) -> None:
             resume = None
-            if options["first"].steps and options["then"].steps:
-                no_step_2 = replace(options["then"], steps=0)
+            then = options.get("then", NO_STEPS)
+            if options["first"].steps and then.steps:
+                no_step_2 = replace(then, steps=0)
                 resume = cls.cached(base, rows, **{**options, "then": no_step_2})
             cls.train(base, rows, resume=resume, **options).save_pretrained(folder)
 
         inputs = [fingerprint(base), {name: list(texts) for name, texts in rows.items()}, options]
         return cls.from_pretrained(artefact("meet", inputs, build, ("controls", "meet")))
 
-    def _examples(self, name: str, texts: Sequence[Instruction]) -> list[dict[str, list[int]]]:
+    def _examples(
+        self, name: str, texts: Sequence[Instruction], settings: SFTSettings = NO_STEPS
+    ) -> list[dict[str, list[int]]]:
         """Texts as training rows; those that do not fit are counted in `dropped`."""
-        rows = [example(self.tokenizer, text.prompt, text.completion) for text in texts]
-        kept, too_long = fitting(rows, self.max_tokens)
-        limit = f"the {self.max_tokens} tokens that the context leaves beside the control"
-        if too_long:
-            self.dropped[f"{name}: row longer than {limit}"] = too_long
+        longest = min(self.max_tokens, settings.max_length or self.max_tokens)
+        limit = f"the {longest} tokens that the context leaves beside the control"
+        if longest < self.max_tokens:
+            limit = f"max_length ({longest} tokens)"
+        kept, too_long = fitting([self.tokens(text) for text in texts], longest)
+        self.dropped |= Counter({f"{name}: row longer than {limit}": too_long})
         if not kept:
             raise ValueError(f"no row of control {name!r} fits {limit}; shorten them")
         return kept
+
+    def tokens(self, row: Instruction) -> dict[str, list[int]]:
+        """`input_ids` and `labels` of a row: the loss is on the completion and its end."""
+        end = end_id(self.tokenizer, self.form)
+        return example(self.tokenizer, self._prompt(row.prompt), row.completion, end)
+
+    def _prompt(self, prompt: str) -> list[int]:
+        return prompt_ids(self.tokenizer, prompt, self.form)
+
+    def predict(self, rows: Mapping[str, Sequence[Instruction]], settings: SFTSettings) -> Cost:
+        """Time and memory of step 1 on these texts; nothing is changed (`cost.py`)."""
+        examples = [r for n, texts in rows.items() for r in self._examples(n, texts, settings)]
+        self.dropped.clear()
+        for parameter, is_control in parameters_of(self.model):
+            parameter.requires_grad_(is_control)
+        return predict_training(self.model, self.tokenizer, examples, settings)
 
     def _step(
         self,
@@ -134,7 +176,7 @@ class Meet:
         settings: SFTSettings,
         controls_rate: float | None,
         model_rate: float | None,
-        progress: bool = False,
+        **common: object,
     ) -> None:
         """One step of MEET. A learning rate of None freezes the parameters it is for."""
         groups = []
@@ -148,9 +190,9 @@ class Meet:
         def turn(control: str) -> None:
             self.model.set_adapter(control, inference_mode=controls_rate is None)
 
-        label = f"steps of the {name}" if progress else None
+        common["progress"] = f"steps of the {name}" if common.get("progress") else None
         self.losses[name] = sft_in_turns(
-            self.model, self.tokenizer, examples, settings, turn=turn, rates=groups, progress=label
+            self.model, self.tokenizer, examples, settings, turn=turn, rates=groups, **common
         )
 
     @property
@@ -190,7 +232,7 @@ class Meet:
         completions = [""] * len(prompts)
         for one, picked in _by_control(control, len(prompts)):
             with conditioned_on(self.model, one) as (model, virtual_ids):
-                rows = [virtual_ids + encode(self.tokenizer, prompts[i]) for i in picked]
+                rows = [virtual_ids + self._prompt(prompts[i]) for i in picked]
                 self._check_fit(rows, max_new_tokens)
                 texts = generate(
                     model, self.tokenizer, rows, max_new_tokens=max_new_tokens, **options
@@ -211,9 +253,10 @@ class Meet:
             texts = [completions[i] for i in picked]
             longest = max(len(text_ids(self.tokenizer, text)) for text in texts)
             with conditioned_on(self.model, one) as (model, virtual_ids):
-                rows = [virtual_ids + encode(self.tokenizer, prompts[i]) for i in picked]
+                rows = [virtual_ids + self._prompt(prompts[i]) for i in picked]
                 self._check_fit(rows, longest + 1)  # and EOS
-                logprobs[picked] = -completion_nll(model, self.tokenizer, rows, texts)
+                end = end_id(self.tokenizer, self.form)
+                logprobs[picked] = -completion_nll(model, self.tokenizer, rows, texts, end)
         return logprobs
 
     def _check_fit(self, rows: Sequence[list[int]], max_new_tokens: int) -> None:
@@ -225,28 +268,45 @@ class Meet:
             )
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the language model to `model/` and each control, as PEFT does, to `controls/NAME/`.
+        """Write each control, as PEFT does, to `controls/NAME/`, with the fingerprint of its base.
 
-        Each control is stored with the fingerprint of the model it belongs to.
+        The language model stays where it is; one that step 2 has changed is written to `model/`.
         """
         folder = Path(folder).expanduser()
-        model = self.model.get_base_model()
-        weights = {
-            name.replace(".base_layer", ""): weight
-            for name, weight in model.state_dict().items()
-            if "lora_" not in name
-        }
-        save_model(folder / "model", model, self.tokenizer, state_dict=weights)
-        for config in self.model.peft_config.values():
-            config.base_model_name_or_path = "model"
+        if not self.base:
+            model, weights = self.model.get_base_model(), language_model_weights(self.model)
+            save_model(folder / "model", model, self.tokenizer, state_dict=weights)
+        name_base(self.model, self.base or "model")
         self.model.save_pretrained(folder / "controls", save_embedding_layers=False)
         # PEFT's model card says nothing but a path on this machine
         (folder / "controls" / "README.md").unlink(missing_ok=True)
-        made_for = json.dumps({"model": fingerprint(folder / "model")})
+        made_for = json.dumps({"model": fingerprint(self.base or folder / "model")})
         for name in self.controls:
             (folder / "controls" / name / BASE_FILE).write_text(made_for, encoding="utf-8")
-        about = {"controls": self.controls, "losses": self.losses, "dropped": self.dropped}
+        about = {"base": self.base, "form": self.form, "controls": self.controls}
+        about |= {"losses": self.losses, "dropped": self.dropped}
         (folder / SETTINGS_FILE).write_text(json.dumps(about), encoding="utf-8")
+
+    def save_merged(self, folder: str | Path, control: Control) -> None:
+        """Write one plain model: the language model with a control, or a mix, added into it.
+
+        Raises ValueError for soft prompts, which are no part of the weights.
+        """
+        weights = language_model_weights(self.model, lora_weights(self.model, control))
+        save_model(folder, self.model.get_base_model(), self.tokenizer, state_dict=weights)
+
+    def save_mix(self, folder: str | Path, control: Control) -> None:
+        """Write a control or mix as one LoRA adapter, whose rank is the sum of its parts' ranks.
+
+        Programs that apply one adapter at a time, such as vLLM, serve it. Raises ValueError for
+        soft prompts, and if step 2 has changed the language model and it was not saved since.
+        """
+        if not self.base:
+            fix = "save it, and load it from there"
+            raise ValueError(f"the language model was trained and is not saved yet; {fix}")
+        name_base(self.model, self.base)
+        save_mix(self.model, Path(folder).expanduser(), lora_weights(self.model, control))
+        self.tokenizer.save_pretrained(folder)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, model: str | Path | None = None) -> Meet:
@@ -256,17 +316,18 @@ class Meet:
         a different model.
         """
         folder = downloaded(folder)
-        base = model or folder / "model"
         about = read_settings(folder / SETTINGS_FILE, "Meet")
-        language_model, tokenizer = load_model(base)
+        base = model or about.get("base") or folder / "model"
         places = {name: folder / "controls" / name for name in about["controls"]}
         _check_base(places, base)
+        language_model, tokenizer = load_model(base)
         first, *others = places
         with own_random_state():  # PEFT draws weights before it loads the saved ones
             wrapped = PeftModel.from_pretrained(language_model, places[first], adapter_name=first)
             for name in others:
                 wrapped.load_adapter(places[name], adapter_name=name)
-        return cls(wrapped.eval(), tokenizer, about["losses"], Counter(about["dropped"]))
+        rest = (about.get("form", AS_IS), about["losses"], Counter(about["dropped"]))
+        return cls(wrapped.eval(), tokenizer, *rest, base=str(base))
 
 
 def _check_base(places: Mapping[str, Path], base: str | Path) -> None:

@@ -38,9 +38,10 @@ from .model_files import (
     unused,
 )
 from .model_names import HUB_FIX, downloaded, expanded, looks_local
+from .real_model import HUB_ID, SMOLLM2
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
+    from peft import LoraConfig, PeftModel
 
 READ_PADDING = ("rwkv", "xlnet", "minimax")  # which makes texts in a batch depend on each other
 MAMBAS = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
@@ -157,11 +158,12 @@ def _merged(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def load_adapter(
-    folder: str | Path, base: str | Path
+    folder: str | Path, base: str | Path, *, trainable: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A base model with the LoRA adapter in a folder on it, and the tokenizer saved there.
 
-    Without one there it is the base's. Raises ModelError.
+    Without one there it is the base's. The adapter is frozen unless it is `trainable`. Raises
+    ModelError.
     """
     from peft import PeftModel
 
@@ -177,13 +179,13 @@ def load_adapter(
         _resize_as_saved(model, folder)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            adapted = PeftModel.from_pretrained(model, str(folder)).eval()
+            adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
     except Exception as error:
         raise refusal(folder, "the adapter does not fit its base", error, fix) from error
     if any("missing adapter keys" in str(warning.message) for warning in caught):
         what = "some of the adapter's weights are for other layers than its base has"
         raise ModelError(f"{folder}: {what}; {fix}")
-    return adapted, tokenizer
+    return adapted.eval(), tokenizer
 
 
 def read_settings(file: Path, kind: str) -> dict[str, Any]:
@@ -276,6 +278,12 @@ def add_lora(model: PreTrainedModel, rank: int, seed: int = 0) -> PreTrainedMode
     with own_random_state():
         torch.manual_seed(seed)
         return get_peft_model(model, lora_config(model, rank))
+
+
+def name_base(model: PeftModel, base: str | Path) -> None:
+    """Have a model's adapters name their base as other programs look for it."""
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = HUB_ID if base == SMOLLM2 else str(base)
 
 
 def save_model(

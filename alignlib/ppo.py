@@ -11,14 +11,13 @@ the policy on these samples for a few epochs.
     value loss          (V_t - (A_t + V_old_t))^2
 
 The policy loss takes advantages whitened over all tokens of the iteration. The reference is the
-policy before training. A completion cut off at `max_new_tokens` is scored as it is, and its value
-after the last token is 0. Tensors are (rows, tokens), padded on the right, with a mask of the
-completions' tokens.
+policy before training, kept as a copy of what is trained (with LoRA the adapter alone). A
+completion cut off at `max_new_tokens` is scored as it is, and its value after the last token is 0.
+Tensors are (rows, tokens), padded on the right, with a mask of the completions' tokens.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,12 +28,16 @@ from torch.nn import functional
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .devices import autocast, own_random_state, set_threads
+from .devices import autocast, compute_dtype, own_random_state, set_threads
+from .ewc import copy_weights, exchanged
 from .generation import sample
+from .likelihood import states_and_logits
+from .prompts import AS_IS
 from .reward_models import rewards
 from .settings import PPOSettings
-from .tokens import encode
-from .train import Diverged, Penalty
+from .tokens import prompt_ids
+from .trainer_tools import Diverged
+from .trainers import Penalty, add_penalty
 
 Score = Callable[[Sequence[str], Sequence[str]], Sequence[float]]  # of prompts and completions
 
@@ -90,20 +93,8 @@ class Critic(nn.Module):
         return self.head(fixed)[..., 0]
 
 
-def reward_model_score(
-    reward_model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    policy_tokenizer: PreTrainedTokenizerBase,
-) -> Score:
-    """A reward model (`train.reward_model`) as a score; it reads every completion with an EOS.
-
-    Raises ValueError if its tokenizer is not the policy's, because it would read unknown words.
-    """
-    if tokenizer.get_vocab() != policy_tokenizer.get_vocab():
-        raise ValueError(
-            f"the reward model's tokenizer ({len(tokenizer)} tokens) is not the policy's "
-            f"({len(policy_tokenizer)}); train the reward model on the policy's base"
-        )
+def reward_model_score(reward_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Score:
+    """A reward model as a score; it reads texts, with its own tokenizer, to their end."""
     return lambda prompts, texts: rewards(reward_model, tokenizer, prompts, texts).tolist()
 
 
@@ -135,23 +126,21 @@ def collate(
 
 
 def token_logprobs(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """log p of each token but the first, and the hidden state that predicts it.
+    """log p of each completion token, and the hidden state that predicts it; 0 for other tokens.
 
-    Shapes (rows, tokens - 1) and (rows, tokens - 1, width). Before the first completion begins,
-    log p is 0: its logits are not needed, and with a large vocabulary they are most of the memory.
+    Shapes (rows, tokens - 1) and (rows, tokens - 1, width). Logits are computed for the completions
+    alone: with a large vocabulary they are most of the memory.
     """
-    first = int(batch.mask.any(0).int().argmax())
+    at = functional.pad(batch.mask.bool(), (0, 1))  # (rows, tokens): where one is predicted
+    inputs = {"input_ids": batch.ids, "attention_mask": batch.attention}
     with autocast(model.device):
-        out = model(
-            input_ids=batch.ids,
-            attention_mask=batch.attention,
-            output_hidden_states=True,
-            use_cache=False,
-            logits_to_keep=batch.ids.shape[1] - first,
-        )
-    logits = out.logits[:, :-1].float().transpose(1, 2)  # (rows, vocabulary, tokens - 1 - first)
-    nll = functional.cross_entropy(logits, batch.ids[:, first + 1 :], reduction="none")
-    return functional.pad(-nll, (first, 0)), out.hidden_states[-1][:, :-1]
+        states, logits = states_and_logits(model, inputs, at)
+    targets = batch.ids[:, 1:][batch.mask.bool()]
+    found = -functional.cross_entropy(logits.float(), targets, reduction="none")
+    logprobs = torch.zeros_like(batch.mask)
+    hidden = states.new_zeros(*batch.mask.shape, states.shape[-1])
+    where = batch.mask.bool()
+    return logprobs.masked_scatter(where, found), hidden.masked_scatter(where[..., None], states)
 
 
 @dataclass
@@ -173,10 +162,13 @@ def train_ppo(
     score: Score,
     settings: PPOSettings,
     *,
+    form: str = AS_IS,
     penalty: Penalty | None = None,
     progress: str | None = None,
 ) -> list[dict[str, float]]:
     """Optimize `model` in place. Returns a log of each iteration, all of it means.
+
+    `form` is that of the prompts (`prompts.py`); the score is handed them as they are.
 
     Over completions: `score`, `kl` (nats from the reference), `tokens`. Over steps: `loss`,
     `value_loss`, `penalty`. Raises ValueError if there are no prompts, and Diverged, naming the
@@ -187,7 +179,7 @@ def train_ppo(
     if not settings.iterations:
         return []
     set_threads()
-    trainer = _Trainer(model, tokenizer, score, settings, penalty)
+    trainer = _Trainer(model, tokenizer, score, settings, penalty, form)
     log = []
     batches = trainer.draw_batches(prompts)
     for step, picked in enumerate(tqdm(batches, desc=progress, disable=progress is None)):
@@ -213,11 +205,12 @@ class _Trainer:
     score: Score
     settings: PPOSettings
     penalty: Penalty | None
+    form: str
 
     def __post_init__(self) -> None:
         settings = self.settings
         self.model.eval()  # without dropout: old and new log-probabilities are of one function
-        self.reference = copy.deepcopy(self.model).requires_grad_(False)
+        self.reference = copy_weights(self.model)
         with own_random_state():  # a linear layer draws weights, which `Critic` then sets to 0
             critic = Critic(self.model.config.get_text_config().hidden_size)
         self.critic = critic.to(self.model.device)
@@ -227,6 +220,10 @@ class _Trainer:
             {"params": self.critic.parameters(), "lr": settings.value_rate},
         ]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
+        device = self.model.device
+        self.scaler = torch.amp.GradScaler(
+            device.type, enabled=compute_dtype(device) == torch.float16
+        )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda done: 1 - done / settings.iterations
         )
@@ -242,7 +239,7 @@ class _Trainer:
 
     def rollout(self, prompts: list[str], seed: int) -> Rollout:
         """Sample and score one completion per prompt."""
-        ids = [encode(self.tokenizer, prompt) for prompt in prompts]
+        ids = [prompt_ids(self.tokenizer, prompt, self.form) for prompt in prompts]
         limit = self.settings.max_new_tokens
         completions = sample(
             self.model, self.tokenizer, ids, max_new_tokens=limit, temperature=1.0, seed=seed
@@ -261,7 +258,8 @@ class _Trainer:
         for rows in all_rows.split(settings.minibatch):
             selected = batch.select(rows)
             logprobs, hidden = token_logprobs(self.model, selected)
-            reference, _ = token_logprobs(self.reference, selected)
+            with exchanged(self.model, self.reference):
+                reference, _ = token_logprobs(self.model, selected)
             parts.append((logprobs, reference, self.critic(hidden)))
         logprobs, reference, values = map(torch.cat, zip(*parts))
         kl = kl_estimates(logprobs, reference)
@@ -291,10 +289,14 @@ class _Trainer:
         advantages = rollout.advantages[rows]
         loss = clipped_loss(logprobs, old, advantages, mask, self.settings.clip)
         value_loss = masked_mean((self.critic(hidden) - rollout.returns[rows]) ** 2, mask)
-        penalty = self.penalty(self.model) if self.penalty is not None else torch.zeros(())
         self.optimizer.zero_grad()
-        (loss + value_loss + penalty.to(loss.device)).backward()
+        self.scaler.scale(loss + value_loss).backward()
+        penalty = 0.0
+        if self.penalty is not None:
+            penalty = add_penalty(self.penalty, self.model, self.scaler.get_scale())
+        self.scaler.unscale_(self.optimizer)
         for group in self.optimizer.param_groups:  # clip policy and critic separately
             nn.utils.clip_grad_norm_(group["params"], self.settings.max_grad_norm)
-        self.optimizer.step()
-        return [float(x.detach()) for x in (loss, value_loss, penalty)]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return [float(x) for x in (loss.detach(), value_loss.detach(), penalty)]

@@ -13,6 +13,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+# forms of a prompt that is alone: as it is, with a word where the answer begins, or as the user's
+# message in the chat template of the model's tokenizer
+AS_IS, ANSWER, IN_CHAT = "{}", "{}\n\nAnswer:", "chat"
+
 
 @dataclass(frozen=True)
 class Separator:

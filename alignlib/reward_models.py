@@ -51,7 +51,7 @@ def rewards(
     found = torch.zeros(len(rows))
     for picked in by_tokens([len(r) for r in rows]):
         some = [rows[i][::-1] if is_encoder else rows[i] for i in picked]
-        ids, mask = pad_left(some, tokenizer.pad_token_id, model.device)
+        ids, mask = pad_left(some, model.config.get_text_config().pad_token_id, model.device)
         if is_encoder:  # which reads its first token, so padding is on the right
             ids, mask = ids.flip(1), mask.flip(1)
         given = {"input_ids": ids, "attention_mask": mask}
@@ -87,7 +87,9 @@ def load_reward_model(name: str | Path) -> tuple[PreTrainedModel, PreTrainedToke
         what = f"{model.config.num_labels} numbers for a text, where a reward model has one"
         raise ModelError(f"{name}: {what}; give another")
     tokenizer = load_tokenizer(name)
-    model.config.pad_token_id = tokenizer.pad_token_id
+    config = model.config.get_text_config()
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
     return model.to(pick_device(model.num_parameters())).eval(), tokenizer
 
 

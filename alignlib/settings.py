@@ -30,6 +30,7 @@ class SFTSettings:
     tokens: int = 0  # at most so many in a micro-batch, with padding; a step gets more of them
     max_length: int = 0  # tokens of a row; longer ones are left out (0: what the context holds)
     checkpointing: bool = False  # of activations: less memory, a third more time
+    eight_bit: bool = False  # AdamW's moments in 8 bits (bitsandbytes, on a GPU)
     minutes: float = 0.0  # fewer steps, if those would take longer (0: no limit)
 
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .model_files import ModelError
+from .prompts import ANSWER, AS_IS, IN_CHAT
 from .texts import whole_characters
 
 IGNORED = -100  # the label of a token without loss, as in PyTorch
@@ -99,6 +100,26 @@ def _chat_parts(
         else:
             found.append(tokenizer(part, add_special_tokens=False)["input_ids"])
     return [*found[:2], [i for part in found[2:] for i in part]]
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, form: str = AS_IS) -> list[int]:
+    """Token ids of a prompt in one of the forms of `prompts.py`. Raises ModelError."""
+    if form == IN_CHAT:
+        check_chat(tokenizer)
+        return chat_ids(tokenizer, [{"role": "user", "content": prompt}])
+    return encode(tokenizer, form.replace("{}", prompt))
+
+
+def end_id(tokenizer: PreTrainedTokenizerBase, form: str = AS_IS) -> int:
+    """The token that ends a completion of a prompt in this form."""
+    return end_of_turn(tokenizer) if form == IN_CHAT else tokenizer.eos_token_id
+
+
+def check_chat(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ModelError for a tokenizer without a chat template."""
+    if not tokenizer.chat_template:
+        fix = f"take a model that has one, or prompts in the form {ANSWER!r}"
+        raise ModelError(f"the tokenizer has no chat template; {fix}")
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -18,12 +18,15 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .batching import batches
+from .batching import batches, by_tokens
 from .data import Preference
-from .devices import own_random_state, pick_device
+from .devices import autocast, own_random_state, pick_device
+from .likelihood import row_nll
+from .prompts import AS_IS
 from .settings import SFTSettings
-from .tokens import UNBOUNDED, context_length, encode, judged_ids, text_ids
-from .trainers import Diverged, Penalty, Rates, Row, Turns, quiet, run_trainer
+from .tokens import IGNORED, UNBOUNDED, context_length, end_id, judged_ids, prompt_ids, text_ids
+from .trainer_tools import Diverged, Row, Turns, quiet
+from .trainers import Penalty, Rates, run_trainer
 
 __all__ = ["Diverged", "Penalty", "dpo", "reward_model", "sft", "sft_in_turns"]
 
@@ -61,6 +64,7 @@ def sft_in_turns(
     turn: Callable[[str], None],
     rates: Rates = (),
     progress: str | None = None,
+    checkpoints: str | Path | None = None,
 ) -> list[float]:
     """`sft` on groups of rows that take turns, one step each. Returns the loss of each step.
 
@@ -74,7 +78,8 @@ def sft_in_turns(
     names, size = list(groups), settings.batch_size * settings.accumulate
     turns = [names[step % len(names)] for step in range(settings.steps)]
     order = [row for name in turns for row in islice(drawn[name], size)]
-    given = {"progress": progress, "rates": rates, "callbacks": [Turns(turns, turn)]}
+    given = {"progress": progress, "checkpoints": checkpoints}
+    given |= {"rates": rates, "callbacks": [Turns(turns, turn)]}
     return run_trainer("sft", model, tokenizer, rows, order, settings, **given)
 
 
@@ -85,20 +90,50 @@ def dpo(
     settings: SFTSettings,
     *,
     beta: float = 0.1,
+    form: str = AS_IS,
     penalty: Penalty | None = None,
     progress: str | None = None,
 ) -> list[float]:
     """Direct preference optimisation of `model` in place. Returns the loss of each step.
 
-    The reference is the model as it comes in: its log-probabilities are computed before the first
-    step. (With `ref_model=None` alone TRL would reload the base from disk.)
+    `form` is that of the prompts (`prompts.py`).
+
+    The reference is the model as it comes in, adapter included: its log-probabilities of the pairs
+    that will be seen are computed before the first step.
     """
-    rows = [_pair(tokenizer, p) for p in pairs]
+    rows = [_pair(tokenizer, pair, form) for pair in pairs]
     longest = [max(len(r["chosen_ids"]), len(r["rejected_ids"])) for r in rows]
     order = batches([len(r["prompt_ids"]) + n for r, n in zip(rows, longest)], settings)
+    rows = with_reference(model, tokenizer, rows, set(order))
     given = {"penalty": penalty, "progress": progress}
     method = {"beta": beta, "precompute_ref_log_probs": True}
     return run_trainer("dpo", model, tokenizer, rows, order, settings, **given, **method)
+
+
+@torch.no_grad()
+def with_reference(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], seen: set[int]
+) -> list[Row]:
+    """The pairs (tokenised) with the model's log-probability of both sides, in nats.
+
+    It is worked out for the row numbers in `seen`, and 0 for the others.
+    """
+    sides = [(i, kind) for i in sorted(seen) for kind in KINDS]
+    texts = [_as_example(rows[i]["prompt_ids"], rows[i][f"{kind}_ids"]) for i, kind in sides]
+    found = [dict.fromkeys((f"ref_{kind}_logps" for kind in KINDS), 0.0) for _ in rows]
+    model.eval()
+    for picked in by_tokens(_lengths(texts)):
+        with autocast(model.device):
+            nll = row_nll(model, [texts[k] for k in picked], tokenizer.pad_token_id)
+        for k, value in zip(picked, nll.tolist(), strict=True):
+            i, kind = sides[k]
+            found[i][f"ref_{kind}_logps"] = -value
+    return [row | reference for row, reference in zip(rows, found, strict=True)]
+
+
+def _as_example(prompt: list[int], completion: list[int]) -> Row:
+    """A row as `tokens.example` makes it, of ids."""
+    return {"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion}
 
 
 def reward_model(
@@ -133,15 +168,22 @@ def reward_model(
         for p in pairs
     ]
     order = batches([max(map(len, r.values())) for r in rows], settings)
-    run_trainer("reward", model, tokenizer, rows, order, settings, progress=progress)
+    given = {"progress": progress, "pad_token": _padding(tokenizer)}
+    run_trainer("reward", model, tokenizer, rows, order, settings, **given)
     return model
 
 
-def _pair(tokenizer: PreTrainedTokenizerBase, pair: Preference) -> Row:
-    ends = {"chosen_ids": pair.chosen, "rejected_ids": pair.rejected}
-    tokens = {kind: text_ids(tokenizer, text) for kind, text in ends.items()}
-    eos = [tokenizer.eos_token_id]
-    return {"prompt_ids": encode(tokenizer, pair.prompt)} | {k: t + eos for k, t in tokens.items()}
+def _padding(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A token to pad with that is not EOS: the model reads the last token that is not padding."""
+    if tokenizer.pad_token_id != tokenizer.eos_token_id:
+        return tokenizer.pad_token
+    return tokenizer.convert_ids_to_tokens(int(tokenizer.eos_token_id == 0))
+
+
+def _pair(tokenizer: PreTrainedTokenizerBase, pair: Preference, form: str) -> Row:
+    end, sides = [end_id(tokenizer, form)], zip(KINDS, (pair.chosen, pair.rejected))
+    completions = {f"{kind}_ids": text_ids(tokenizer, text) + end for kind, text in sides}
+    return {"prompt_ids": prompt_ids(tokenizer, pair.prompt, form)} | completions
 
 
 def _lengths(rows: Sequence[Row]) -> list[int]:

@@ -6,36 +6,38 @@ training leaves the model, the random state and the process as it found them.
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from datasets import (
-    Dataset,
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
-)
+from datasets import Dataset
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
-from transformers.utils import logging as hf_logging
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
-from .batching import by_tokens
 from .checkpoints import last_checkpoint, steps_done, work_folder
 from .devices import compute_dtype, own_random_state, set_threads
+from .ewc import Elastic
 from .likelihood import token_nll
+from .memory import memory_explained
 from .settings import SFTSettings, default_rate
 from .tokens import IGNORED
+from .trainer_tools import (
+    Losses,
+    Row,
+    Step,
+    check_weights,
+    checkpointing_off,
+    cut_into_steps,
+    quiet,
+    row_tokens,
+    unwrap,
+)
 
-Penalty = Callable[[PreTrainedModel], torch.Tensor]
-Row = dict[str, list[int]]
-Step = list[list[int]]  # micro-batches of row numbers
+Penalty = Callable[[PreTrainedModel], torch.Tensor]  # added to a step's loss, once
 # transformers 5.23 renamed the setting; TRL turns it on unless it is told not to
 CHECKPOINTING = next(
     name
@@ -44,10 +46,6 @@ CHECKPOINTING = next(
 )
 SAVES = 10  # checkpoints in a training
 Rates = Sequence[tuple[list[torch.nn.Parameter], float]]  # which parameters learn, at which rate
-
-
-class Diverged(RuntimeError):
-    """A loss or a weight that is not a finite number."""
 
 
 class _Stepwise:
@@ -84,16 +82,23 @@ class _Stepwise:
         model.train()
         total = torch.zeros((), device=self.args.device)
         whole = sum(map(self._size, inputs))
-        for k, micro_batch in enumerate(inputs):
+        for micro_batch in inputs:
             part = self._size(micro_batch) / whole
             with self.compute_loss_context_manager():
                 ready = self._prepare_inputs(micro_batch)
                 loss = part * self.compute_loss(model, ready)
-                if k == 0 and self.penalty is not None:
-                    loss = loss + self.penalty(model)
             self.accelerator.backward(loss)
             total += loss.detach()
+        if self.penalty is not None:
+            total += self._penalize(model)
         return total
+
+    def _penalize(self, model: PreTrainedModel) -> torch.Tensor:
+        """Add the penalty's gradient, scaled as that of the loss is in fp16; its value."""
+        scaler = self.accelerator.scaler
+        scale = 1.0 if scaler is None else scaler.get_scale()
+        with self.compute_loss_context_manager():
+            return add_penalty(self.penalty, model, scale)
 
     @staticmethod
     def _size(micro_batch: dict) -> int:
@@ -123,7 +128,32 @@ class _SFT(_Stepwise, SFTTrainer):
 
 
 class _DPO(_Stepwise, DPOTrainer):
-    pass
+    """The rows bring the reference's log-probabilities, so TRL needs no reference of its own.
+
+    As in `_SFT`, the loss is TRL's on CUDA and ours elsewhere, where TRL's works out the logits of
+    every position.
+    """
+
+    def __init__(self, *given: object, **more: object) -> None:
+        super().__init__(*given, **more)
+        if "ref" in getattr(self.model, "peft_config", ()):  # TRL's copy of the adapter
+            self.model.delete_adapter("ref")
+
+    def _precompute_ref_logps(self, dataset: Dataset, *args: object) -> Dataset:
+        return dataset
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if self.args.device.type == "cuda":
+            return super().compute_loss(model, inputs, return_outputs)
+        is_completion = inputs.pop("completion_mask") == 1
+        reference = [inputs.pop(f"ref_{kind}_logps") for kind in ("chosen", "rejected")]
+        labels = inputs["input_ids"].masked_fill(~is_completion, IGNORED)
+        logprobs = labels.new_zeros(len(labels), dtype=torch.float32)
+        for at, nll in token_nll(model, inputs, labels):
+            logprobs = logprobs.index_add(0, at.nonzero()[:, 0], -nll)
+        chosen, rejected = logprobs.chunk(2)  # the batch holds all chosen, then all rejected
+        margin = (chosen - reference[0]) - (rejected - reference[1])
+        return -torch.nn.functional.logsigmoid(self.beta * margin).mean()
 
 
 class _Reward(_Stepwise, RewardTrainer):
@@ -155,24 +185,35 @@ def run_trainer(
     if not order:
         return []
     set_threads()
-    losses = _Losses(settings.steps, progress)
+    losses = Losses(settings.steps, progress)
     about = [kind, rows, order, astuple(settings), penalty is not None]
-    with (
-        work_folder(checkpoints, about, model) as place,
-        own_random_state(),
-        _quiet_and_tidy(model, losses),
-    ):
+    tidy = _quiet_and_tidy(model, losses)
+    with work_folder(checkpoints, about, model) as place, own_random_state(), tidy:
         config |= _arguments(settings, model) | {"output_dir": str(place)}
         config["save_strategy"] = "no" if checkpoints is None else "steps"
         optimizers = _optimizer(settings, rates), None
         given = {"callbacks": [losses, *callbacks], "optimizers": optimizers}
         trainer = _trainer(kind, model, tokenizer, rows, config, **given)
-        steps = cut_into_steps(order, settings, list(map(_tokens, rows)))
+        steps = cut_into_steps(order, settings, list(map(row_tokens, rows)))
         last = last_checkpoint(place)
         trainer.steps, trainer.penalty = steps[steps_done(last) :], penalty
-        trainer.train(resume_from_checkpoint=last)
-    _check_weights(model)
+        with memory_explained(settings):
+            trainer.train(resume_from_checkpoint=last)
+    check_weights(model)
     return [log["loss"] for log in trainer.state.log_history if "loss" in log]
+
+
+def add_penalty(penalty: Penalty, model: PreTrainedModel, scale: float = 1.0) -> torch.Tensor:
+    """Add `scale` times a penalty's gradient to the model's; the penalty.
+
+    `Elastic` knows its gradient in closed form; that of any other penalty is worked out here.
+    """
+    if isinstance(penalty, Elastic):
+        return penalty.add_gradient(scale)
+    value = penalty(model)
+    if value.requires_grad:
+        (scale * value).backward()
+    return value.detach()
 
 
 def _trainer(
@@ -192,64 +233,29 @@ def _trainer(
 
 
 @contextmanager
-def _quiet_and_tidy(model: PreTrainedModel, losses: _Losses) -> Iterator[None]:
+def _quiet_and_tidy(model: PreTrainedModel, losses: Losses) -> Iterator[None]:
     """Whatever ends a training, the model is as it came in, and the bar is closed."""
     with quiet():
         try:
             yield
         finally:
             losses.bar.close()
-            checkpointing_off(_unwrap(model))
+            checkpointing_off(unwrap(model))
             model.eval()
-
-
-def _tokens(row: Row) -> int:
-    """How many tokens a row brings into a batch, not counting padding."""
-    ends = [len(ids) for key, ids in row.items() if key in ("chosen_ids", "rejected_ids")]
-    start = len(row.get("prompt_ids", row.get("input_ids", [])))
-    return 2 * (start + max(ends)) if ends else start
-
-
-def checkpointing_off(model: PreTrainedModel) -> None:
-    """Undo what TRL does to a model for `settings.checkpointing`."""
-    if is_checkpointing(model):
-        model.gradient_checkpointing_disable()
-        model.disable_input_require_grads()
-
-
-def is_checkpointing(model: PreTrainedModel) -> bool:
-    """Whether a model checkpoints activations; transformers 5.23 renamed the attribute."""
-    renamed = getattr(model, "is_activation_checkpointing", None)
-    return model.is_gradient_checkpointing if renamed is None else renamed
-
-
-def _check_weights(model: PreTrainedModel) -> None:
-    """The last step may leave weights that no loss has shown yet."""
-    if not all(p.isfinite().all() for p in model.parameters() if p.requires_grad):
-        raise Diverged("the last step left weights that are not finite; lower the learning rate")
-
-
-def cut_into_steps(
-    order: Sequence[int], settings: SFTSettings, lengths: Sequence[int]
-) -> list[Step]:
-    """The micro-batches of each step; with `settings.tokens` as many as these need."""
-    size, n = settings.batch_size, settings.accumulate
-    steps = []
-    for start in range(0, len(order), size * n):
-        picked = order[start : start + size * n]
-        if settings.tokens:
-            cut = by_tokens([lengths[i] for i in picked], settings.tokens)
-            steps.append([[picked[k] for k in micro_batch] for micro_batch in cut])
-        else:
-            steps.append([list(picked[i : i + size]) for i in range(0, len(picked), size)])
-    return steps
 
 
 def _optimizer(settings: SFTSettings, rates: Rates) -> torch.optim.Optimizer | None:
     """The trainer's own, but for the rates; None leaves it to the trainer."""
+    if settings.eight_bit and not find_spec("bitsandbytes"):
+        fix = "pip install bitsandbytes, or eight_bit=False"
+        raise ValueError(f"AdamW in 8 bits needs bitsandbytes, which is not installed; {fix}")
     groups = [{"params": some, "lr": rate} for some, rate in rates if some]
     if not groups:
         return None
+    if settings.eight_bit:
+        from bitsandbytes.optim import AdamW8bit
+
+        return AdamW8bit(groups, weight_decay=settings.weight_decay)
     return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
 
 
@@ -276,7 +282,7 @@ def _arguments(settings: SFTSettings, model: PreTrainedModel) -> dict[str, objec
         "bf16": dtype == torch.bfloat16,
         "fp16": dtype == torch.float16,  # with a scaler of the loss
         CHECKPOINTING: settings.checkpointing,
-        "optim": "adamw_torch_fused",
+        "optim": "adamw_8bit" if settings.eight_bit else "adamw_torch_fused",
         "max_length": None,
         "save_steps": max(1, settings.steps // SAVES),
         "save_total_limit": 1,
@@ -287,63 +293,3 @@ def _arguments(settings: SFTSettings, model: PreTrainedModel) -> dict[str, objec
         "report_to": "none",
         "dataloader_pin_memory": not on_cpu,
     }
-
-
-def _unwrap(model: PreTrainedModel) -> PreTrainedModel:
-    """The model without the `forward` that trainers put before its own.
-
-    A copy of the model would go on calling the original's.
-    """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    for part in (model, base):
-        for name in ("forward", "_original_forward"):
-            vars(part).pop(name, None)
-    return model
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No bars or remarks but our own; afterwards all is as talkative as it was."""
-    bars, verbosity = not are_progress_bars_disabled(), hf_logging.get_verbosity()
-    before = os.environ.get("TQDM_DISABLE")
-    hf_logging.set_verbosity_error()
-    disable_progress_bars()
-    os.environ["TQDM_DISABLE"] = "1"
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(verbosity)
-        if bars:
-            enable_progress_bars()
-        os.environ.pop("TQDM_DISABLE")
-        if before is not None:
-            os.environ["TQDM_DISABLE"] = before
-
-
-class Turns(TrainerCallback):
-    """Says before each step whose turn it is."""
-
-    def __init__(self, turns: Sequence[str], turn: Callable[[str], None]) -> None:
-        self.turns, self.turn = turns, turn
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        self.turn(self.turns[state.global_step])
-
-
-class _Losses(TrainerCallback):
-    """Shows every step's loss in a bar, and stops at one that is not finite."""
-
-    def __init__(self, steps: int, progress: str | None) -> None:
-        self.bar = tqdm(total=steps, desc=progress, disable=progress is None, mininterval=1)
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.bar.update(state.global_step)
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" not in (logs or {}):
-            return
-        if not math.isfinite(logs["loss"]):
-            step = f"step {state.global_step} of {args.max_steps}"
-            raise Diverged(f"{step}: the loss is {logs['loss']}; lower the learning rate")
-        self.bar.update()
-        self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)

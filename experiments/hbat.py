@@ -207,7 +207,7 @@ def pulls(params: dict, seed: int) -> dict[str, float]:
         metrics = with_suffix(_cosines(before, halves), "_0")
         for i, stage in enumerate(stages, start=1):
             after = load_model(stage.folder)
-            moved = movement(copy_weights(before[0]), copy_weights(after[0]))
+            moved = movement(after[0], copy_weights(before[0]))
             importance[stage.kind] = sum_importance(importance.get(stage.kind, {}), moved)
             after_stage = _cosines(after, halves) | _movement_by_layer(moved, after[0])
             after_stage["rests_on"] = rests_on(importance[stage.kind])

@@ -6,8 +6,9 @@ from itertools import product
 
 from alignlib.controls import ATTENTION, Mix
 from alignlib.data import Instruction, Preference
-from alignlib.meet import Meet, texts_by_control
+from alignlib.meet import Meet
 from alignlib.settings import ControlSettings
+from alignlib.styles import texts_by_control
 from alignlib.tinytown import sets
 from alignlib.tinytown.boards import Board
 from alignlib.tinytown.oracle import ANSWER_CUE

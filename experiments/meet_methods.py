@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from alignlib.data import Instruction, Preference
-from alignlib.meet import Meet, texts_by_control
+from alignlib.meet import Meet
 from alignlib.settings import ControlSettings
+from alignlib.styles import texts_by_control
 from alignlib.tinytown import sets
 from alignlib.tinytown.oracle import ANSWER_CUE
 from alignlib.tinytown.summaries import judge_summary

@@ -74,3 +74,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tokenizer,
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory: pytest.TempPathFactory, own_cache: Path) -> dict[str, Path]:
+    """The folders of untrained models of several architectures (`stand_ins.py`)."""
+    from .stand_ins import STAND_INS, save_stand_in
+
+    return {name: save_stand_in(name, tmp_path_factory.mktemp(name)) for name in STAND_INS}

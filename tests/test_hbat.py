@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import AutoPeftModelForCausalLM
 from torch.func import functional_call, jacrev
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 from alignlib import artefacts, ewc, hbat
+from alignlib import stages as stage_module
 from alignlib.data import Instruction, Preference
 from alignlib.ewc import (
     Elastic,
@@ -24,8 +26,9 @@ from alignlib.ewc import (
     scale_free,
     sum_importance,
 )
-from alignlib.hbat import DPO, IMPORTANCE, KINDS, PPO, Stage, shards, stage_order
-from alignlib.models import ModelError, load_model
+from alignlib.generation import generate
+from alignlib.hbat import DPO, IMPORTANCE, IMPORTANCE_FILE, KINDS, PPO, Stage, shards, stage_order
+from alignlib.models import ModelError, add_lora, load_model
 from alignlib.ppo import reward_model_score
 from alignlib.settings import PPOSettings, SFTSettings
 from alignlib.tinytown import sets
@@ -70,12 +73,19 @@ def run(
     return hbat.train_hbat(base, *rows, teach, prefer, **steps, progress=False, **options)
 
 
+def moved_between(
+    before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]
+) -> ewc.Importance:
+    """The mean squared change of each tensor."""
+    return {name: ((after[name] - before[name]) ** 2).mean() for name in before}
+
+
 def weights_after(*folders: Path) -> list[dict[str, torch.Tensor]]:
     return [copy_weights(load_model(folder)[0]) for folder in folders]
 
 
 def total(importance: ewc.Importance) -> float:
-    return sum(float(value.sum()) for value in importance.values())
+    return sum(float(value.detach().sum()) for value in importance.values())
 
 
 @pytest.fixture
@@ -108,6 +118,94 @@ def test_the_penalty_and_its_gradient_are_zero_at_the_anchor_and_quadratic_away_
             p += 0.1
     wanted = 3.0 / 2 * total(importance) * 0.1**2
     assert float(penalty(small).detach()) == pytest.approx(wanted, rel=1e-4)
+
+
+def moved_and_penalized(model: torch.nn.Module, by_weight: bool = False) -> Elastic:
+    """A penalty of the model as it is, which is moved away from it afterwards."""
+    weights = ewc.trained_weights(model)
+    importance = {name: torch.rand(w.shape if by_weight else ()) for name, w in weights.items()}
+    penalty = Elastic(model, importance, strength=3.0)
+    with torch.no_grad():
+        for p in ewc.trainable(model).values():
+            p += 0.05 * torch.randn_like(p)
+    return penalty
+
+
+def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in ewc.trainable(model).items()}
+
+
+@pytest.mark.parametrize("what", ["by tensor", "by weight", "lora", "wrapped", "wrapped lora"])
+def test_the_gradient_in_closed_form_is_that_of_autograd(
+    what: str, small: LlamaForCausalLM
+) -> None:
+    """To 1e-6, added to what is there, and times the scale of a loss in fp16."""
+    model = add_lora(small, 3) if "lora" in what else small
+    model = model.double()  # so that the comparison is not about rounding
+    outer = DataParallelNames(model) if "wrapped" in what else model
+    penalty = moved_and_penalized(outer, by_weight=what == "by weight")
+    penalty(outer).backward()
+    wanted, value = gradients(outer), penalty.add_gradient(scale=4.0)
+    for name, gradient in gradients(outer).items():
+        assert torch.allclose(gradient, 5 * wanted[name], rtol=1e-6, atol=1e-9), name
+    assert float(value) == pytest.approx(float(penalty(outer).detach()))
+    assert not value.requires_grad
+
+
+class DataParallelNames(torch.nn.Module):
+    """A wrapper that names what is in it as DDP does."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+
+def test_a_wrapped_model_has_the_names_of_the_plain_one(small: LlamaForCausalLM) -> None:
+    adapted = add_lora(small, 3)
+    for model in (DataParallelNames(adapted), torch.compile(adapted)):
+        assert ewc.trained_weights(model).keys() == ewc.trained_weights(adapted).keys()
+        assert ewc.trainable(model).keys() == ewc.trainable(adapted).keys()
+
+
+def test_with_lora_the_penalty_is_on_the_product_of_the_factors(small: LlamaForCausalLM) -> None:
+    """Other factors of the same product cost nothing; the distance is that of the products."""
+    model = add_lora(small, 3)
+    draw_factors(model)
+    weights = ewc.trained_weights(model)
+    assert weights and not any("lora_" in name for name in weights)
+    penalty = Elastic(model, {name: torch.tensor(1.0) for name in weights}, strength=2.0)
+    before = {name: w.scale * w.b @ w.a for name, w in weights.items()}
+    with torch.no_grad():
+        for weight in weights.values():  # the same product
+            weight.b.mul_(2)
+            weight.a.div_(2)
+    assert float(penalty(model).detach()) == pytest.approx(0, abs=1e-5)
+    anchor = copy_weights(model)
+    draw_factors(model)
+    after = {name: w.scale * w.b @ w.a for name, w in weights.items()}
+    distance = {name: (after[name] - before[name]).square() for name in weights}
+    assert float(penalty(model).detach()) == pytest.approx(total(distance), rel=1e-4)
+    for name, moved in movement(model, anchor).items():
+        assert float(moved) == pytest.approx(float(distance[name].detach().mean()), rel=1e-4)
+
+
+def draw_factors(model: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in ewc.trainable(model).values():
+            parameter.copy_(0.1 * torch.randn_like(parameter))
+
+
+def test_exchanged_weights_come_back(small: LlamaForCausalLM) -> None:
+    model, ids = add_lora(small, 3), torch.tensor([[1, 2, 3]])
+    draw_factors(model)
+    reference = copy_weights(model)
+    wanted = model(ids).logits
+    draw_factors(model)
+    moved = model(ids).logits
+    with pytest.raises(KeyboardInterrupt), ewc.exchanged(model, reference):
+        assert torch.equal(model(ids).logits, wanted)
+        raise KeyboardInterrupt
+    assert torch.equal(model(ids).logits, moved) and not torch.equal(moved, wanted)
 
 
 def test_a_scalar_stands_for_all_weights_of_a_tensor(small: LlamaForCausalLM) -> None:
@@ -269,7 +367,7 @@ def test_every_row_is_learned_in_one_stage_of_its_kind_and_in_no_other(
         learned.append(rows)
         return [{"loss": 0.0}]
 
-    monkeypatch.setattr(hbat, "_learn", record)
+    monkeypatch.setattr(stage_module, "_learn", record)
     stages = run(tiny_model, rounds=3, seed=77)
     for kind, all_rows in zip(KINDS, (instructions(), pairs())):
         of_kind = [rows for rows, stage in zip(learned, stages) if stage.kind == kind]
@@ -294,9 +392,9 @@ def test_importance_is_how_far_the_stages_of_a_kind_have_moved_each_tensor(
 ) -> None:
     stages = run(tiny_model, rounds=2)
     at = weights_after(tiny_model, *(s.folder for s in stages))
-    file = stages[-1].folder / hbat.IMPORTANCE_FILE
+    file = stages[-1].folder / IMPORTANCE_FILE
     for k, kind in enumerate(KINDS):
-        wanted = sum_importance(movement(at[k], at[k + 1]), movement(at[k + 2], at[k + 3]))
+        wanted = sum_importance(moved_between(*at[k : k + 2]), moved_between(*at[k + 2 : k + 4]))
         found = ewc.load_importance(file, kind, torch.device("cpu"))
         assert all(torch.allclose(found[name], wanted[name], rtol=1e-4) for name in wanted), kind
 
@@ -313,7 +411,7 @@ def test_a_stage_is_regularized_by_what_the_other_kind_has_moved_at_mean_one(
 
     monkeypatch.setattr(ewc, "Elastic", Recorded)
     at = weights_after(tiny_model, *(s.folder for s in run(tiny_model, seed=91)))
-    moved = [movement(before, after) for before, after in zip(at, at[1:])]
+    moved = [moved_between(before, after) for before, after in zip(at, at[1:])]
     # the second stage, the third, the fourth
     others = (moved[0], moved[1], sum_importance(moved[0], moved[2]))
     sizes = {name: weight.numel() for name, weight in at[0].items()}
@@ -327,7 +425,7 @@ def test_a_stage_is_regularized_by_what_the_other_kind_has_moved_at_mean_one(
 def test_what_is_regularized_moves_less(tiny_model: Path, importance: str) -> None:
     def moved(strength: float) -> float:
         first, second = run(tiny_model, rounds=1, strength=strength, importance=importance)
-        return total(movement(*weights_after(first.folder, second.folder)))
+        return total(moved_between(*weights_after(first.folder, second.folder)))
 
     # the released softmax regularizes a single tensor
     most = 1.0 if importance == "released" else 0.8
@@ -337,7 +435,7 @@ def test_what_is_regularized_moves_less(tiny_model: Path, importance: str) -> No
 def test_the_released_softmax_regularizes_a_single_tensor(tiny_model: Path) -> None:
     first, second = run(tiny_model, rounds=1, strength=1e8, importance="released")
     base, before, after = weights_after(tiny_model, first.folder, second.folder)
-    weights, moved = saturated(movement(base, before)), movement(before, after)
+    weights, moved = saturated(moved_between(base, before)), moved_between(before, after)
     most = max(weights, key=lambda name: float(weights[name]))
     assert total(weights) == pytest.approx(1) and float(weights[most]) > 0.999
     assert float(moved[most]) < 0.05 * total(moved) / len(moved)
@@ -346,7 +444,7 @@ def test_the_released_softmax_regularizes_a_single_tensor(tiny_model: Path) -> N
 def test_frozen_does_not_train_the_fifth_of_the_tensors_that_moved_most(tiny_model: Path) -> None:
     first, second = run(tiny_model, rounds=1, importance="frozen")
     base, before, after = weights_after(tiny_model, first.folder, second.folder)
-    moved = movement(base, before)
+    moved = moved_between(base, before)
     most = sorted(moved, key=lambda name: -float(moved[name]))[: round(0.2 * len(moved))]
     assert {name for name in base if torch.equal(before[name], after[name])} == set(most)
 
@@ -356,12 +454,68 @@ def test_the_fisher_information_is_that_of_completions_and_of_chosen_texts(
 ) -> None:
     model, tokenizer = load_model(tiny_model)
     for kind, rows in (("instructions", instructions()[:2]), ("preferences", pairs()[:2])):
-        plan = hbat._Plan(0, kind, rows, TEACH, 1.0, "fisher")
-        found = hbat._measure_importance(plan, copy_weights(model), model, tokenizer, rows)
+        plan = stage_module.Plan(0, kind, rows, TEACH, 1.0, "fisher", 0)
+        found = stage_module._measure_importance(plan, copy_weights(model), model, tokenizer, rows)
         texts = [r.completion if kind == "instructions" else r.chosen for r in rows]
         examples = [example(tokenizer, r.prompt, text) for r, text in zip(rows, texts)]
         wanted = empirical_fisher(model, examples)
         assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+# --- LoRA -----------------------------------------------------------------------------------------
+
+
+def test_with_lora_one_adapter_goes_through_all_stages(tiny_model: Path, tmp_path: Path) -> None:
+    """Each stage starts from the one before it, which is DPO's reference, and holds it."""
+    stages = run(tiny_model, lora_rank=4, strength=1.0, folder=tmp_path / "stages")
+    assert {stage.folder.parent for stage in stages} == {tmp_path / "stages"}
+    for stage in stages[1::2]:
+        assert stage.curve[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert stages[0].penalty == 0 and all(s.penalty > 0 for s in stages[1:])
+    base = copy_weights(load_model(tiny_model)[0])
+    for stage in stages:
+        assert not list(stage.folder.glob("model*.safetensors"))
+        model, _ = stage.load()
+        assert list(model.peft_config) == ["default"]
+        within = dict(model.get_base_model().named_parameters())
+        plain = {name.replace(".base_layer", ""): p for name, p in within.items()}
+        assert all(torch.equal(plain[name], base[name]) for name in base)
+    moved = movement(stages[1].load(trainable=True)[0], copy_weights(stages[0].load(True)[0]))
+    found = ewc.load_importance(
+        stages[1].folder / IMPORTANCE_FILE, "preferences", torch.device("cpu")
+    )
+    assert all(torch.allclose(found[name], moved[name], rtol=1e-3) for name in moved)
+
+
+def test_with_lora_what_is_regularized_moves_less(tiny_model: Path) -> None:
+    def moved(strength: float, importance: str) -> float:
+        options = {"rounds": 1, "lora_rank": 4, "strength": strength, "importance": importance}
+        first, second = run(tiny_model, **options)
+        return total(movement(second.load(True)[0], copy_weights(first.load(True)[0])))
+
+    for importance in ("movement", "equal", "random", "frozen"):
+        assert moved(1e6, importance) < 0.8 * moved(0.0, importance), importance
+
+
+def test_with_lora_ppo_has_the_start_of_its_stage_as_reference(tiny_model: Path) -> None:
+    longer = by_ppo(num_words, "longer", 4, batch_size=8, minibatch=8, learning_rate=1e-2)
+    stages = run(tiny_model, prefer=longer, strength=1.0, lora_rank=4)
+    for stage in stages[1::2]:
+        assert abs(stage.curve[0]["kl"]) < 1e-6 < stage.curve[1]["kl"]
+
+
+def test_a_stages_adapter_is_one_that_peft_and_load_model_read(tiny_model: Path) -> None:
+    stage = run(tiny_model, rounds=1, lora_rank=4)[-1]
+    prompts = [pair.prompt for pair in pairs()[:4]]
+    wanted = generate(*stage.load(), prompts, max_new_tokens=8)
+    plain = AutoPeftModelForCausalLM.from_pretrained(stage.folder)
+    assert generate(plain, stage.load()[1], prompts, max_new_tokens=8) == wanted
+    assert generate(*load_model(stage.folder), prompts, max_new_tokens=8) == wanted
+
+
+def test_fisher_information_is_refused_with_lora(tiny_model: Path) -> None:
+    with pytest.raises(ValueError, match="take importance='movement', or lora_rank=0"):
+        run(tiny_model, importance="fisher", lora_rank=4)
 
 
 # --- interrupted and diverging runs ---------------------------------------------------------------
@@ -422,11 +576,19 @@ def test_a_last_step_that_ruins_the_weights_is_noticed(tiny_model: Path) -> None
 
 def test_a_row_longer_than_the_context_is_dropped_and_counted(tiny_model: Path) -> None:
     stages = run(tiny_model, rows=([*instructions(), TOO_LONG], pairs()), rounds=1, strength=0.0)
-    assert [s.dropped for s in stages] == [1, 0]
+    assert [s.dropped for s in stages] == [{"longer than 512 tokens": 1}, {}]
+
+
+def test_pairs_whose_sides_are_the_same_are_dropped_and_counted(tiny_model: Path) -> None:
+    same = Preference("a question", "the lamp", "the  lamp ")
+    _, stage = run(tiny_model, rows=(instructions(), [*pairs(), same]), rounds=1, strength=0.0)
+    assert stage.dropped == {"chosen and rejected are the same text": 1}
 
 
 def test_a_stage_whose_rows_are_all_too_long_says_so(tiny_model: Path) -> None:
-    with pytest.raises(ValueError, match="none of a stage's 5 rows fits the model's 512 tokens"):
+    with pytest.raises(
+        ValueError, match="none of a stage's 5 rows can be used .5 longer than 512 tokens"
+    ):
         run(tiny_model, rows=([TOO_LONG] * 10, pairs()))
 
 
@@ -464,7 +626,7 @@ def test_with_ppo_a_prompt_must_leave_room_for_the_completion(tiny_model: Path) 
     prefer = by_ppo(lambda prompts, texts: [0.0] * len(texts), "nothing", max_new_tokens=30)
     rows = (instructions(), [*pairs(), long])
     _, stage = run(tiny_model, rows=rows, prefer=prefer, rounds=1, strength=0.0)
-    assert stage.dropped == 1
+    assert stage.dropped == {"longer than 512 tokens": 1}
 
 
 def test_a_last_iteration_of_ppo_that_ruins_the_weights_names_itself(tiny_model: Path) -> None:
@@ -477,20 +639,19 @@ def test_a_last_iteration_of_ppo_that_ruins_the_weights_names_itself(tiny_model:
         run(tiny_model, prefer=wild, strength=1.0)
 
 
-def test_a_reward_model_gives_the_score_unless_its_tokenizer_is_another(tiny_model: Path) -> None:
-    model, tokenizer = load_model(tiny_model)
-    _, other = load_model(tiny_model)
-    other.add_tokens(["another"])
-    with pytest.raises(ValueError, match="is not the policy's"):
-        reward_model_score(model, other, tokenizer)
-
-    reward_model = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1)
-    reward_model.config.pad_token_id = tokenizer.pad_token_id
-    score = reward_model_score(reward_model, tokenizer, tokenizer)
-    completions = [row.completion for row in instructions()[:3]]
-    assert len({*score(["a question"] * 3, completions)}) == 3
-    _, stage = run(tiny_model, prefer=by_ppo(score, "learned"), rounds=1, strength=0.0)
-    assert stage.curve[0]["score"] != 0
+def test_a_reward_model_gives_the_score_by_text_whatever_its_tokenizer(
+    tiny_model: Path, stand_in: dict[str, Path]
+) -> None:
+    """One with the policy's tokenizer, and one with another."""
+    for base in (tiny_model, stand_in["llama"]):
+        _, tokenizer = load_model(base)
+        reward_model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+        reward_model.config.pad_token_id = tokenizer.pad_token_id
+        score = reward_model_score(reward_model.eval(), tokenizer)
+        completions = ["the lamp", "a garden", "good luck"]
+        assert len({*score(["a question"] * 3, completions)}) == 3
+        _, stage = run(tiny_model, prefer=by_ppo(score, str(base)), rounds=1, strength=0.0)
+        assert stage.curve[0]["score"] != 0
 
 
 # --- Tinytown's two objectives --------------------------------------------------------------------

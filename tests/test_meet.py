@@ -4,21 +4,28 @@ loses nothing.
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import AutoPeftModelForCausalLM, PeftModel
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from alignlib import artefacts
 from alignlib.controls import Mix, conditioned_on, parameters_of, prompt_embeddings, with_controls
 from alignlib.data import Instruction, Preference
-from alignlib.meet import Meet, texts_by_control
-from alignlib.models import load_model
+from alignlib.likelihood import completion_nll
+from alignlib.meet import Meet
+from alignlib.models import ModelError, load_model, load_tokenizer
+from alignlib.place import DataError
+from alignlib.prompts import IN_CHAT
 from alignlib.settings import ControlSettings, SFTSettings
+from alignlib.styles import read_styles, texts_by_control
 from alignlib.tinytown import sets
 from alignlib.tokens import encode
 from alignlib.train import sft_in_turns
@@ -337,6 +344,158 @@ def test_a_control_of_another_model_or_tokenizer_is_refused(
     tokenizer.write_text(tokenizer.read_text().replace('"lamp"', '"lump"'))
     with pytest.raises(ValueError, match=message):
         Meet.from_pretrained(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def frozen(tiny_model: Path, texts: Texts) -> Meet:
+    """Step 1 alone, with LoRA: the language model is as it was."""
+    return train(tiny_model, texts, LORA, first=replace(FEW, learning_rate=1e-2), then=NONE)
+
+
+def test_controls_of_a_frozen_model_are_saved_without_it(
+    frozen: Meet, tiny_model: Path, pairs: list[Preference], tmp_path: Path
+) -> None:
+    """Plain PEFT reads them, and the model that they belong to is known by its fingerprint."""
+    frozen.save_pretrained(tmp_path)
+    assert not (tmp_path / "model").exists()
+    prompts, texts = [p.prompt for p in pairs], [p.rejected for p in pairs]
+    loaded = Meet.from_pretrained(tmp_path)
+    assert torch.equal(*(m.logprob(prompts, texts, "bad") for m in (frozen, loaded)))
+
+    base, tokenizer = load_model(tiny_model)
+    plain = PeftModel.from_pretrained(base, tmp_path / "controls" / "bad").eval()
+    by_peft, ours = -completion_nll(plain, tokenizer, prompts, texts), loaded.logprob
+    assert torch.allclose(by_peft, ours(prompts, texts, "bad"), atol=1e-5)
+    assert not torch.allclose(by_peft, ours(prompts, texts, None), atol=1e-3)
+
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model, other)
+    weights = load_file(other / "model.safetensors")
+    save_file({name: w + 1e-3 for name, w in weights.items()}, other / "model.safetensors")
+    with pytest.raises(ValueError, match="control 'good' in .* was made for another model"):
+        Meet.from_pretrained(tmp_path, other)
+
+
+MIXES = ("bad", Mix(good=0.25, bad=0.75), Mix(good=1.5, bad=-0.5), ("good", "bad"))
+
+
+@pytest.mark.parametrize("control", MIXES, ids=str)
+def test_a_mix_is_saved_as_one_adapter_and_as_one_plain_model(
+    control: object, frozen: Meet, tiny_model: Path, pairs: list[Preference], tmp_path: Path
+) -> None:
+    prompts, texts = [p.prompt for p in pairs], [p.rejected for p in pairs]
+    wanted = frozen.logprob(prompts, texts, control)
+    frozen.save_mix(tmp_path / "mix", control)
+    frozen.save_merged(tmp_path / "merged", control)
+    assert frozen.controls == ["good", "bad"] and not (tmp_path / "mix" / "README.md").exists()
+    by_peft = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "mix").eval()
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    for model in (by_peft, plain):
+        found = -completion_nll(model, frozen.tokenizer, prompts, texts)
+        assert torch.allclose(found, wanted, atol=1e-4)
+    assert not torch.allclose(wanted, frozen.logprob(prompts, texts, None), atol=1e-3)
+
+
+def test_what_cannot_be_saved_as_an_adapter_says_what_to_do(
+    meet: Meet, frozen: Meet, tiny_model: Path, tmp_path: Path
+) -> None:
+    soft = Meet.untrained(tiny_model, ["good", "bad"], PROMPT)
+    for save in (soft.save_mix, soft.save_merged):
+        with pytest.raises(ValueError, match="train LoRA controls, or use them by Meet.generate"):
+            save(tmp_path, "good")
+    with pytest.raises(ValueError, match="no control to save"):
+        frozen.save_mix(tmp_path, None)
+    with pytest.raises(ValueError, match="save it, and load it from there"):
+        meet.save_mix(tmp_path, "good")
+
+
+@pytest.mark.parametrize("settings", [PROMPT, LORA], ids=["prompt", "lora"])
+def test_a_training_that_was_stopped_goes_on(
+    settings: ControlSettings, tiny_model: Path, texts: Texts, tmp_path: Path
+) -> None:
+    """With several controls in its checkpoints, and ends as one that was not stopped."""
+    options = {"first": replace(FEW, steps=8), "then": NONE}
+    whole = train(tiny_model, texts, settings, **options)
+    step, done = torch.optim.AdamW.step, []
+
+    def stopped(*args: object, **more: object) -> object:
+        done.append(1)
+        if len(done) == 6:
+            raise KeyboardInterrupt
+        return step(*args, **more)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(torch.optim.AdamW, "step", stopped)
+        train(tiny_model, texts, settings, checkpoints=tmp_path, **options)
+    again = train(tiny_model, texts, settings, checkpoints=tmp_path, **options)
+    assert again.losses["controls"] == whole.losses["controls"]
+    for (one, is_control), (other, _) in zip(
+        parameters_of(whole.model), parameters_of(again.model)
+    ):
+        assert not is_control or torch.equal(one, other)
+
+
+def test_prompts_may_be_in_the_chat_template(
+    tiny_model: Path, texts: Texts, tmp_path: Path
+) -> None:
+    """A row ends as the model's turn does, and a saved model reads its prompts in the same form."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    tokenizer = load_tokenizer(base)
+    with pytest.raises(ModelError, match="the tokenizer has no chat template"):
+        Meet.train(base, texts, control=LORA, first=FEW, form=IN_CHAT)
+    tokenizer.chat_template = "{% for m in messages %}board : {{ m.content }} <unk>{% endfor %}"
+    tokenizer.save_pretrained(base)
+    meet = Meet.train(base, texts, control=LORA, first=FEW, form=IN_CHAT, progress=False)
+    row = texts["good"][0]
+    ids = meet.tokens(row)["input_ids"]
+    start = tokenizer("board :", add_special_tokens=False)["input_ids"]
+    assert ids[: len(start)] == start
+    meet.save_pretrained(tmp_path / "saved")
+    loaded = Meet.from_pretrained(tmp_path / "saved")
+    assert loaded.form == IN_CHAT and loaded.tokens(row) == meet.tokens(row)
+    prompts = [row.prompt for row in texts["good"][:4]]
+    assert loaded.generate(prompts, "good") == meet.generate(prompts, "good")
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def write(file: Path, *rows: dict) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def test_styles_are_read_from_pairs_from_marks_and_from_a_file_each(tmp_path: Path) -> None:
+    pair = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    same = {"prompt": "q", "chosen": "a", "rejected": "a "}
+    texts, about = read_styles(write(tmp_path / "pairs.jsonl", pair, same))
+    assert texts == {"good": [Instruction("q", "a")], "bad": [Instruction("q", "b")]}
+    assert "1 dropped: chosen and rejected are the same text" in about[0]
+
+    thumbs = [{"prompt": "q", "completion": c, "label": c == "a"} for c in "abc"]
+    texts, _ = read_styles(write(tmp_path / "thumbs.jsonl", *thumbs))
+    assert [row.completion for row in texts["bad"]] == ["b", "c"] and len(texts["good"]) == 1
+
+    rated = [{"prompt": "q", "completion": str(n), "rating": n} for n in range(1, 8)]
+    texts, about = read_styles(write(tmp_path / "rated.jsonl", *rated))
+    assert [row.completion for row in texts["good"]] == ["5", "6", "7"]
+    assert [row.completion for row in texts["bad"]] == ["1", "2", "3"]
+    assert "6 used, 1 dropped: a rating in the middle third" in about[0]
+    with pytest.raises(DataError, match="all texts have the same mark"):
+        read_styles(write(tmp_path / "same.jsonl", *rated[:1]))
+
+    files = {
+        name: write(tmp_path / name, {"prompt": "q", "completion": name}) for name in ("x", "y")
+    }
+    texts, about = read_styles(files)
+    assert texts == {name: [Instruction("q", name)] for name in files} and len(about) == 2
+
+
+def test_empty_completions_are_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [{"prompt": "q", "completion": text} for text in ("a", "", "  ")]
+    texts, about = read_styles({"x": write(tmp_path / "x", *rows), "y": tmp_path / "x"})
+    assert len(texts["x"]) == 1 and "2 dropped" in about[0]
 
 
 # --- limits and errors ----------------------------------------------------------------------------

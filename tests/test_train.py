@@ -19,15 +19,16 @@ import numpy as np
 import pytest
 import torch
 from transformers.utils import logging as hf_logging
+from trl import DPOTrainer
 
 import alignlib
-from alignlib import Aligner, SFTSettings, generation, models
+from alignlib import Aligner, SFTSettings, generation, models, trainers
 from alignlib.artefacts import CODE, artefact, code_digest, key
 from alignlib.data import QAC, Preference
 from alignlib.generation import generate
 from alignlib.likelihood import completion_nll
 from alignlib.model_names import fingerprint
-from alignlib.models import ModelError, load_model
+from alignlib.models import ModelError, add_lora, load_model
 from alignlib.profiles import TINY
 from alignlib.prompts import T1, T2
 from alignlib.reward_models import rewards
@@ -337,6 +338,50 @@ def test_dpo_starts_at_its_reference_and_then_prefers_the_chosen(tiny_model: Pat
 
 
 # --- generation -----------------------------------------------------------------------------------
+
+
+def test_dpo_goes_on_with_an_adapter_whose_start_is_its_reference(tiny_model: Path) -> None:
+    """TRL leaves its copy of an adapter behind, and would refuse it the second time."""
+    model, tokenizer = load_model(tiny_model)
+    model = add_lora(model, 4)
+    settings = SFTSettings(steps=4, batch_size=4, learning_rate=1e-2, warmup_steps=0)
+    for _ in range(2):
+        losses = dpo(model, tokenizer, sets.preferences(16, axis="tone"), settings)
+        assert losses[0] == pytest.approx(math.log(2), abs=1e-5) and losses[-1] < 0.68
+        assert list(model.peft_config) == ["default"]
+        trained = {name for name, p in model.named_parameters() if p.requires_grad}
+        assert trained and all(".lora_" in name and ".default." in name for name in trained)
+
+
+def test_our_loss_of_dpo_is_trls(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRL's is used on CUDA. The rows differ in length, and come in micro-batches."""
+    losses = {}
+    for name in ("ours", "trl's"):
+        if name == "trl's":
+            monkeypatch.setattr(trainers._DPO, "compute_loss", DPOTrainer.compute_loss)
+        model, tokenizer = load_model(tiny_model)
+        settings = SFTSettings(steps=6, batch_size=8, tokens=300, learning_rate=1e-2)
+        losses[name] = dpo(model, tokenizer, sets.preferences(20, axis="tone"), settings)
+    assert losses["ours"] == pytest.approx(losses["trl's"], abs=1e-4)
+    assert losses["ours"][-1] < 0.6
+
+
+@pytest.mark.parametrize("pads_with_eos", [False, True])
+def test_a_reward_model_reads_eos_whatever_it_pads_with(
+    pads_with_eos: bool, tiny_model: Path
+) -> None:
+    """In training and afterwards, alone and beside a longer text."""
+    _, tokenizer = load_model(tiny_model)
+    if pads_with_eos:
+        tokenizer.pad_token = tokenizer.eos_token
+    model = reward_model(tiny_model, tokenizer, sets.preferences(8), FEW)
+    texts = ["the lamp", "the lamp is in the attic . the kite is in the cellar ."]
+    ids = example(tokenizer, "q", texts[0])["input_ids"]
+    assert ids[-1] == tokenizer.eos_token_id
+    with torch.no_grad():
+        states = model.model(torch.tensor([ids])).last_hidden_state
+        wanted = model.score(states)[0, -1, 0]
+    assert rewards(model, tokenizer, ["q"] * 2, texts)[0] == pytest.approx(float(wanted), abs=1e-5)
 
 
 def test_a_reward_model_learns_what_is_preferred_and_scores_alike_in_any_batch(

@@ -14,27 +14,9 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
-from transformers import (
-    AutoTokenizer,
-    BloomConfig,
-    BloomForCausalLM,
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    GPT2Config,
-    GPT2LMHeadModel,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MambaConfig,
-    MambaForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import AutoTokenizer
 
-from alignlib import generation, real_model, trainers
+from alignlib import generation, real_model, trainer_tools, trainers
 from alignlib.aligner import Aligner
 from alignlib.controls import with_controls
 from alignlib.cost import Cost
@@ -58,6 +40,7 @@ from alignlib.tokens import context_length
 from alignlib.workbench import learned_judge, rows_file
 
 from .forked import ForkedKernelManager
+from .stand_ins import STAND_INS
 
 WANTED = {
     *("fixed/rude", "fixed/rude_unheard", "fixed/padding", "fixed/fact", "good_kept"),
@@ -65,55 +48,12 @@ WANTED = {
     *("predicted_minutes", "predicted_gb", "peak_gb"),
 }
 FEW = SFTSettings(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=1)
-SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-SMALL |= {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 2048}
-NEOX = {name: size for name, size in SMALL.items() if name != "num_key_value_heads"}
-STAND_INS = {
-    "llama": lambda n: LlamaForCausalLM(LlamaConfig(vocab_size=n, **SMALL)),
-    "qwen3": lambda n: Qwen3ForCausalLM(Qwen3Config(vocab_size=n, head_dim=16, **SMALL)),
-    "gemma3": lambda n: Gemma3ForCausalLM(Gemma3TextConfig(vocab_size=n, head_dim=16, **SMALL)),
-    "gemma2": lambda n: Gemma2ForCausalLM(Gemma2Config(vocab_size=n, head_dim=16, **SMALL)),
-    "gpt2": lambda n: GPT2LMHeadModel(GPT2Config(vocab_size=n, n_embd=32, n_layer=2, n_head=2)),
-    "neox": lambda n: GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=n, **NEOX)),
-    "bloom": lambda n: BloomForCausalLM(
-        BloomConfig(vocab_size=n, hidden_size=32, n_layer=2, n_head=2)
-    ),
-    "mamba": lambda n: MambaForCausalLM(
-        MambaConfig(vocab_size=n, hidden_size=32, state_size=8, num_hidden_layers=2)
-    ),
-}
 QUICK = ("qwen3", "mamba")  # the others run notebook 08 in `make test-all`
 
 
 @pytest.fixture(scope="module")
 def rows() -> list[QAC]:
     return read_qac(rows_file("train")).rows[:40]
-
-
-@pytest.fixture(scope="module")
-def stand_in(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Path]:
-    """Untrained models of several architectures with a tokenizer of bytes."""
-    places = {}
-    tokenizer = byte_tokenizer()
-    for name, make in STAND_INS.items():
-        torch.manual_seed(0)
-        places[name] = tmp_path_factory.mktemp(name)
-        save_model(places[name], make(len(tokenizer)), tokenizer)
-    return places
-
-
-def byte_tokenizer() -> object:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", *alphabet])}
-    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<pad>", eos_token="<eos>", model_max_length=2048
-    )
 
 
 def run_08(out: Path, **parameters: object) -> dict:
@@ -311,10 +251,10 @@ def test_a_prediction_leaves_the_model_as_it_is_and_fits_the_steps_to_the_minute
     before = {name: p.clone() for name, p in aligner.model.named_parameters()}
     long = QAC("q", "word " * 3000, "word " * 3000)  # is left out, or memory would be too
     cost = aligner.predict([*rows, long], replace(FEW, checkpointing=checkpointing))
-    assert not trainers.is_checkpointing(aligner.model) and not aligner.model.training
+    assert not trainer_tools.is_checkpointing(aligner.model) and not aligner.model.training
     assert all(torch.equal(p, before[name]) for name, p in aligner.model.named_parameters())
     assert not any(p.grad is not None for p in aligner.model.parameters())
-    assert cost.steps == 6 and cost.seconds_per_step > 0 and cost.gb > 0
+    assert cost.steps == 6 and cost.minutes > 0 and cost.gb > 0
     much = replace(FEW, steps=10_000, minutes=cost.minutes)
     assert 1 <= aligner.predict(rows, much).steps < 100
     assert aligner.predict(rows, replace(FEW, minutes=60)).steps == 6
@@ -403,7 +343,7 @@ def test_minutes_give_a_training_that_goes_on_the_steps_it_began_with(
     stand_in: dict[str, Path], rows: list[QAC], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = iter([5, 3])  # what a fresh timing would say, at first and later
-    timed = lambda *_: Cost(next(steps), 0.1, 1.0, 1.0)  # noqa: E731
+    timed = lambda *_: Cost(1.0, {}, 1.0, next(steps), 1.0)  # noqa: E731
     monkeypatch.setattr("alignlib.aligner.predict_training", timed)
     options = {"settings": replace(FEW, minutes=1), "checkpoints": tmp_path, "progress": False}
     losses = [Aligner.train(stand_in["llama"], rows, **options).losses for _ in range(2)]
@@ -448,7 +388,7 @@ def test_gradient_checkpointing_trains_the_same(
     step = trainers._Stepwise.training_step
 
     def watched(self: object, model: object, *given: object) -> torch.Tensor:
-        seen.append(trainers.is_checkpointing(model))
+        seen.append(trainer_tools.is_checkpointing(model))
         return step(self, model, *given)
 
     monkeypatch.setattr(trainers._Stepwise, "training_step", watched)
@@ -460,7 +400,7 @@ def test_gradient_checkpointing_trains_the_same(
     )
     assert one.losses["correction"] == pytest.approx(other.losses["correction"], abs=1e-4)
     assert seen == [False] * FEW.steps + [True] * FEW.steps
-    assert not trainers.is_checkpointing(other.model) and not other.model.training
+    assert not trainer_tools.is_checkpointing(other.model) and not other.model.training
 
 
 # --- the command line -----------------------------------------------------------------------------

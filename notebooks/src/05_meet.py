@@ -37,7 +37,7 @@ from alignlib import ControlSettings, Meet, Metrics, Mix
 from alignlib.controls import prompt_embeddings, with_controls
 from alignlib.course.checks import lesson05 as check
 from alignlib.diagrams import draw_meet
-from alignlib.meet import texts_by_control
+from alignlib.styles import texts_by_control
 from alignlib.models import load_model
 from alignlib.plots import bars, curves, new_figure
 from alignlib.profiles import scaled_steps
