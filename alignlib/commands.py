@@ -6,53 +6,21 @@ Nothing heavy is imported before the arguments are known to be right.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 
-from .data import QAC, Loaded, read_qac
 from .place import DataError
 from .records import data_path
-from .workbench import BENCHES
+from .train_commands import add_train
 
 LONGEST = 1024  # tokens of an answer or a correction in `build-rows`
-LAPTOP = BENCHES["laptop"].settings
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Add them to the command line's parser."""
-    _add_train(commands.add_parser("train", help="train a model of your own on your own rows"))
+    add_train(commands.add_parser("train", help="train a model of your own on your own rows"))
     _add_correct(commands.add_parser("correct", help="correct answers in a file or a pipe"))
     about = "make rows for an Aligner from your own questions"
     _add_build_rows(commands.add_parser("build-rows", help=about))
-
-
-def _add_train(parser: argparse.ArgumentParser) -> None:
-    kinds = parser.add_subparsers(dest="kind", required=True)
-    aligner = kinds.add_parser("aligner", help="an Aligner, from questions, answers, corrections")
-    rows = "a file with question, answer, correction, or preference pairs; or owner/name:split"
-    aligner.add_argument("--data", required=True, help=rows)
-    aligner.add_argument("--out", type=data_path, required=True, help="folder for the Aligner")
-    model = "folder or hub id (default: smollm2, the model of `make real`)"
-    aligner.add_argument("--model", default="smollm2", help=model)
-    aligner.add_argument("--steps", type=int, default=LAPTOP.steps)
-    aligner.add_argument(
-        "--minutes", type=float, default=0.0, help="fewer steps, to fit into these"
-    )
-    aligner.add_argument("--batch-size", type=int, default=LAPTOP.batch_size, help="rows a step")
-    aligner.add_argument("--max-length", type=int, default=LAPTOP.max_length, help="in tokens")
-    aligner.add_argument("--tokens", type=int, default=LAPTOP.tokens, help="of a micro-batch")
-    aligner.add_argument("--learning-rate", type=float, help="default: by the size of the model")
-    aligner.add_argument("--lora-rank", type=int, help="default: by the size; 0 trains all weights")
-    aligner.add_argument(
-        "--warmup", type=int, default=0, metavar="STEPS", help="of --steps: identity"
-    )
-    aligner.add_argument(
-        "--template", help="town, T1, T2 or chat (default: by the size of the model)"
-    )
-    aligner.add_argument("--seed", type=int, default=0)
-    aligner.add_argument("--checkpointing", action="store_true", help="less memory, more time")
-    aligner.add_argument("--merge", action="store_true", help="whole weights, not an adapter")
-    aligner.set_defaults(does=_train_aligner)
 
 
 def _add_correct(parser: argparse.ArgumentParser) -> None:
@@ -78,53 +46,6 @@ def _add_build_rows(parser: argparse.ArgumentParser) -> None:
     refused = "send servers no temperature, for models that refuse one"
     parser.add_argument("--no-temperature", action="store_true", help=refused)
     parser.set_defaults(does=_build_rows)
-
-
-def _train_aligner(args: argparse.Namespace) -> int:
-    if (args.out / "aligner.json").exists():
-        raise DataError(f"{args.out} holds an Aligner already; delete it, or take another folder")
-    if data_path(args.model).resolve() == args.out.resolve():
-        raise DataError(f"{args.out} holds the model to train; take another folder for --out")
-    loaded = read_qac(args.data)
-    print(f"{args.data}: {loaded}", flush=True)
-
-    from .aligner import Aligner
-    from .data import identity_rows
-    from .prompts import template
-    from .settings import SFTSettings, with_warmup
-
-    names = ("steps", "batch_size", "tokens", "max_length", "learning_rate", "minutes")
-    given = {name: getattr(args, name) for name in (*names, "seed", "checkpointing")}
-    whole = SFTSettings(**given)
-    settings, warmup = whole, None
-    if args.warmup:  # steps and minutes are of both stages
-        settings, warmup = with_warmup(whole, args.warmup)
-    aligner = Aligner.train(
-        args.model,
-        loaded.rows,
-        identity_rows(loaded.rows) if warmup else (),
-        settings=settings,
-        warmup=warmup,
-        template=template(args.template) if args.template else None,
-        lora_rank=args.lora_rank,
-        checkpoints=args.out / "checkpoints",
-    )
-    if args.merge:
-        aligner.merge()
-    aligner.save_pretrained(args.out)
-    shutil.rmtree(args.out / "checkpoints", ignore_errors=True)
-    for reason, count in aligner.dropped.items():
-        print(f"left out: {count} {reason}")
-    _show_one(aligner, loaded)
-    print(f"done: {args.out}; use it with `python -m alignlib correct FILE --aligner {args.out}`")
-    return 0
-
-
-def _show_one(aligner, loaded: Loaded) -> None:
-    """One row and what the Aligner makes of it."""
-    row: QAC = next((r for r in loaded.rows if r.answer != r.correction), loaded.rows[0])
-    text = aligner.correct([row.question], [row.answer])[0]
-    print(f"question    {row.question}\nanswer      {row.answer}\ncorrection  {text}")
 
 
 def _correct(args: argparse.Namespace) -> int:

@@ -25,6 +25,8 @@ from .rows import QAC, Instruction, Marked, Preference
 from .shapes import CORRECTIONS, INSTRUCTIONS, PREFERENCES, Shape, Shapes, shape_of
 from .texts import whole_characters
 
+Row = QAC | Preference | Instruction
+
 
 @dataclass
 class Loaded:
@@ -124,37 +126,43 @@ def swapped(rows: Sequence[QAC]) -> list[str]:
     return answers
 
 
-def split_rows(rows: Sequence[QAC], tests: int, seed: int) -> dict[str, list[QAC]]:
-    """The rows by split: of the questions a tenth, at most `tests`, each to validate and to test.
+def prompt_of(row: Row) -> str:
+    """What a row's completion, answer or pair answers."""
+    return row.question if isinstance(row, QAC) else row.prompt
 
-    Questions that are nearly the same (`similar.py`) count as one, and all rows of one are in one
-    split. Raises ValueError for fewer than 3 questions.
+
+def split_by_prompt(
+    rows: Sequence[Any], tests: int, seed: int, prompt_of: Callable[[Any], str] = prompt_of
+) -> dict[str, list[Any]]:
+    """The rows by split: of the prompts a tenth, at most `tests`, each to validate and to test.
+
+    Prompts that are nearly the same (`similar.py`) count as one, and all rows of one are in one
+    split. Raises ValueError for fewer than 3 prompts.
     """
     from .similar import near_duplicates
 
-    texts = list(dict.fromkeys(row.question for row in rows))
+    texts = list(dict.fromkeys(map(prompt_of, rows)))
     group_of = dict(zip(texts, near_duplicates(texts), strict=True))
     if len(set(group_of.values())) < 3:  # of very few, each stands for itself
         group_of = {text: i for i, text in enumerate(texts)}
-    questions = list(dict.fromkeys(group_of.values()))
-    if len(questions) < 3:
+    groups = list(dict.fromkeys(group_of.values()))
+    if len(groups) < 3:
         need = "at least 3 are needed, one each to train, choose and test on"
-        raise ValueError(f"{len(questions)} questions are too few: {need}")
+        raise ValueError(f"{len(groups)} prompts are too few: {need}")
     rng, rows = random.Random(seed), list(rows)
-    rng.shuffle(questions)
+    rng.shuffle(groups)
     rng.shuffle(rows)
-    size = min(max(1, len(questions) // 10), tests)
-    split_of = dict.fromkeys(questions, "train")
-    split_of |= dict.fromkeys(questions[:size], "test")
-    split_of |= dict.fromkeys(questions[size : 2 * size], "validation")
-    parts: dict[str, list[QAC]] = {"train": [], "validation": [], "test": []}
+    size = min(max(1, len(groups) // 10), tests)
+    split_of = dict.fromkeys(groups, "train")
+    split_of |= dict.fromkeys(groups[:size], "test")
+    split_of |= dict.fromkeys(groups[size : 2 * size], "validation")
+    parts: dict[str, list[Any]] = {"train": [], "validation": [], "test": []}
     for row in rows:
-        parts[split_of[group_of[row.question]]].append(row)
+        parts[split_of[group_of[prompt_of(row)]]].append(row)
     return parts
 
 
 LOOKED_AT = 50  # records that tell the shape of a file
-Row = QAC | Preference | Instruction
 Kept = Callable[[Row, Counter[str]], Row]  # a row as it is kept; raises Dropped for one that is not
 
 

@@ -31,8 +31,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from .artefacts import artefact
+from .cost import Cost, predict_stages
 from .data import Instruction, Preference
 from .model_names import fingerprint
+from .models import add_lora, load_model
 from .prompts import AS_IS
 from .settings import PPOSettings, SFTSettings
 from .stages import (
@@ -46,9 +48,13 @@ from .stages import (
     Method,
     Plan,
     Stage,
+    examples,
+    num_steps,
     run_stage,
     settings_of,
+    usable,
 )
+from .tokens import prompt_ids
 from .train import Diverged
 
 __all__ = ["DPO", "IMPORTANCE", "IMPORTANCE_FILE", "KINDS", "PPO", "Stage", "train_hbat"]
@@ -96,6 +102,32 @@ def train_hbat(
         before = _finished(plan, place, base)
         stages.append(before)
     return stages
+
+
+def predict_hbat(
+    base: str | Path,
+    instructions: Sequence[Instruction],
+    preferences: Sequence[Preference],
+    teach: SFTSettings,
+    prefer: DPO | PPO,
+    *,
+    rounds: int,
+    strength: float,
+    lora_rank: int = 0,
+    form: str = AS_IS,
+) -> Cost:
+    """Time and memory of `train_hbat` with these arguments; nothing is trained (`cost.py`)."""
+    model, tokenizer = load_model(base)
+    model = add_lora(model, lora_rank)
+    to_follow, _ = usable(instructions, model, tokenizer, teach, form)
+    pairs, _ = usable(preferences, model, tokenizer, prefer, form)
+    rows = [one for row in to_follow for one in examples(row, tokenizer, form)]
+    both = [one for pair in pairs for one in examples(pair, tokenizer, form)]
+    if isinstance(prefer, PPO):
+        prompts = (prompt_ids(tokenizer, pair.prompt, form) for pair in pairs)
+        both = [{"input_ids": ids, "labels": []} for ids in prompts]
+    given = (rows, both, teach, prefer.settings)
+    return predict_stages(model, tokenizer, *given, stages=2 * rounds, anchor=strength > 0)
 
 
 @contextmanager
@@ -147,7 +179,7 @@ def plan_stages(
     **common: object,
 ) -> list[Plan]:
     """The stages in order, each with its shard of the rows and its part of the steps."""
-    steps = {kind: _num_steps(method) for kind, (_, method) in objectives.items()}
+    steps = {kind: num_steps(method) for kind, (_, method) in objectives.items()}
     if any(0 < n < rounds for n in steps.values()):
         counts = " and ".join(f"{n} steps of {kind}" for kind, n in steps.items())
         raise ValueError(f"{rounds} rounds for {counts}: a stage would have none")
@@ -168,14 +200,9 @@ def _without_score(plan: Plan) -> Plan:
     return replace(plan, method=replace(plan.method, score=None)) if is_ppo else plan
 
 
-def _num_steps(method: Method) -> int:
-    settings = settings_of(method)
-    return settings.iterations if isinstance(settings, PPOSettings) else settings.steps
-
-
 def _for_round(method: Method, i: int, rounds: int, seed: int) -> Method:
     """The method with round i's part of the steps and of the warm-up, and a seed of its own."""
-    total, settings, own_seed = _num_steps(method), settings_of(method), 1000 * seed + i
+    total, settings, own_seed = num_steps(method), settings_of(method), 1000 * seed + i
     steps = total * (i + 1) // rounds - total * i // rounds
     if isinstance(settings, PPOSettings):
         settings = replace(settings, iterations=steps, seed=own_seed)

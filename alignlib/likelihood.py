@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .batching import by_tokens, pad_left, positions
+from .batching import TOKENS, by_tokens, pad_left, positions
 from .devices import autocast
 from .tokens import IGNORED, example
 
@@ -40,18 +40,49 @@ def completion_nll(
     return nll
 
 
+@torch.inference_mode()
+def mean_kl(
+    model: PreTrainedModel,
+    other: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str | list[int]],
+    completions: Sequence[str],
+) -> float:
+    """KL(model || other) in nats per token, averaged over the tokens of these completions.
+
+    All next tokens are summed over at each of them. Both models have the same vocabulary.
+    """
+    rows = [example(tokenizer, p, c) for p, c in zip(prompts, completions, strict=True)]
+    total, tokens = 0.0, 0
+    for picked in by_tokens([len(r["input_ids"]) for r in rows], TOKENS // 4):
+        inputs, labels = _padded(model, [rows[i] for i in picked], tokenizer.pad_token_id)
+        at = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED) != IGNORED
+        with autocast(model.device):
+            logits = [logits_at(m, inputs, at).float().log_softmax(-1) for m in (model, other)]
+        total += float((logits[0].exp() * (logits[0] - logits[1])).sum())
+        tokens += int(at.sum())
+    return total / tokens
+
+
 def row_nll(model: PreTrainedModel, rows: Sequence[dict[str, list[int]]], pad: int) -> torch.Tensor:
     """- log p(completion | prompt) of each row (from `tokens.example`) as one batch, in nats.
 
     Summed over tokens, shape (n,); gradients flow through it.
     """
-    ids, mask = pad_left([r["input_ids"] for r in rows], pad, model.device)
-    labels, _ = pad_left([r["labels"] for r in rows], IGNORED, model.device)
-    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask)}
+    inputs, labels = _padded(model, rows, pad)
     total = torch.zeros(len(rows), device=model.device)
     for at, nll in token_nll(model, inputs, labels):
         total = total.index_add(0, at.nonzero()[:, 0], nll)
     return total
+
+
+def _padded(
+    model: PreTrainedModel, rows: Sequence[dict[str, list[int]]], pad: int
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Rows (from `tokens.example`) as a model reads them, and their labels, (batch, time)."""
+    ids, mask = pad_left([r["input_ids"] for r in rows], pad, model.device)
+    labels, _ = pad_left([r["labels"] for r in rows], IGNORED, model.device)
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask)}, labels
 
 
 def token_nll(

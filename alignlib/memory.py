@@ -169,7 +169,8 @@ def advice(sizes: Sizes, batch: Batch, settings: SFTSettings, room: float, **hel
     for what, changed, given in changes:
         if sum(memory_items(sizes, changed, given, **held).values()) <= room:
             return f"set {what}"
-    if sum(memory_items(replace(sizes, trained=0), half, settings).values()) <= room:
+    frozen = memory_items(replace(sizes, trained=0), half, settings)
+    if FP32 * sizes.trained > sizes.weights / 2 and sum(frozen.values()) <= room:
         return "train LoRA instead of all weights (lora_rank=16)"
     return "take a smaller model"
 

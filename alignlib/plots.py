@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from inspect import signature
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -252,3 +254,14 @@ def show_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> HTML:
 def _table_row(tag: str, cells: Sequence[str], style: str = "text-align:left") -> str:
     content = "".join(f'<{tag} style="{style}">{cell}</{tag}>' for cell in cells)
     return f"<tr>{content}</tr>"
+
+
+def with_slider(function: Callable[[float], None], value: float) -> None:
+    """Call a function that prints; in a notebook with ipywidgets a slider from 0 to 1 calls it."""
+    if find_spec("ipywidgets"):
+        from ipywidgets import FloatSlider, interact
+
+        slider = FloatSlider(value, min=0, max=1, step=0.05, continuous_update=False)
+        interact(function, **{next(iter(signature(function).parameters)): slider})
+    else:
+        function(value)

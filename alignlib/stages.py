@@ -8,6 +8,7 @@ not do: decide which stages there are (`hbat.py`).
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -90,6 +91,12 @@ class Stage:
             return load_model(self.folder)
         return load_adapter(self.folder, self.base, trainable=trainable)
 
+    def save(self, folder: str | Path) -> Path:
+        """Copy the model, or its adapter, and its tokenizer into a folder of its own."""
+        ours = shutil.ignore_patterns(IMPORTANCE_FILE, LOG_FILE, "README.md")
+        place = Path(folder).expanduser()
+        return Path(shutil.copytree(self.folder, place, ignore=ours, dirs_exist_ok=True))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -107,6 +114,12 @@ class Plan:
 
 def settings_of(method: Method) -> SFTSettings | PPOSettings:
     return method if isinstance(method, SFTSettings) else method.settings
+
+
+def num_steps(method: Method) -> int:
+    """The steps of a method, or PPO's iterations."""
+    settings = settings_of(method)
+    return settings.iterations if isinstance(settings, PPOSettings) else settings.steps
 
 
 def run_stage(

@@ -2,59 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from .data import QAC, Preference, read_qac, split_rows
-from .profiles import data_folder, scaled_rows, scaled_stage
+from .data import QAC, Preference, read_instructions, read_preferences, read_qac, split_by_prompt
+from .everyday import SPLITS, Aims, read_aims, rows_file, style_pairs, warmly_answered, warmth
+from .profiles import scaled_rows, scaled_stage
+from .prompts import ANSWER, IN_CHAT
 from .real_model import SMOLLM2
-from .settings import SFTSettings
+from .rows import Instruction
+from .settings import ControlSettings, SFTSettings
+from .styles import Texts, read_styles, texts_by_control
 
 if TYPE_CHECKING:
     from .opinions import ModelJudge
+    from .ppo import Score
     from .reward_models import RewardJudge
 
-SPLITS = ("train", "validation", "test")
+SMALL_QWEN, QWEN = "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct"
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Which model, how much training and how many test rows suit a kind of machine."""
+    """Notebook 08: which model, how much training and how many test rows suit a machine."""
 
     model: str
     settings: SFTSettings
     tests: int
 
 
+@dataclass(frozen=True)
+class MeetBench:
+    """Notebook 09: the same, with the kind of control and the form of prompts."""
+
+    model: str
+    settings: SFTSettings  # of step 1
+    control: ControlSettings
+    form: str
+    tests: int
+
+
+@dataclass(frozen=True)
+class HbatBench:
+    """Notebook 10: the settings of both objectives over all rounds."""
+
+    model: str
+    teach: SFTSettings
+    prefer: SFTSettings
+    beta: float
+    rounds: int
+    strength: float
+    lora_rank: int
+    form: str
+    tests: int
+
+
 _LAPTOP = SFTSettings(steps=100, batch_size=8, tokens=640, max_length=1024)
 _COLAB = SFTSettings(steps=200, batch_size=16, tokens=4096, max_length=1024, schedule="cosine")
 _GPU = SFTSettings(steps=400, batch_size=32, tokens=16_384, max_length=2048, schedule="cosine")
+_RANK_8, _RANK_16 = ControlSettings("lora", 8), ControlSettings("lora", 16)
 
 BENCHES = {
     "laptop": Bench(SMOLLM2, _LAPTOP, tests=240),
-    "colab": Bench("Qwen/Qwen2.5-0.5B-Instruct", _COLAB, tests=420),
-    "gpu": Bench("Qwen/Qwen2.5-1.5B-Instruct", _GPU, tests=420),
+    "colab": Bench(SMALL_QWEN, _COLAB, tests=420),
+    "gpu": Bench(QWEN, _GPU, tests=420),
 }
+MEET_BENCHES = {
+    "laptop": MeetBench(
+        SMOLLM2,
+        replace(_LAPTOP, steps=120, learning_rate=1e-3),
+        _RANK_8,
+        ANSWER,
+        tests=60,
+    ),
+    "colab": MeetBench(SMALL_QWEN, _COLAB, _RANK_16, IN_CHAT, tests=120),
+    "gpu": MeetBench(QWEN, _GPU, _RANK_16, IN_CHAT, tests=120),
+}
+_TEACH, _PREFER = replace(_LAPTOP, steps=42, learning_rate=5e-4), replace(_LAPTOP, steps=21)
+HBAT_BENCHES = {
+    "laptop": HbatBench(
+        SMOLLM2,
+        _TEACH,
+        replace(_PREFER, batch_size=4, learning_rate=5e-4),
+        beta=0.03,
+        rounds=3,
+        strength=0.1,
+        lora_rank=8,
+        form=ANSWER,
+        tests=60,
+    ),
+    "colab": HbatBench(
+        SMALL_QWEN, _COLAB, replace(_COLAB, steps=100), 0.1, 3, 0.1, 16, IN_CHAT, tests=100
+    ),
+    "gpu": HbatBench(QWEN, _GPU, replace(_GPU, steps=200), 0.1, 3, 0.1, 16, IN_CHAT, tests=100),
+}
+AnyBench = TypeVar("AnyBench", Bench, MeetBench, HbatBench)
+Row = TypeVar("Row")
 
 
-def bench(name: str) -> Bench:
-    """The bench of that name. Raises ValueError, listing those there are."""
-    if name not in BENCHES:
-        raise ValueError(f"no profile {name!r}; there are {', '.join(BENCHES)}")
-    return BENCHES[name]
+def bench(name: str, benches: Mapping[str, AnyBench] = BENCHES, scale: float = 1.0) -> AnyBench:
+    """The bench of that name, with `scale` times the steps and test rows, for a quick look.
 
-
-def scaled_bench(bench: Bench, scale: float) -> Bench:
-    """The bench with `scale` times the steps and test rows, for a quick look."""
-    tests = scaled_rows(bench.tests, scale)
-    return replace(bench, settings=scaled_stage(bench.settings, scale), tests=tests)
-
-
-def rows_file(split: str) -> Path:
-    """The file of `data/everyday` with a split: train, validation or test."""
-    return data_folder() / "everyday" / f"{split}.jsonl"
+    Raises ValueError, listing those there are.
+    """
+    if name not in benches:
+        raise ValueError(f"no profile {name!r}; there are {', '.join(benches)}")
+    chosen = benches[name]
+    given = ((field.name, getattr(chosen, field.name)) for field in fields(chosen))
+    stages = {n: scaled_stage(s, scale) for n, s in given if isinstance(s, SFTSettings)}
+    return replace(chosen, **stages, tests=scaled_rows(chosen.tests, scale))
 
 
 def load_rows(data: str | Path | None, tests: int, seed: int = 0) -> dict[str, list[QAC]]:
@@ -68,13 +126,75 @@ def load_rows(data: str | Path | None, tests: int, seed: int = 0) -> dict[str, l
     else:
         loaded = read_qac(data)
         print(f"{data}: {loaded}")
-        splits = split_rows(loaded.rows, tests, seed)
+        splits = split_by_prompt(loaded.rows, tests, seed)
         for split in ("train", "test"):
             if all(row.answer == row.correction for row in splits[split]):
                 what = f"no faulty answer among the {len(splits[split])} rows to {split} on"
                 raise ValueError(f"{data}: {what}; add rows whose correction differs")
-    step = max(1, -(-len(splits["test"]) // tests))  # every second row, say: kinds lie in a row
-    return splits | {"test": splits["test"][::step]}
+    return splits | {"test": _every(splits["test"], tests)}
+
+
+def load_styles(
+    data: str | Path | Mapping[str, str | Path] | None, tests: int, seed: int = 0
+) -> dict[str, Texts]:
+    """Texts by split, then by the name of their control: `data/everyday`, or `read_styles`.
+
+    Of the test texts of a control at most `tests` are kept. Prints how many rows of your own were
+    read, used and dropped. Raises ValueError if a control has no texts left.
+    """
+    if data is None:
+        splits = {s: texts_by_control(style_pairs(s), "polite", "rude") for s in SPLITS}
+    else:
+        texts, about = read_styles(data)
+        print("\n".join(about))
+        named = [(name, row) for name, rows in texts.items() for row in rows]
+        cut = split_by_prompt(named, tests, seed, prompt_of=lambda one: one[1].prompt)
+        splits = {
+            split: {name: [row for n, row in some if n == name] for name in texts}
+            for split, some in cut.items()
+        }
+        for split, name in ((s, n) for s in ("train", "test") for n in texts):
+            if not splits[split][name]:
+                raise ValueError(f"no text of {name!r} to {split} on; add some with other prompts")
+    return splits | {"test": {n: _every(rows, tests) for n, rows in splits["test"].items()}}
+
+
+def load_aims(
+    instructions: str | Path | None, preferences: str | Path | None, tests: int, seed: int = 0
+) -> dict[str, Aims]:
+    """Instructions and preference pairs by split: `data/everyday`, or two files of your own.
+
+    One file of pairs can be both: then the chosen texts are the instructions to learn. Rows of one
+    prompt are in one split, whichever file they are in. At most `tests` of each are kept to test
+    on. Prints how many rows were read, used and dropped.
+    """
+    if instructions is None and preferences is None:
+        splits = {split: read_aims(split) for split in SPLITS}
+    else:
+        pairs = read_preferences(preferences or instructions)
+        print(f"{preferences or instructions}: {pairs}")
+        if instructions in (None, preferences):
+            to_follow = [Instruction(pair.prompt, pair.chosen) for pair in pairs.rows]
+        else:
+            loaded = read_instructions(instructions)
+            print(f"{instructions}: {loaded}")
+            to_follow = loaded.rows
+        cut = split_by_prompt([*to_follow, *pairs.rows], tests, seed)
+        splits = {
+            split: Aims(
+                [row for row in rows if isinstance(row, Instruction)],
+                [row for row in rows if isinstance(row, Preference)],
+            )
+            for split, rows in cut.items()
+        }
+    for split in ("validation", "test"):
+        splits[split] = splits[split].at_most(tests)
+    return splits
+
+
+def _every(rows: Sequence[Row], tests: int) -> list[Row]:
+    """At most so many rows, evenly: every second one, say, because those of a kind lie in a row."""
+    return list(rows[:: max(1, -(-len(rows) // tests))])
 
 
 def learned_judge(name: str, key_variable: str | None = None) -> ModelJudge | RewardJudge:
@@ -88,6 +208,25 @@ def learned_judge(name: str, key_variable: str | None = None) -> ModelJudge | Re
 
     server = named_server(name, key_variable=key_variable, refused_as_empty=True)
     return ModelJudge(server) if server else RewardJudge(name)
+
+
+def score_by(reward: str | None, aims: Aims | None = None) -> Score:
+    """What PPO is to raise: a reward model's number or, of `data/everyday`, a program's.
+
+    That is how much of WARM an answer opens with, and whether it meets the preference.
+    """
+    if reward is not None:
+        judge = learned_judge(reward)
+        return lambda prompts, texts: judge.scores(prompts, texts)["overall"].tolist()
+    if aims is None or not aims.facts:
+        raise ValueError("PPO on your own data needs a score: give a reward model")
+    fact_of = {pair.prompt: fact for pair, fact in zip(aims.pairs, aims.facts, strict=True)}
+
+    def score(prompts: Sequence[str], texts: Sequence[str]) -> list[float]:
+        met = warmly_answered([fact_of[prompt] for prompt in prompts], texts)
+        return [warmth(text) + done for text, done in zip(texts, met, strict=True)]
+
+    return score
 
 
 def labelled_pairs(rows: Sequence[QAC]) -> list[Preference]:

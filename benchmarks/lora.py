@@ -17,10 +17,10 @@ from alignlib.aligner import Aligner
 from alignlib.batching import batches
 from alignlib.cost import machine
 from alignlib.data import read_qac
+from alignlib.everyday import rows_file
 from alignlib.settings import SFTSettings
 from alignlib.tokens import IGNORED
 from alignlib.train import sft
-from alignlib.workbench import rows_file
 
 SETTINGS = SFTSettings(steps=6, batch_size=8, learning_rate=5e-4, warmup_steps=1)
 ROUNDS = 5

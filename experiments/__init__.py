@@ -39,4 +39,7 @@ QUESTIONS = {
     "steer": "Does a control steer the frozen base both ways?",
     "forgetting": "Do preferences make the model forget instructions?",
     "everyday": "An Aligner on a real model: which faults does it fix, and what do controls?",
+    "everyday_styles": "MEET on a real model: are two axes obeyed, alone, mixed and together?",
+    "everyday_aims_tuning": "HBAT and its rivals on a real model: which settings?",
+    "everyday_aims": "And at these, what do they keep of both aims?",
 }

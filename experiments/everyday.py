@@ -16,8 +16,8 @@ from functools import cache
 
 from alignlib.data import QAC
 from alignlib.edits import words_of
+from alignlib.everyday import SPLITS
 from alignlib.profiles import data_folder
-from alignlib.workbench import SPLITS
 
 FOLDER = data_folder() / "everyday"
 MAX_WORDS = 25  # of an answer
@@ -67,7 +67,7 @@ class Phrase:
 def draw_rows(seed: int) -> dict[str, list[QAC]]:
     """The rows of each split for a seed; the files in `data/everyday` are those of seed 0."""
     rng = random.Random(seed)
-    answers = _by_split(rng)
+    answers = split_answers(rng)
     rude, padding = _rude_by_split(rng), _padding_by_split(rng)
     rows = {"train": _training(answers["train"], rude["train"], padding["train"], rng)}
     for split, counts in (("validation", VALIDATION), ("test", TEST)):
@@ -94,7 +94,7 @@ def content_words(phrase: Phrase) -> set[str]:
     return set(words_of(phrase.text)) - COMMON
 
 
-def _by_split(rng: random.Random) -> dict[str, list[Answer]]:
+def split_answers(rng: random.Random) -> dict[str, list[Answer]]:
     """Templates are drawn table by table, so that each table is in every split."""
     tables: dict[str, list[int]] = {}
     listed = json.loads((FOLDER / "templates.json").read_text(encoding="utf-8"))["templates"]

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from alignlib.data import write_rows
 from alignlib.edits import words_of
+from alignlib.everyday import SPLITS, rows_file
 from alignlib.upstream import Local
-from alignlib.workbench import SPLITS, rows_file
 
 from .everyday import FOLDER, MAX_WORDS, Answer, draw_rows, kept_answers
 

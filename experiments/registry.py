@@ -25,8 +25,11 @@ from .inside import INSIDE, looking, two_heads
 from .meet import BASES, TASKS, base_size, meet_tuning, rivals_of_meet
 from .meet import TRIALS as MEET_TRIALS
 from .meet_controls import ARMS, FASTER, SIZES, STARTS, several_axes, which_control
+from .real_aims import TRIALS as AIM_TRIALS
+from .real_aims import TUNED, TUNED_ON, aims_of_a_method
 from .real_models import ARMS as REAL_ARMS
 from .real_models import real_aligner
+from .real_styles import two_axes
 from .upstreams import data_amount, dial, every_upstream, hijacked, instructed
 from .uses import labels, rounds, stacking, weak_to_strong
 
@@ -177,6 +180,18 @@ DEFINITIONS = {  # cells, what runs one, its minutes, and seeds if they are not 
         [{"arm": arm, "model": "smollm2, 4 bits"} for arm in REAL_ARMS],
         real_aligner,
         7.0,
+    ),
+    "everyday_styles": ([{"model": "smollm2, 4 bits"}], two_axes, 12.0),
+    "everyday_aims_tuning": (
+        [{"method": method} | trial for method, some in AIM_TRIALS.items() for trial in some],
+        aims_of_a_method,
+        6.0,
+        (TUNED_ON,),
+    ),
+    "everyday_aims": (
+        [{"method": method} | trial for method, trial in TUNED.items()],
+        aims_of_a_method,
+        6.0,
     ),
 }
 EXPERIMENTS = {name: Sweep(QUESTIONS[name], *given) for name, given in DEFINITIONS.items()}

@@ -15,17 +15,13 @@ from dataclasses import replace
 from functools import cache
 from unittest import mock
 
-import torch
 from rouge_score.rouge_scorer import RougeScorer
-from transformers import PreTrainedModel
 
-from alignlib.batching import batches
 from alignlib.data import Instruction, Preference
 from alignlib.generation import generate
 from alignlib.hbat import DPO, PPO, Stage, train_hbat
-from alignlib.likelihood import row_nll
+from alignlib.mixed import train_mixed
 from alignlib.models import load_model
-from alignlib.ppo import train_ppo
 from alignlib.settings import PPOSettings, SFTSettings
 from alignlib.tinytown.oracle import (
     followed,
@@ -37,8 +33,6 @@ from alignlib.tinytown.oracle import (
     right_in_any_style,
 )
 from alignlib.tinytown.task import ROUNDS, both_styles_model
-from alignlib.tokens import IGNORED, example
-from alignlib.train import Penalty, dpo, sft
 
 from . import meet_methods
 from .common import TINY, LoadedModel, Texts, means
@@ -141,38 +135,14 @@ def by_ppo(seed: int, rate: float, pairs: Sequence[Preference]) -> PPO:
 LEARNERS = {"dpo": by_dpo, "ppo": by_ppo}
 
 
-def train_mixed(
+def mixed_model(
     seed: int, *, rate: float, weight: float, by: str = "dpo", task: str = "manners"
 ) -> LoadedModel:
     """A third of the instructions' steps, then preference loss plus weight x instruction loss."""
-    instructions, pairs = training_rows(task, seed)
-    learner = LEARNERS[by](seed, rate, pairs)
-    model, tokenizer = load_model(start_model(task, seed))
-    rows = [example(tokenizer, r.prompt, r.completion) for r in instructions]
-    sft(model, tokenizer, rows, replace(teaching_settings(seed, by), steps=TEACH - PREFER))
-    batch_size = 16 if by == "ppo" else 32  # PPO takes two steps where DPO takes one
-    loss = instruction_loss(rows, tokenizer.pad_token_id, seed, weight, batch_size)
-    if by == "ppo":
-        prompts = [p.prompt for p in pairs]
-        train_ppo(model, tokenizer, prompts, learner.score, learner.settings, penalty=loss)
-    else:
-        dpo(model, tokenizer, pairs, learner.settings, beta=learner.beta, penalty=loss)
-    return model, tokenizer
-
-
-def instruction_loss(
-    rows: Sequence[dict], pad: int, seed: int, weight: float, batch_size: int
-) -> Penalty:
-    """The weighted loss per token on the next rows at every step, for the trainer's hook."""
-    settings = SFTSettings(steps=PREFER, seed=seed + 1)
-    order = iter(batches([len(r["input_ids"]) for r in rows], settings))
-
-    def loss(policy: PreTrainedModel) -> torch.Tensor:
-        batch = [rows[next(order)] for _ in range(batch_size)]
-        num_tokens = sum(label != IGNORED for row in batch for label in row["labels"])
-        return weight * row_nll(policy, batch, pad).sum() / num_tokens
-
-    return loss
+    rows = training_rows(task, seed)
+    methods = teaching_settings(seed, by), LEARNERS[by](seed, rate, rows[1])
+    start = start_model(task, seed)
+    return train_mixed(start, *rows, *methods, weight=weight, progress=False)
 
 
 def train_stages(
@@ -199,5 +169,5 @@ def train_stages(
 def final_model(method: str, seed: int, **trial: object) -> LoadedModel:
     """The model after all of a method's training."""
     if method == "mixed":
-        return train_mixed(seed, **trial)
+        return mixed_model(seed, **trial)
     return load_model(train_stages(method, seed, **trial)[-1].folder)

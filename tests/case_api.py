@@ -17,7 +17,7 @@ from alignlib import (
 from alignlib.batching import batches
 from alignlib.controls import with_controls
 from alignlib.course.cli import _value
-from alignlib.data import Preference, read_instructions, split_rows, write_rows
+from alignlib.data import Preference, read_instructions, split_by_prompt, write_rows
 from alignlib.ewc import empirical_fisher
 from alignlib.likelihood import completion_nll
 from alignlib.model_names import fingerprint
@@ -69,7 +69,7 @@ def load_task(name: str, *, seed: int = 0, model: str, qac: str) -> SimpleNamesp
     bound = settings.max_length
     fitting = [r for r in loaded.rows if len(aligner.tokens(r)["input_ids"]) <= bound]
     long = f"{len(loaded.rows) - len(fitting)} rows longer than {bound} tokens dropped"
-    parts = split_rows(fitting, 40, seed)
+    parts = split_by_prompt(fitting, 40, seed)
 
     def pairs(split: str) -> list[Preference]:
         faulty = [r for r in parts[split] if r.answer != r.correction]

@@ -15,7 +15,7 @@ from alignlib.data import (
     read_instructions,
     read_preferences,
     read_qac,
-    split_rows,
+    split_by_prompt,
     swapped,
     write_rows,
 )
@@ -190,7 +190,7 @@ def test_files_and_folders_named_by_digits_are_read_and_numbers_are_refused(
 
 def test_rows_of_a_question_stay_in_one_split_and_every_row_is_in_one() -> None:
     rows = [QAC(f"q {i // 2}", f"a {i}", "c") for i in range(100)]  # two answers to each question
-    parts = split_rows(rows, tests=3, seed=0)
+    parts = split_by_prompt(rows, tests=3, seed=0)
     assert {split: len(part) for split, part in parts.items()} == {
         "train": 88,
         "validation": 6,
@@ -201,9 +201,9 @@ def test_rows_of_a_question_stay_in_one_split_and_every_row_is_in_one() -> None:
     )
     questions = [{r.question for r in part} for part in parts.values()]
     assert sum(map(len, questions)) == len(set.union(*questions)) == 50
-    assert split_rows(rows, 3, 0) == parts != split_rows(rows, 3, 1)
-    with pytest.raises(ValueError, match="2 questions are too few"):
-        split_rows(rows[:4], 3, 0)
+    assert split_by_prompt(rows, 3, 0) == parts != split_by_prompt(rows, 3, 1)
+    with pytest.raises(ValueError, match="2 prompts are too few"):
+        split_by_prompt(rows[:4], 3, 0)
 
 
 def test_a_swapped_answer_is_that_of_the_next_row_with_another_question() -> None:

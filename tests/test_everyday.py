@@ -8,7 +8,8 @@ import pytest
 
 from alignlib.data import QAC, read_qac
 from alignlib.edits import is_fixed
-from alignlib.workbench import SPLITS, load_rows, rows_file
+from alignlib.everyday import SPLITS, rows_file
+from alignlib.workbench import load_rows
 from experiments.everyday import (
     KINDS,
     MAX_WORDS,

@@ -21,8 +21,10 @@ from alignlib.course.sweep import per_seed, read_results
 from alignlib.data import QAC
 from alignlib.judges import TownJudge
 from alignlib.meet import Meet
+from alignlib.mixed import instruction_loss
 from alignlib.models import load_model
 from alignlib.prompts import TOWN
+from alignlib.settings import SFTSettings
 from alignlib.tinytown import recordings, sets
 from alignlib.tinytown.boards import Board
 from alignlib.tinytown.oracle import instructions_to_follow, pairs_to_prefer
@@ -633,8 +635,9 @@ def test_mixing_adds_the_loss_on_instructions_so_many_times(
 ) -> None:
     model, tokenizer = load_model(tiny_model)
     rows = [example(tokenizer, r.prompt, r.completion) for r in instructions_to_follow(n=40)]
+    settings = SFTSettings(steps=1, batch_size=8)
     once, thrice = (
-        float(two_aims.instruction_loss(rows, tokenizer.pad_token_id, 0, weight, 8)(model).detach())
+        float(instruction_loss(rows, tokenizer.pad_token_id, settings, weight, 8)(model).detach())
         for weight in (1.0, 3.0)
     )
     assert thrice == pytest.approx(3 * once, rel=1e-5) and once > 0

@@ -20,7 +20,7 @@ from alignlib.data import (
     read_instructions,
     read_preferences,
     read_qac,
-    split_rows,
+    split_by_prompt,
     write_rows,
 )
 from alignlib.ratings import ALONE, JOINED
@@ -552,7 +552,7 @@ def test_copies_in_a_small_file_are_one_and_very_few_questions_can_be_split() ->
     same = [QUESTIONS[0] + "!" * i for i in range(4)]
     assert near_duplicates([*QUESTIONS[3:], *same])[-4:] == [6] * 4
     rows = [QAC(f"How far is it to the {w} mill on the hill by the lake?", "a", "b") for w in "xyz"]
-    assert sum(map(len, split_rows(rows, 5, 0).values())) == 3
+    assert sum(map(len, split_by_prompt(rows, 5, 0).values())) == 3
 
 
 def test_near_duplicates_lie_in_one_split() -> None:
@@ -561,6 +561,6 @@ def test_near_duplicates_lie_in_one_split() -> None:
         f"What does a {a} fox do on a {b} {c} day?" for a in words for b in words for c in "xy"
     ]
     rows = [QAC(q + end, "a", f"c{i}") for i, q in enumerate(plain) for end in ("", " ", "\n")]
-    parts = split_rows(rows, 40, 0)
+    parts = split_by_prompt(rows, 40, 0)
     words_of = [{" ".join(r.question.split()) for r in part} for part in parts.values()]
     assert sum(map(len, words_of)) == len(set.union(*words_of)) == 200

@@ -69,9 +69,9 @@ from alignlib.opinions import agreement, opinion
 from alignlib.plots import bars, curves, new_figure, show_diffs, show_tokens, smooth
 from alignlib.report import value_of_answer
 from alignlib.settings import with_warmup
-from alignlib.workbench import bench, labelled_pairs, learned_judge, load_rows, scaled_bench
+from alignlib.workbench import bench, labelled_pairs, learned_judge, load_rows
 
-here = scaled_bench(bench(PROFILE), SCALE)
+here = bench(PROFILE, scale=SCALE)
 model_name = MODEL or here.model
 metrics = Metrics("08", PROFILE, SEED, OUT)
 print(machine())

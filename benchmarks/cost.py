@@ -1,0 +1,145 @@
+"""Predicted against measured: minutes and peak memory of each method, each in a process of its own.
+
+`python benchmarks/cost.py` needs SmolLM2 (`make real`). Stand-ins are untrained Llamas of three
+sizes with a tokenizer of bytes. On a GPU the shapes of 0.5 B and 1.5 B parameters come too, with
+a memory of GPU_GB.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from alignlib import Aligner, Meet
+from alignlib.cost import Cost, machine, peak_gb
+from alignlib.data import read_qac
+from alignlib.devices import pick_device
+from alignlib.everyday import read_aims, rows_file, style_pairs
+from alignlib.hbat import DPO, PPO, predict_hbat, train_hbat
+from alignlib.memory import GB
+from alignlib.models import save_model
+from alignlib.settings import ControlSettings, PPOSettings
+from alignlib.styles import texts_by_control
+from alignlib.workbench import BENCHES, HBAT_BENCHES, MEET_BENCHES
+from tests.stand_ins import byte_tokenizer
+
+GPU_GB = 14.5  # of a T4
+STEPS = 16
+WIDTHS = {"5 M": (192, 4), "25 M": (384, 10), "80 M": (640, 14)}  # width and layers
+QWEN = {"0.5 B": (896, 4864, 24, 14), "1.5 B": (1536, 8960, 28, 12)}
+
+
+def stand_in(size: str, folder: Path) -> str:
+    """The folder of an untrained model of that size."""
+    tokenizer = byte_tokenizer()
+    torch.manual_seed(0)
+    if size in WIDTHS:
+        width, layers = WIDTHS[size]
+        shape = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
+        config = LlamaConfig(vocab_size=len(tokenizer), num_attention_heads=width // 64, **shape)
+        save_model(folder, LlamaForCausalLM(config), tokenizer)
+    else:
+        width, inner, layers, heads = QWEN[size]
+        shape = {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers}
+        heads = {"num_attention_heads": heads, "num_key_value_heads": 2}
+        config = Qwen2Config(vocab_size=151_936, tie_word_embeddings=True, **shape, **heads)
+        save_model(folder, Qwen2ForCausalLM(config), tokenizer)
+    return str(folder)
+
+
+def by_aligner(model: str, rank: int) -> tuple[Cost, Callable[[], object]]:
+    rows = read_qac(rows_file("train")).rows
+    settings = replace(BENCHES["laptop"].settings, steps=STEPS)
+    untrained = Aligner.untrained(model, lora_rank=rank)
+    options = {"settings": settings, "lora_rank": rank, "template": untrained.template}
+    cost = untrained.predict(rows, settings)
+    return cost, lambda: Aligner.train(model, rows, progress=False, **options)
+
+
+def by_meet(model: str, rank: int) -> tuple[Cost, Callable[[], object]]:
+    texts = texts_by_control(style_pairs("train"), "polite", "rude")
+    settings = replace(MEET_BENCHES["laptop"].settings, steps=STEPS)
+    control = ControlSettings("lora", max(rank, 1))
+    cost = Meet.untrained(model, list(texts), control).predict(texts, settings)
+    return cost, lambda: Meet.train(model, texts, control=control, first=settings, progress=False)
+
+
+def by_hbat(model: str, rank: int, ppo: bool = False) -> tuple[Cost, Callable[[], object]]:
+    rows, bench = read_aims("train"), HBAT_BENCHES["laptop"]
+    teach, prefer = replace(bench.teach, steps=STEPS), replace(bench.prefer, steps=STEPS // 2)
+    method = DPO(prefer, bench.beta)
+    if ppo:
+        sampled = PPOSettings(4, batch_size=16, minibatch=16, max_new_tokens=32)
+        method = PPO(sampled, lambda prompts, texts: [float(len(t)) for t in texts], "longer")
+    given = (model, rows.instructions, rows.pairs, teach, method)
+    options = {"rounds": 2, "strength": 1.0, "lora_rank": rank, "form": bench.form}
+    folder = tempfile.mkdtemp()
+    cost = predict_hbat(*given, **options)
+    return cost, lambda: train_hbat(*given, **options, folder=folder, progress=False)
+
+
+METHODS = {
+    "Aligner": by_aligner,
+    "MEET": by_meet,
+    "HBAT-DPO": by_hbat,
+    "HBAT-PPO": lambda model, rank: by_hbat(model, rank, ppo=True),
+}
+
+
+def measure(method: str, size: str, rank: int) -> None:
+    """Predict, train, and print what was measured as JSON."""
+    device = pick_device()
+    if device.type == "cuda":
+        whole = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, GPU_GB * GB / whole))
+    with tempfile.TemporaryDirectory() as folder:
+        model = size if size == "smollm2" else stand_in(size, Path(folder))
+        cost, train = METHODS[method](model, rank)
+        started = time.monotonic()
+        train()
+        minutes = (time.monotonic() - started) / 60
+    found = {"minutes": minutes, "gb": peak_gb(device)}
+    print(json.dumps({"predicted": [cost.minutes, cost.gb], "measured": list(found.values())}))
+
+
+def main() -> None:
+    cases = [(method, "smollm2", 8) for method in METHODS]
+    cases += [(method, size, 0) for size in WIDTHS for method in ("Aligner", "HBAT-DPO")]
+    cases += [("HBAT-PPO", "25 M", 0), ("MEET", "25 M", 8)]
+    if torch.cuda.is_available():
+        cases += [(method, size, 16) for size in QWEN for method in METHODS]
+    wanted = sys.argv[1:]
+    print(machine())
+    print("| method | model | LoRA | minutes | predicted | ratio | GB | predicted | ratio |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for method, size, rank in cases:
+        if wanted and size not in wanted and method not in wanted:
+            continue
+        child = [sys.executable, __file__, "--child", method, size, str(rank)]
+        done = subprocess.run(child, capture_output=True, text=True)
+        if done.returncode:
+            print(f"| {method} | {size} | {rank} | failed: {done.stderr.strip()[-200:]} |")
+            continue
+        found = json.loads(done.stdout.strip().splitlines()[-1])
+        cells = []
+        for predicted, measured in zip(found["predicted"], found["measured"], strict=True):
+            cells += [f"{measured:.2f}", f"{predicted:.2f}", f"{predicted / measured:.2f}"]
+        print(f"| {method} | {size} | {rank} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        measure(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    else:
+        main()
