@@ -219,7 +219,7 @@ def _read(
         reasons += dropped
     _keep(rows, as_kept, loaded)
     if not loaded.rows:
-        why = f" ({reasons[0]})" if reasons else ""
+        why = "".join(f" ({reason})" for reason in [*reasons, *loaded.dropped][:1])
         raise DataError(f"{path}: no usable rows{why}; it needs at least one with {wanted}")
     return loaded
 

@@ -144,10 +144,11 @@ class Meet:
     ) -> list[dict[str, list[int]]]:
         """Texts as training rows; those that do not fit are counted in `dropped`."""
         longest = min(self.max_tokens, settings.max_length or self.max_tokens)
-        limit = f"the {longest} tokens that the context leaves beside the control"
-        if longest < self.max_tokens:
-            limit = f"max_length ({longest} tokens)"
-        kept, too_long = fitting([self.tokens(text) for text in texts], longest)
+        why = "that the context leaves beside the control"
+        limit = f"the {longest} tokens {why if longest == self.max_tokens else 'of max_length'}"
+        said = [text for text in texts if text.completion.strip()]
+        kept, too_long = fitting([self.tokens(text) for text in said], longest)
+        self.dropped |= Counter({f"{name}: an empty completion": len(texts) - len(said)})
         self.dropped |= Counter({f"{name}: row longer than {limit}": too_long})
         if not kept:
             raise ValueError(f"no row of control {name!r} fits {limit}; shorten them")
@@ -155,8 +156,8 @@ class Meet:
 
     def tokens(self, row: Instruction) -> dict[str, list[int]]:
         """`input_ids` and `labels` of a row: the loss is on the completion and its end."""
-        end = end_id(self.tokenizer, self.form)
-        return example(self.tokenizer, self._prompt(row.prompt), row.completion, end)
+        prompt, end = self._prompt(row.prompt), end_id(self.tokenizer, self.form)
+        return example(self.tokenizer, prompt, row.completion, end)
 
     def _prompt(self, prompt: str) -> list[int]:
         return prompt_ids(self.tokenizer, prompt, self.form)
@@ -278,8 +279,7 @@ class Meet:
             save_model(folder / "model", model, self.tokenizer, state_dict=weights)
         name_base(self.model, self.base or "model")
         self.model.save_pretrained(folder / "controls", save_embedding_layers=False)
-        # PEFT's model card says nothing but a path on this machine
-        (folder / "controls" / "README.md").unlink(missing_ok=True)
+        (folder / "controls" / "README.md").unlink(missing_ok=True)  # of a path on this machine
         made_for = json.dumps({"model": fingerprint(self.base or folder / "model")})
         for name in self.controls:
             (folder / "controls" / name / BASE_FILE).write_text(made_for, encoding="utf-8")

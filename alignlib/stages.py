@@ -201,6 +201,8 @@ def usable(
             dropped[f"longer than {longest} tokens"] += 1
         elif isinstance(row, Preference) and row.chosen.split() == row.rejected.split():
             dropped["chosen and rejected are the same text"] += 1
+        elif isinstance(row, Instruction) and not row.completion.strip():
+            dropped["an empty completion"] += 1
         else:
             kept.append(row)
     if not kept:

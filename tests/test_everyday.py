@@ -8,8 +8,22 @@ import pytest
 
 from alignlib.data import QAC, read_qac
 from alignlib.edits import is_fixed
-from alignlib.everyday import SPLITS, rows_file
+from alignlib.everyday import (
+    ONE_WORD,
+    SPLITS,
+    WARM,
+    are_rude,
+    one_word,
+    read_aims,
+    right_word,
+    rows_file,
+    style_pairs,
+    warm,
+    warmly_answered,
+    warmth,
+)
 from alignlib.workbench import load_rows
+from experiments.common import mean_words
 from experiments.everyday import (
     KINDS,
     MAX_WORDS,
@@ -22,6 +36,8 @@ from experiments.everyday import (
     phrases_of,
 )
 from experiments.make_everyday import all_prompts
+from experiments.real_aims import SIZES, draw_aims
+from experiments.real_styles import draw_styles
 
 SEEDS = (0, 1, 2)
 
@@ -93,3 +109,84 @@ def test_phrases_go_where_they_belong() -> None:
 def test_the_notebooks_rows_are_of_every_kind_at_any_size() -> None:
     some = load_rows(None, 60)["test"]
     assert len(some) <= 60 and len({row.faults for row in some}) == len(KINDS)
+
+
+# --- the tasks of notebooks 09 and 10 -------------------------------------------------------------
+
+
+def test_the_files_of_both_objectives_are_what_the_program_draws_from_seed_0() -> None:
+    assert {split: read_aims(split) for split in SPLITS} == draw_aims(0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_prompt_is_in_two_splits_or_serves_two_objectives(seed: int) -> None:
+    aims = draw_aims(seed)
+    asked = [
+        row.prompt.removesuffix(f" {ONE_WORD}")
+        for some in aims.values()
+        for row in (*some.instructions, *some.pairs)
+    ]
+    assert len(asked) == len(set(asked))
+    for split, (words, plain, pairs) in SIZES.items():
+        some = aims[split]
+        assert len(some.pairs) == len(some.facts) == pairs
+        assert Counter(r.prompt.endswith(ONE_WORD) for r in some.instructions) == Counter(
+            {True: words} | ({False: plain} if plain else {})
+        )
+
+
+def test_an_instruction_is_followed_by_one_word_and_right_with_the_rows_own() -> None:
+    rows = [row for row in read_aims("test").instructions]
+    right = [row.completion for row in rows]
+    assert all(one_word(right)) and all(right_word(rows, right))
+    assert all(right_word(rows, [f"{text.upper()}." for text in right]))
+    others = right[1:] + right[:1]
+    assert all(one_word(others)) and sum(right_word(rows, others)) < 10
+    assert one_word(["Lisbon.", "It's Lisbon", "", "New York"]) == [True, False, False, False]
+
+
+def test_a_preference_is_met_by_the_opening_once_and_the_fact_in_a_short_answer() -> None:
+    aims = read_aims("test")
+    chosen, plain = [p.chosen for p in aims.pairs], [p.rejected for p in aims.pairs]
+    assert all(warmly_answered(aims.facts, chosen)) and all(warm(chosen))
+    for wrong in (
+        plain,
+        [WARM] * len(plain),  # and nothing else
+        [f"{WARM} {text}" for text in chosen],  # twice
+        [f"{WARM} {WARM} {WARM}" for _ in plain],
+        [f"{text} {WARM}" for text in plain],  # at the end
+        [f"{WARM} {text} {'so to say ' * 10}" for text in plain],  # too long
+    ):
+        assert not any(warmly_answered(aims.facts, wrong))
+    elsewhere = [f"{WARM} {text}" for text in plain[1:] + plain[:1]]  # another prompt's fact
+    assert sum(warmly_answered(aims.facts, elsewhere)) < 10
+
+
+def test_the_share_of_the_opening_grows_word_by_word() -> None:
+    words = WARM.split()
+    shares = [warmth(" ".join(words[:n])) for n in range(len(words) + 1)]
+    assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == 1
+    assert warmth(f"The answer is {WARM}") < 1, "it opens otherwise"
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_program_tells_rude_answers_from_polite_ones(split: str) -> None:
+    pairs = style_pairs(split)
+    assert len(pairs) >= 80
+    assert all(are_rude([pair.rejected for pair in pairs]))
+    assert not any(are_rude([pair.chosen for pair in pairs]))
+
+
+def test_a_single_telling_word_is_not_rude_and_two_of_them_are() -> None:
+    assert not any(are_rude([one.answer for one in kept_answers()]))
+    texts = ["Bees make honey, dummy.", "Bees make honey, dummy, you blockhead.", "Bees make wax."]
+    assert are_rude(texts) == [False, True, False]
+
+
+def test_pairs_of_two_axes_share_no_prompt_with_the_test() -> None:
+    texts, prompts = draw_styles(0)
+    assert set(texts) == {"polite", "rude", "brief", "full"} and len(prompts) == 80
+    trained = {row.prompt for some in texts.values() for row in some}
+    assert not trained & set(prompts)
+    assert mean_words([row.completion for row in texts["brief"]]) < 2
+    assert mean_words([row.completion for row in texts["full"]]) > 4

@@ -581,8 +581,10 @@ def test_a_row_longer_than_the_context_is_dropped_and_counted(tiny_model: Path) 
 
 def test_pairs_whose_sides_are_the_same_are_dropped_and_counted(tiny_model: Path) -> None:
     same = Preference("a question", "the lamp", "the  lamp ")
-    _, stage = run(tiny_model, rows=(instructions(), [*pairs(), same]), rounds=1, strength=0.0)
-    assert stage.dropped == {"chosen and rejected are the same text": 1}
+    rows = ([*instructions(), Instruction("a question", " ")], [*pairs(), same])
+    first, second = run(tiny_model, rows=rows, rounds=1, strength=0.0)
+    assert first.dropped == {"an empty completion": 1}
+    assert second.dropped == {"chosen and rejected are the same text": 1}
 
 
 def test_a_stage_whose_rows_are_all_too_long_says_so(tiny_model: Path) -> None:

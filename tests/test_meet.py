@@ -522,13 +522,14 @@ def test_a_name_that_peft_or_a_folder_cannot_have_is_refused(name: str, tiny_mod
 def test_texts_that_do_not_fit_the_context_are_dropped_and_counted(
     tiny_model: Path, texts: Texts
 ) -> None:
-    too_long = Instruction("lamp " * 600, "mill")
+    too_long, empty = Instruction("lamp " * 600, "mill"), Instruction("lamp", " ")
     with pytest.raises(ValueError, match="no texts for control 'bad'"):
         train(tiny_model, {**texts, "bad": []}, PROMPT)
     with pytest.raises(ValueError, match="no row of control 'good' fits the 507 tokens"):
         train(tiny_model, {"good": [too_long]}, PROMPT)
-    some = train(tiny_model, {"good": [*texts["good"], too_long]}, PROMPT, then=NONE)
-    assert list(some.dropped.values()) == [1]
+    rows = {"good": [*texts["good"], too_long, empty, empty]}
+    some = train(tiny_model, rows, PROMPT, then=NONE)
+    assert sorted(some.dropped.values()) == [1, 2]
 
 
 def test_a_prompt_that_does_not_fit_is_refused(meet: Meet) -> None:

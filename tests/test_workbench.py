@@ -11,7 +11,6 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-import nbformat
 import pytest
 import torch
 from transformers import AutoTokenizer
@@ -20,7 +19,6 @@ from alignlib import generation, real_model, trainer_tools, trainers
 from alignlib.aligner import Aligner
 from alignlib.controls import with_controls
 from alignlib.cost import Cost
-from alignlib.course import lessons
 from alignlib.course.lessons import ROOT
 from alignlib.course.server import serving
 from alignlib.data import QAC, read_qac, write_rows
@@ -40,7 +38,7 @@ from alignlib.settings import (
 from alignlib.tokens import context_length
 from alignlib.workbench import learned_judge
 
-from .forked import ForkedKernelManager
+from .notebooks import alignlib, run_notebook
 from .stand_ins import STAND_INS
 
 WANTED = {
@@ -49,7 +47,6 @@ WANTED = {
     *("predicted_minutes", "predicted_gb", "peak_gb"),
 }
 FEW = SFTSettings(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=1)
-FOUR = ("llama", "qwen3", "gemma2", "gpt2")  # notebooks 09 and 10; the first in `make test`
 QUICK = ("qwen3", "mamba")  # the others run notebook 08 in `make test-all`
 
 
@@ -62,71 +59,11 @@ def run_08(out: Path, **parameters: object) -> dict:
     return run_notebook("08", out, **parameters)
 
 
-def run_notebook(number: str, out: Path, **parameters: object) -> dict:
-    """The metrics of a Build notebook, executed."""
-    engine = {"kernel_manager_class": ForkedKernelManager, "progress_bar": False}
-    executed = nbformat.read(lessons.run(number, None, 0, out, parameters, **engine), 4)
-    code = [c for c in executed.cells if c.cell_type == "code" and c.source.strip()]
-    assert all(c.execution_count for c in code)
-    report = json.loads((out / number / "metrics.json").read_text())
-    assert report["profile"] == "laptop"
-    return {name: metric["value"] for name, metric in report["metrics"].items()}
-
-
 @pytest.mark.real
 def test_notebook_08_with_the_real_model_in_a_minute(smollm2: str, tmp_path: Path) -> None:
     found = run_08(tmp_path, MODEL=smollm2, MINUTES=1, SCALE=0.15)
     assert WANTED <= found.keys()
     assert found["control/copy"] == 0 and found["fixed/padding"] > found["control/untrained"]
-
-
-COSTS = {"predicted_minutes", "training_minutes", "predicted_gb", "peak_gb"}
-WANTED_09 = COSTS | {"asked_rude", "asked_polite", "asked_as_it_is", "asked/difference"}
-WANTED_09 |= {"mix/0.25", "mix/0.5", "mix/0.75", "own_control/rude", "own_control/polite"}
-METHODS_10 = ("two_stage", "hbat")
-WANTED_10 = COSTS | {
-    f"{m}/{id}" for m in ("instructions", "preference", "loss") for id in METHODS_10
-}
-
-
-@pytest.mark.real
-def test_notebook_09_with_the_real_model_in_a_minute(smollm2: str, tmp_path: Path) -> None:
-    found = run_notebook("09", tmp_path, MODEL=smollm2, MINUTES=0.7, SCALE=0.3)
-    assert WANTED_09 <= found.keys()
-    assert found["asked_rude"] > found["asked_polite"]
-    assert found["own_control/rude"] > 0.6 < found["own_control/polite"]
-    for name in ("merged/model.safetensors", "half/adapter_model.safetensors"):
-        assert (tmp_path / "09" / name).exists()
-
-
-@pytest.mark.real
-def test_notebook_10_with_the_real_model_in_two_minutes(smollm2: str, tmp_path: Path) -> None:
-    found = run_notebook("10", tmp_path, MODEL=smollm2, SCALE=0.15, ROUNDS=2)
-    assert WANTED_10 <= found.keys()
-    assert (tmp_path / "10" / "model" / "adapter_model.safetensors").exists()
-
-
-BUILDS = pytest.mark.parametrize(
-    "name", [n if n == "llama" else pytest.param(n, marks=pytest.mark.slow) for n in FOUR]
-)
-
-
-@BUILDS
-def test_notebook_09_runs_on_any_architecture(
-    name: str, stand_in: dict[str, Path], tmp_path: Path
-) -> None:
-    found = run_notebook("09", tmp_path, MODEL=str(stand_in[name]), SIZE=2, SCALE=0.05)
-    assert WANTED_09 <= found.keys()
-    assert not (tmp_path / "09" / "checkpoints").exists()
-
-
-@BUILDS
-def test_notebook_10_runs_on_any_architecture(
-    name: str, stand_in: dict[str, Path], tmp_path: Path
-) -> None:
-    given = {"MODEL": str(stand_in[name]), "LORA_RANK": 2, "ROUNDS": 2}
-    found = run_notebook("10", tmp_path, **given, SCALE=0.1)
-    assert WANTED_10 <= found.keys()
 
 
 @pytest.mark.parametrize(
@@ -459,12 +396,6 @@ def test_gradient_checkpointing_trains_the_same(
 
 
 # --- the command line -----------------------------------------------------------------------------
-
-
-def alignlib(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "alignlib", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
 
 
 def test_train_and_correct_from_the_command_line(

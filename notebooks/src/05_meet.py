@@ -18,7 +18,7 @@
 # | time | 25 minutes to read, 26 for the four exercises, 2 to run |
 # | you need | PyTorch, and the [cross-entropy loss](../GLOSSARY.md#cross-entropy-loss) of a language model |
 # | paper | [arXiv 2310.00819](https://arxiv.org/abs/2310.00819), "alignMEnt with parameter-Efficient Tuning". We could read its abstract and its reviews, not the full text. |
-# | lessons | previous: [04, inside an Aligner](04_inside.ipynb) · next: [06, aligning without forgetting](06_hbat.ipynb) |
+# | lessons | previous: [04, inside an Aligner](04_inside.ipynb) · next: [06, aligning without forgetting](06_hbat.ipynb) · in practice: [09, your own MEET](09_your_meet.ipynb) |
 
 # %% tags=["parameters"]
 SEED = 0
@@ -506,4 +506,5 @@ print("written to", metrics.write().name)
 # <details><summary>3. You want one behavior only. Do you need MEET?</summary>
 # No. Plain fine-tuning on the preferred answers does as well here (see "What is known").</details>
 #
-# **Next:** [06, aligning without forgetting](06_hbat.ipynb).
+# **Next:** [06, aligning without forgetting](06_hbat.ipynb). With a real model and your own texts:
+# [09, your own MEET](09_your_meet.ipynb).
