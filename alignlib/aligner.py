@@ -15,30 +15,22 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .artefacts import artefact
-from .checkpoints import training_id
-from .cost import Cost, predict_training
+from .cost import Cost, fit_minutes, predict_training
 from .data import QAC
 from .generation import is_finished, sample
 from .likelihood import completion_nll
-from .model_names import downloaded, fingerprint, looks_local
-from .models import (
-    add_lora,
-    ends_with,
-    load_adapter,
-    load_model,
-    name_base,
-    read_settings,
-    save_model,
-)
+from .model_files import name_base
+from .model_names import downloaded, fingerprint, looks_local, resolved
+from .models import add_lora, ends_with, load_adapter, load_model, read_settings, save_model
 from .prompts import T2, TOWN, Template
-from .settings import SMALL, SFTSettings, default_lora_rank, with_steps
+from .settings import SMALL, SFTSettings, default_lora_rank
 from .tokens import chat_ids, context_length, encode, end_of_turn, example, fitting, text_ids
 from .train import Penalty, sft
 
@@ -90,9 +82,7 @@ class Aligner:
         parameters = model.num_parameters()
         template = template or (TOWN if parameters <= SMALL else T2)
         rank = default_lora_rank(parameters) if lora_rank is None else lora_rank
-        if looks_local(base):
-            base = Path(base).expanduser().resolve()
-        return cls(add_lora(model, rank, seed), tokenizer, template, base=str(base))
+        return cls(add_lora(model, rank, seed), tokenizer, template, base=resolved(base))
 
     @classmethod
     def train(
@@ -171,8 +161,8 @@ class Aligner:
         kept, longest = self._fitting(rows, settings)
         if too_long := len(rows) - len(kept):
             self.dropped[f"{name} row of more than {longest} tokens"] += too_long
-        if settings.minutes and kept:
-            settings = self._fit_minutes(kept, settings, checkpoints)
+        if kept:
+            settings = fit_minutes(self.model, self.tokenizer, kept, settings, checkpoints)
         self.losses[name] = sft(
             self.model,
             self.tokenizer,
@@ -189,24 +179,6 @@ class Aligner:
         """The tokens of the rows that may be trained on, and the longest that a row may be."""
         longest = min(self.context, settings.max_length or self.context)
         return fitting([self.tokens(row) for row in rows], longest)[0], longest
-
-    def _fit_minutes(
-        self,
-        rows: Sequence[dict[str, list[int]]],
-        settings: SFTSettings,
-        checkpoints: str | Path | None,
-    ) -> SFTSettings:
-        """As many steps as fit into the minutes; a training that goes on keeps its number."""
-        if checkpoints is not None:
-            about = training_id(["minutes", list(rows), astuple(settings)], self.model)
-            file = Path(checkpoints) / f"{about}.steps"
-            if file.exists():
-                return with_steps(settings, int(file.read_text()))
-        steps = predict_training(self.model, self.tokenizer, rows, settings).steps
-        if checkpoints is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(str(steps))
-        return with_steps(settings, steps)
 
     def predict(self, rows: Sequence[QAC], settings: SFTSettings) -> Cost:
         """Time and memory of a training on these rows; nothing is changed (`cost.py`)."""
@@ -325,9 +297,10 @@ class Aligner:
                 raise ValueError("an adapter needs its base: Aligner(..., base=folder or hub id)")
             if looks_local(self.base) and Path(self.base).resolve() == folder.resolve():
                 raise ValueError(f"{folder} holds the adapter's base; save to another folder")
-            name_base(self.model, self.base)
             about |= {"base": self.base, "fingerprint": fingerprint(self.base)}
         save_model(folder, self.model, self.tokenizer)
+        if hasattr(self.model, "peft_config"):
+            name_base(folder, self.base)
         (folder / SETTINGS_FILE).write_text(json.dumps(about), encoding="utf-8")
 
     @classmethod

@@ -10,6 +10,7 @@ builds this by hand.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -23,11 +24,13 @@ from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .devices import own_random_state
+from .model_names import fingerprint
 from .models import lora_config
 from .settings import ControlSettings
 from .tokens import text_ids
 
 SAMPLED = 50_000  # words whose embeddings say how large embeddings are
+BASE_FILE = "control.json"  # beside each control: the fingerprint of the model it belongs to
 MIX = "a mix"  # the name of a mix while it is saved, which no control can have
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -281,3 +284,24 @@ def _scaled(model: PeftModel, weights: dict[str, float]) -> Iterator[None]:
         for layer in layers:
             for name in weights:
                 layer.set_scale(name, 1.0)
+
+
+def check_base(places: Mapping[str, Path], base: str | Path) -> None:
+    """Raises ValueError if a control in one of these folders was made for another model."""
+    found = fingerprint(base)
+    for name, place in places.items():
+        wanted = json.loads((place / BASE_FILE).read_text(encoding="utf-8"))["model"]
+        if wanted != found:
+            raise ValueError(
+                f"control {name!r} in {place} was made for another model or tokenizer (sha256 "
+                f"{wanted[:12]}) than {base} ({found[:12]}); load the model beside it, or train "
+                "the control again"
+            )
+
+
+def by_control(control: Control | list[Control], n: int) -> list[tuple[Control, list[int]]]:
+    """The row numbers of each control that is asked for."""
+    each = control if isinstance(control, list) else [control] * n
+    if len(each) != n:
+        raise ValueError(f"{len(each)} controls for {n} prompts; give one for each, or one for all")
+    return [(one, [i for i, c in enumerate(each) if c == one]) for one in dict.fromkeys(each)]

@@ -10,18 +10,30 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .batching import batches
+from .checkpoints import training_id
 from .devices import autocast, compute_dtype, own_random_state, pick_device, set_threads
 from .generation import sample
 from .host import memory_mb, peak_memory_mb
 from .likelihood import row_nll
-from .memory import GB, Batch, Items, Sizes, advice, count_sizes, host_gb, memory_items, room_gb
-from .settings import PPOSettings, SFTSettings
+from .memory import (
+    GB,
+    Batch,
+    Items,
+    OutOfMemory,
+    advice,
+    count_sizes,
+    host_gb,
+    memory_items,
+    room_gb,
+)
+from .settings import PPOSettings, SFTSettings, with_steps
 from .tokens import IGNORED
 from .trainer_tools import Row, checkpointing_off, cut_into_steps
 
@@ -52,10 +64,12 @@ class Cost:
         return not self.gb > self.room  # what is not known is taken to fit
 
     def __str__(self) -> str:
+        if not self.fits:
+            what = f"needs {self.gb:.1f} GB; you have {self.room:.1f} GB"
+            return f"{what}; that does not fit: {self.fix}"
         need = f"needs {self.gb:.1f} GB and about {self.minutes:.1f} minutes"
         speed = f"{self.steps} steps, {self.tokens_per_second:.0f} tokens/s"
-        verdict = "" if self.fits else f"; that does not fit: {self.fix}"
-        return f"{need} ({speed}); you have {self.room:.1f} GB{verdict}"
+        return f"{need} ({speed}); you have {self.room:.1f} GB"
 
     def table(self) -> str:
         """The same, with the memory by item."""
@@ -79,21 +93,19 @@ def predict_training(
 ) -> Cost:
     """Time and memory of `train.sft` on these rows, tried on a few of its batches.
 
-    With `settings.minutes` the steps are as many as fit into them. The model stays as it is.
+    With `settings.minutes` the steps are as many as fit into them. The model stays as it is. What
+    does not fit into memory is not tried: its minutes are nan.
     """
-    used, steps = memory_mb(), _steps(rows, settings)
-    with _as_in_training(model):
-        sizes = count_sizes(model, _longest(rows, steps))
+    steps = _steps(rows, settings)
+    cost = _memory(model, rows, _largest(rows, steps), settings)
+    if not cost.fits or not steps:
+        return cost
     with _as_in_training(model, settings.checkpointing):
         speed = _try_speed(model, tokenizer, rows, steps)
-    tokens = _tokens(rows, steps) / len(steps)
-    taken = settings.steps
+    each, taken = _tokens(rows, steps) / len(steps) * speed.trained, settings.steps
     if settings.minutes:
-        fitting = int((settings.minutes * 60 - START) / (tokens * speed.trained))
-        taken = max(1, min(taken, fitting))
-    seconds = START + taken * tokens * speed.trained
-    items = _items(model, used, sizes, _largest(rows, steps), settings)
-    return _cost(model, seconds, taken, speed, *items)
+        taken = max(1, min(taken, int((settings.minutes * 60 - START) / each)))
+    return _timed(cost, model, START + taken * each, taken, speed)
 
 
 def predict_stages(
@@ -113,56 +125,86 @@ def predict_stages(
     of a pair after one another; for PPO they are prompts. `stages` says how many there are in all,
     `anchor` whether they are regularized.
     """
-    used, by_ppo = memory_mb(), isinstance(prefer, PPOSettings)
-    learned = _steps(instructions, teach)
-    with _as_in_training(model):
-        both = (row["input_ids"] for row in (*instructions, *pairs))
-        sizes = count_sizes(model, max(both, key=len))
-    with _as_in_training(model, teach.checkpointing):
-        speed = _try_speed(model, tokenizer, instructions, learned)
-    written = _try_sampling(model, tokenizer, pairs, prefer) if by_ppo else 0.0
-    seconds = _tokens(instructions, learned) * speed.trained
-    seconds += stages * (START + sizes.weights / GB)  # a GB is loaded in about a second
+    learned, by_ppo = _steps(instructions, teach), isinstance(prefer, PPOSettings)
+    preferred = [] if by_ppo else _pair_steps(pairs, prefer)
+    batches_of = [_largest(instructions, learned), _largest(pairs, preferred)]
+    held: dict[str, object] = {"anchor": anchor}
     if by_ppo:
-        seconds += _ppo_seconds(pairs, prefer, speed, written)
-        steps, largest = prefer.iterations, _ppo_batch(pairs, prefer)
-        generated = (prefer.batch_size, largest.length)
+        batches_of.append(_ppo_batch(pairs, prefer))
+        held |= {"reference": True, "generated": (prefer.batch_size, batches_of[-1].length)}
+    largest = max(batches_of, key=lambda batch: batch.rows * batch.length)
+    cost = _memory(model, [*instructions, *pairs], largest, teach, **held)
+    if not cost.fits:
+        return cost
+    steps = teach.steps + (prefer.iterations if by_ppo else prefer.steps)
+    tried = (instructions, learned) if learned else (pairs, preferred or [[[0]]])
+    with _as_in_training(model, teach.checkpointing):
+        speed = _try_speed(model, tokenizer, *tried)
+    seconds = _tokens(instructions, learned) * speed.trained
+    seconds += stages * (START + cost.items["weights"])  # a GB is loaded in about a second
+    if by_ppo:
+        seconds += _ppo_seconds(
+            pairs, prefer, speed, _try_sampling(model, tokenizer, pairs, prefer)
+        )
     else:
-        preferred = _pair_steps(pairs, prefer)
-        read = sum(len(row["input_ids"]) for row in pairs[: 2 * prefer.steps * prefer.batch_size])
+        seen = {i for step in preferred for batch in step for i in batch}
+        read = sum(len(pairs[i]["input_ids"]) for i in seen)
         seconds += _tokens(pairs, preferred) * speed.trained + read * speed.read
-        steps, largest, generated = prefer.steps, _largest(pairs, preferred), (0, 0)
-    largest = max(largest, _largest(instructions, learned), key=lambda b: b.rows * b.length)
-    held = {"anchor": anchor, "reference": by_ppo, "generated": generated}
-    items = _items(model, used, sizes, largest, teach, **held)
-    return _cost(model, seconds, teach.steps + steps, speed, *items)
+    return _timed(cost, model, seconds, steps, speed)
 
 
-def _items(
+def _memory(
     model: PreTrainedModel,
-    used: int,
-    sizes: Sizes,
+    rows: Sequence[Row],
     largest: Batch,
     settings: SFTSettings,
     **held: object,
-) -> tuple[Items, str]:
-    """The memory by item, and the setting to change if it is more than there is.
-
-    On a CPU the process holds `used` MB beforehand: the weights, and its libraries.
-    """
-    items = memory_items(sizes, largest, settings, **held)
-    if model.device.type != "cuda":
-        items = {"libraries": max(0.0, used * 2**20 / GB - items["weights"])} | items
-    room = room_gb(model.device) - items.get("libraries", 0.0)
-    return items, advice(sizes, largest, settings, room, **held)
-
-
-def _cost(
-    model: PreTrainedModel, seconds: float, steps: int, speed: Speed, items: Items, fix: str
 ) -> Cost:
+    """The memory of a training whose largest micro-batch is known; not yet its minutes.
+
+    On a CPU the process already holds the weights and its libraries.
+    """
+    used, room = memory_mb() * 2**20 / GB, room_gb(model.device)
+    with _as_in_training(model):
+        sizes = count_sizes(model, max((row["input_ids"] for row in rows), key=len))
+    items = memory_items(sizes, largest, settings, **held)
+    if not sizes.on_gpu:
+        items = {"libraries": max(0.0, used - items["weights"])} | items
+    fix = advice(sizes, largest, settings, room - items.get("libraries", 0.0), **held)
+    return Cost(float("nan"), items, room, 0, float("nan"), fix)
+
+
+def _timed(cost: Cost, model: PreTrainedModel, seconds: float, steps: int, speed: Speed) -> Cost:
+    """The cost with its minutes, and with the memory that trying it has taken."""
     least = 0.0 if model.device.type == "cuda" else peak_memory_mb() * 2**20 / GB
-    room = room_gb(model.device)
-    return Cost(seconds / 60, items, room, steps, 1 / speed.trained, fix, least)
+    per_second = 1 / speed.trained
+    return replace(
+        cost, minutes=seconds / 60, steps=steps, tokens_per_second=per_second, least=least
+    )
+
+
+def fit_minutes(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    settings: SFTSettings,
+    checkpoints: str | Path | None,
+) -> SFTSettings:
+    """As many steps as fit into the settings' minutes; a training that goes on keeps its number."""
+    if not settings.minutes:
+        return settings
+    if checkpoints is not None:
+        about = training_id(["minutes", list(rows), astuple(settings)], model)
+        file = Path(checkpoints) / f"{about}.steps"
+        if file.exists():
+            return with_steps(settings, int(file.read_text()))
+    cost = predict_training(model, tokenizer, rows, settings)
+    if not cost.fits:
+        raise OutOfMemory(str(cost))
+    if checkpoints is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(str(cost.steps))
+    return with_steps(settings, cost.steps)
 
 
 @contextmanager
@@ -183,12 +225,16 @@ def _as_in_training(model: PreTrainedModel, checkpointing: bool = False) -> Iter
 
 def _steps(rows: Sequence[Row], settings: SFTSettings) -> list[list[list[int]]]:
     lengths = [len(row["input_ids"]) for row in rows]
+    if not settings.steps:
+        return []
     return cut_into_steps(batches(lengths, settings), settings, lengths)
 
 
 def _pair_steps(rows: Sequence[Row], settings: SFTSettings) -> list[list[list[int]]]:
     """The steps of DPO: both sides of a pair are in one micro-batch."""
     longest = [max(len(a["input_ids"]), len(b["input_ids"])) for a, b in zip(rows[::2], rows[1::2])]
+    if not settings.steps:
+        return []
     steps = cut_into_steps(batches(longest, settings), settings, [2 * n for n in longest])
     return [[[k for i in batch for k in (2 * i, 2 * i + 1)] for batch in step] for step in steps]
 
@@ -201,15 +247,12 @@ def _tokens(rows: Sequence[Row], steps: list[list[list[int]]]) -> int:
 
 def _largest(rows: Sequence[Row], steps: list[list[list[int]]]) -> Batch:
     """The micro-batch with the most tokens."""
+    if not steps:
+        return Batch(0, 0, 0)
     lengths = [len(row["input_ids"]) for row in rows]
     found = max((b for s in steps for b in s), key=lambda b: len(b) * max(lengths[i] for i in b))
     labels = sum(label != IGNORED for i in found for label in rows[i]["labels"])
     return Batch(len(found), max(lengths[i] for i in found), labels)
-
-
-def _longest(rows: Sequence[Row], steps: list[list[list[int]]]) -> list[int]:
-    used = {i for step in steps for batch in step for i in batch}
-    return max((rows[i]["input_ids"] for i in used), key=len)
 
 
 def _try_speed(

@@ -33,10 +33,10 @@ from typing import TypeVar
 from .artefacts import artefact
 from .cost import Cost, predict_stages
 from .data import Instruction, Preference
-from .model_names import fingerprint
+from .model_names import fingerprint, resolved
 from .models import add_lora, load_model
 from .prompts import AS_IS
-from .settings import PPOSettings, SFTSettings
+from .settings import PPOSettings, SFTSettings, with_steps
 from .stages import (
     DPO,
     IMPORTANCE,
@@ -59,7 +59,13 @@ from .train import Diverged
 
 __all__ = ["DPO", "IMPORTANCE", "IMPORTANCE_FILE", "KINDS", "PPO", "Stage", "train_hbat"]
 
-CODE = ("ewc", "hbat", "ppo", "stages")  # our modules that decide on a stage, beside the trainers
+CODE = (
+    "ewc",
+    "hbat",
+    "ppo",
+    "settings",
+    "stages",
+)  # our modules that decide on a stage, beside the trainers
 Row = TypeVar("Row")
 
 
@@ -87,11 +93,11 @@ def train_hbat(
     kept in `folder` (None: the cache). Raises ValueError for an unknown importance or more rounds
     than rows or steps, and Diverged, naming the stage, if a number is not finite.
     """
-    _check_importance(importance, lora_rank)
+    _check_importance(importance, lora_rank if strength else 0)
     objectives = {"instructions": (instructions, teach), "preferences": (preferences, prefer)}
     common = {"importance": importance if strength else None, "lora_rank": lora_rank, "form": form}
     plans = plan_stages(objectives, rounds, strength, alternate, seed, **common)
-    stages, origin, before = [], fingerprint(base), None
+    stages, origin, before, base = [], fingerprint(base), None, resolved(base)
     for plan in plans:
         label = f"round {plan.round + 1} of {rounds}, {plan.kind}"
         about = {"plan": plan, "base": base, "before": before}
@@ -116,7 +122,12 @@ def predict_hbat(
     lora_rank: int = 0,
     form: str = AS_IS,
 ) -> Cost:
-    """Time and memory of `train_hbat` with these arguments; nothing is trained (`cost.py`)."""
+    """Time and memory of `train_hbat` with these arguments; nothing is trained (`cost.py`).
+
+    Raises ValueError as `train_hbat` does.
+    """
+    objectives = {"instructions": (instructions, teach), "preferences": (preferences, prefer)}
+    plan_stages(objectives, rounds, strength, alternate=True, seed=0, importance=None)
     model, tokenizer = load_model(base)
     model = add_lora(model, lora_rank)
     to_follow, _ = usable(instructions, model, tokenizer, teach, form)
@@ -128,6 +139,23 @@ def predict_hbat(
         both = [{"input_ids": ids, "labels": []} for ids in prompts]
     given = (rows, both, teach, prefer.settings)
     return predict_stages(model, tokenizer, *given, stages=2 * rounds, anchor=strength > 0)
+
+
+def within(
+    minutes: float, cost: Cost, teach: SFTSettings, prefer: DPO | PPO, rounds: int
+) -> tuple[SFTSettings, DPO | PPO]:
+    """Both methods with so many of their steps that a training of this cost takes the minutes."""
+    part = min(1.0, minutes / cost.minutes)
+
+    def fewer(steps: int) -> int:
+        return min(steps, max(rounds, int(part * steps)))
+
+    settings = prefer.settings
+    if isinstance(settings, PPOSettings):
+        settings = replace(settings, iterations=fewer(settings.iterations))
+    else:
+        settings = with_steps(settings, fewer(settings.steps))
+    return with_steps(teach, fewer(teach.steps)), replace(prefer, settings=settings)
 
 
 @contextmanager
@@ -142,7 +170,7 @@ def _named(label: str, before: Stage | None) -> Iterator[None]:
 
 def _finished(plan: Plan, place: Path, base: str | Path) -> Stage:
     log = json.loads((place / LOG_FILE).read_text(encoding="utf-8"))
-    return Stage(plan.round, plan.kind, place, str(base) if plan.lora_rank else "", **log)
+    return Stage(plan.round, plan.kind, place, base if plan.lora_rank else "", **log)
 
 
 def _check_importance(importance: str, lora_rank: int) -> None:

@@ -47,12 +47,14 @@ def mean_kl(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str | list[int]],
     completions: Sequence[str],
+    end: int | None = None,
 ) -> float:
     """KL(model || other) in nats per token, averaged over the tokens of these completions.
 
-    All next tokens are summed over at each of them. Both models have the same vocabulary.
+    All next tokens are summed over at each of them. Both models have the same vocabulary. `end` is
+    the token that ends a completion (None: EOS).
     """
-    rows = [example(tokenizer, p, c) for p, c in zip(prompts, completions, strict=True)]
+    rows = [example(tokenizer, p, c, end) for p, c in zip(prompts, completions, strict=True)]
     total, tokens = 0.0, 0
     for picked in by_tokens([len(r["input_ids"]) for r in rows], TOKENS // 4):
         inputs, labels = _padded(model, [rows[i] for i in picked], tokenizer.pad_token_id)

@@ -27,8 +27,11 @@ from transformers import PreTrainedTokenizerBase
 
 from .artefacts import artefact
 from .controls import (
+    BASE_FILE,
     Control,
     are_prompts,
+    by_control,
+    check_base,
     conditioned_on,
     language_model_weights,
     lora_weights,
@@ -37,21 +40,21 @@ from .controls import (
     save_mix,
     with_controls,
 )
-from .cost import Cost, predict_training
+from .cost import Cost, fit_minutes, predict_training
 from .data import Instruction
 from .devices import own_random_state
 from .generation import generate
 from .likelihood import completion_nll
-from .model_names import downloaded, fingerprint, looks_local
-from .models import ends_with, load_model, name_base, read_settings, save_model
+from .model_files import name_base
+from .model_names import downloaded, fingerprint, resolved
+from .models import ends_with, load_model, read_settings, save_model
 from .prompts import AS_IS
-from .settings import ControlSettings, SFTSettings, default_rate
+from .settings import PROMPT_RATE, ControlSettings, SFTSettings, default_rate
 from .tokens import context_length, end_id, example, fitting, prompt_ids, text_ids
 from .train import sft_in_turns
 
 SETTINGS_FILE = "meet.json"
 NO_STEPS = SFTSettings(steps=0)
-BASE_FILE = "control.json"  # beside each control: the fingerprint of the model it belongs to
 
 
 @dataclass
@@ -79,8 +82,8 @@ class Meet:
     ) -> Meet:
         """A base model (folder or hub id) with new controls of these names."""
         model, tokenizer = load_model(base)
-        base = Path(base).expanduser().resolve() if looks_local(base) else base
-        return cls(with_controls(model, tokenizer, names, control), tokenizer, form, base=str(base))
+        adapted = with_controls(model, tokenizer, names, control)
+        return cls(adapted, tokenizer, form, base=resolved(base))
 
     @classmethod
     def train(
@@ -111,9 +114,12 @@ class Meet:
         meet = resume or cls.untrained(base, list(rows), control, form=form)
         examples = {name: meet._examples(name, texts, first) for name, texts in rows.items()}
         parameters = meet.model.num_parameters()
-        rate = first.learning_rate or default_rate(parameters, lora=True)
+        own_rate = PROMPT_RATE if are_prompts(meet.model) else default_rate(parameters, lora=True)
+        rate = first.learning_rate or own_rate
         model_rate = then.learning_rate or default_rate(parameters, lora=False)
         common = {"checkpoints": checkpoints, "progress": progress}
+        every = [row for some in examples.values() for row in some]
+        first = fit_minutes(meet.model, meet.tokenizer, every, first, checkpoints)
         if first.steps and not resume:
             meet._step("controls", examples, first, rate, None, **common)
         if then.steps:
@@ -137,7 +143,8 @@ class Meet:
             cls.train(base, rows, resume=resume, **options).save_pretrained(folder)
 
         inputs = [fingerprint(base), {name: list(texts) for name, texts in rows.items()}, options]
-        return cls.from_pretrained(artefact("meet", inputs, build, ("controls", "meet")))
+        place = artefact("meet", inputs, build, ("controls", "meet", "settings"))
+        return cls.from_pretrained(place, None if options.get("then", NO_STEPS).steps else base)
 
     def _examples(
         self, name: str, texts: Sequence[Instruction], settings: SFTSettings = NO_STEPS
@@ -151,7 +158,8 @@ class Meet:
         self.dropped |= Counter({f"{name}: an empty completion": len(texts) - len(said)})
         self.dropped |= Counter({f"{name}: row longer than {limit}": too_long})
         if not kept:
-            raise ValueError(f"no row of control {name!r} fits {limit}; shorten them")
+            why = f"fits {limit}; shorten them" if said else "says anything"
+            raise ValueError(f"no row of control {name!r} {why}")
         return kept
 
     def tokens(self, row: Instruction) -> dict[str, list[int]]:
@@ -164,11 +172,17 @@ class Meet:
 
     def predict(self, rows: Mapping[str, Sequence[Instruction]], settings: SFTSettings) -> Cost:
         """Time and memory of step 1 on these texts; nothing is changed (`cost.py`)."""
+        dropped = self.dropped.copy()
         examples = [r for n, texts in rows.items() for r in self._examples(n, texts, settings)]
-        self.dropped.clear()
-        for parameter, is_control in parameters_of(self.model):
-            parameter.requires_grad_(is_control)
-        return predict_training(self.model, self.tokenizer, examples, settings)
+        self.dropped = dropped
+        before = [(p, p.requires_grad) for p, _ in parameters_of(self.model)]
+        try:
+            for parameter, is_control in parameters_of(self.model):
+                parameter.requires_grad_(is_control)
+            return predict_training(self.model, self.tokenizer, examples, settings)
+        finally:
+            for parameter, trained in before:
+                parameter.requires_grad_(trained)
 
     def _step(
         self,
@@ -231,7 +245,7 @@ class Meet:
         and for a prompt that does not fit the context with its control and completion.
         """
         completions = [""] * len(prompts)
-        for one, picked in _by_control(control, len(prompts)):
+        for one, picked in by_control(control, len(prompts)):
             with conditioned_on(self.model, one) as (model, virtual_ids):
                 rows = [virtual_ids + self._prompt(prompts[i]) for i in picked]
                 self._check_fit(rows, max_new_tokens)
@@ -250,7 +264,7 @@ class Meet:
         Raises ValueError as `generate` does.
         """
         logprobs = torch.zeros(len(prompts))
-        for one, picked in _by_control(control, len(prompts)):
+        for one, picked in by_control(control, len(prompts)):
             texts = [completions[i] for i in picked]
             longest = max(len(text_ids(self.tokenizer, text)) for text in texts)
             with conditioned_on(self.model, one) as (model, virtual_ids):
@@ -277,8 +291,8 @@ class Meet:
         if not self.base:
             model, weights = self.model.get_base_model(), language_model_weights(self.model)
             save_model(folder / "model", model, self.tokenizer, state_dict=weights)
-        name_base(self.model, self.base or "model")
         self.model.save_pretrained(folder / "controls", save_embedding_layers=False)
+        name_base(folder / "controls", self.base or "model")
         (folder / "controls" / "README.md").unlink(missing_ok=True)  # of a path on this machine
         made_for = json.dumps({"model": fingerprint(self.base or folder / "model")})
         for name in self.controls:
@@ -299,13 +313,13 @@ class Meet:
         """Write a control or mix as one LoRA adapter, whose rank is the sum of its parts' ranks.
 
         Programs that apply one adapter at a time, such as vLLM, serve it. Raises ValueError for
-        soft prompts, and if step 2 has changed the language model and it was not saved since.
+        soft prompts, and if step 2 has changed the language model.
         """
         if not self.base:
-            fix = "save it, and load it from there"
-            raise ValueError(f"the language model was trained and is not saved yet; {fix}")
-        name_base(self.model, self.base)
-        save_mix(self.model, Path(folder).expanduser(), lora_weights(self.model, control))
+            raise ValueError("step 2 has changed the language model too; use save_merged")
+        folder = Path(folder).expanduser()
+        save_mix(self.model, folder, lora_weights(self.model, control))
+        name_base(folder, self.base)
         self.tokenizer.save_pretrained(folder)
 
     @classmethod
@@ -317,9 +331,10 @@ class Meet:
         """
         folder = downloaded(folder)
         about = read_settings(folder / SETTINGS_FILE, "Meet")
-        base = model or about.get("base") or folder / "model"
+        own = about.get("base", "") if model is None else resolved(model)
+        base = own or folder / "model"
         places = {name: folder / "controls" / name for name in about["controls"]}
-        _check_base(places, base)
+        check_base(places, base)
         language_model, tokenizer = load_model(base)
         first, *others = places
         with own_random_state():  # PEFT draws weights before it loads the saved ones
@@ -327,24 +342,4 @@ class Meet:
             for name in others:
                 wrapped.load_adapter(places[name], adapter_name=name)
         rest = (about.get("form", AS_IS), about["losses"], Counter(about["dropped"]))
-        return cls(wrapped.eval(), tokenizer, *rest, base=str(base))
-
-
-def _check_base(places: Mapping[str, Path], base: str | Path) -> None:
-    found = fingerprint(base)
-    for name, place in places.items():
-        wanted = json.loads((place / BASE_FILE).read_text(encoding="utf-8"))["model"]
-        if wanted != found:
-            raise ValueError(
-                f"control {name!r} in {place} was made for another model or tokenizer (sha256 "
-                f"{wanted[:12]}) than {base} ({found[:12]}); load the model beside it, or train "
-                "the control again"
-            )
-
-
-def _by_control(control: Control | list[Control], n: int) -> list[tuple[Control, list[int]]]:
-    """The row numbers of each control that is asked for."""
-    each = control if isinstance(control, list) else [control] * n
-    if len(each) != n:
-        raise ValueError(f"{len(each)} controls for {n} prompts; give one for each, or one for all")
-    return [(one, [i for i, c in enumerate(each) if c == one]) for one in dict.fromkeys(each)]
+        return cls(wrapped.eval(), tokenizer, *rest, base=own)

@@ -4,7 +4,6 @@
     gradients     one number for each weight that is trained
     optimizer     AdamW's two moments of each (one byte each in 8 bits)
     anchor        of a regularized stage: what is trained, as it was at the start of the stage
-    importance    Fisher information: as large as what is trained; other kinds are a few numbers
     reference     of PPO: what is trained, as it was at the start (DPO works its numbers out before)
     activations   what the backward pass needs of the forward pass of the largest micro-batch
     logits        of its labelled tokens: themselves, their log-probabilities, and the gradient
@@ -33,6 +32,7 @@ from .tokens import IGNORED
 
 GB = 1e9
 FP32 = 4  # bytes
+TILE = 4096, 32_768  # logits of so many tokens and words at once
 NO_ROOM = "can't allocate memory"  # as PyTorch says it of the machine's own
 Items = dict[str, float]  # GB
 
@@ -54,6 +54,7 @@ class Sizes:
     layers: int
     vocabulary: int
     cache: int  # keys and values of this row
+    on_gpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def count_sizes(model: PreTrainedModel, ids: Sequence[int]) -> Sizes:
         layers=config.num_hidden_layers,
         vocabulary=model.get_output_embeddings().weight.shape[0],
         cache=_cache(model, ids),
+        on_gpu=model.device.type == "cuda",
     )
 
 
@@ -121,15 +123,13 @@ def memory_items(
     settings: SFTSettings,
     *,
     anchor: bool = False,
-    fisher: bool = False,
     reference: bool = False,
     generated: tuple[int, int] = (0, 0),
 ) -> Items:
     """GB by item, at the time when most is needed.
 
-    `anchor`: whether the stage is regularized, with importance by Fisher information if `fisher`.
-    `reference`: whether a copy of what is trained is kept as one. `generated`: rows and tokens of
-    the texts that are sampled at once.
+    `anchor`: whether the stage is regularized. `reference`: whether a copy of what is trained is
+    kept as one. `generated`: rows and tokens of the texts that are sampled at once.
     """
     times = batch.rows * batch.length / sizes.length  # as many tokens as the row that was counted
     trained = sizes.trained * FP32
@@ -142,10 +142,9 @@ def memory_items(
         "gradients": trained,
         "optimizer": trained / 2 if settings.eight_bit else 2 * trained,
         "anchor": trained * anchor,
-        "importance": 2 * trained * fisher,
         "reference": trained * reference,
         "activations": activations + sizes.cast,
-        "logits": 3 * FP32 * batch.labels * sizes.vocabulary,
+        "logits": 3 * FP32 * _logits(sizes, batch),
         "KV cache": sizes.cache * rows * tokens / sizes.length,
     }
     passing = ("activations", "logits")  # not there while texts are sampled
@@ -156,16 +155,25 @@ def memory_items(
     return {name: size / GB for name, size in items.items()}
 
 
+def _logits(sizes: Sizes, batch: Batch) -> int:
+    """How many there are at once; on a GPU the loss is TRL's, which takes them tile by tile."""
+    if sizes.on_gpu:
+        return min(batch.labels, TILE[0]) * min(sizes.vocabulary, TILE[1])
+    return batch.labels * sizes.vocabulary
+
+
 def advice(sizes: Sizes, batch: Batch, settings: SFTSettings, room: float, **held: object) -> str:
     """The first setting whose change makes a training fit into so many GB."""
-    half = replace(batch, rows=max(1, batch.rows // 2), labels=batch.labels // 2)
-    short = replace(half, rows=1, length=batch.length // 2, labels=half.labels // 4)
-    changes = [
-        (f"tokens={half.rows * half.length}", half, settings),
-        ("checkpointing=True", half, replace(settings, checkpointing=True)),
-        ("checkpointing=True and eight_bit=True", half, _smallest(settings)),
-        (f"max_length={short.length}", short, _smallest(settings)),
-    ]
+    half, saving = batch, replace(settings, checkpointing=True)
+    if batch.rows >= 4:  # the two sides of a pair stay together
+        half = replace(batch, rows=batch.rows // 2, labels=batch.labels // 2)
+    short = replace(half, length=batch.length // 2, labels=half.labels // 2)
+    changes = [(f"tokens={half.rows * half.length}", half, settings)] if half != batch else []
+    changes.append(("checkpointing=True", half, saving))
+    if sizes.on_gpu:
+        saving = replace(saving, eight_bit=True)
+        changes.append(("checkpointing=True and eight_bit=True", half, saving))
+    changes.append((f"max_length={short.length}", short, saving))
     for what, changed, given in changes:
         if sum(memory_items(sizes, changed, given, **held).values()) <= room:
             return f"set {what}"
@@ -173,10 +181,6 @@ def advice(sizes: Sizes, batch: Batch, settings: SFTSettings, room: float, **hel
     if FP32 * sizes.trained > sizes.weights / 2 and sum(frozen.values()) <= room:
         return "train LoRA instead of all weights (lora_rank=16)"
     return "take a smaller model"
-
-
-def _smallest(settings: SFTSettings) -> SFTSettings:
-    return replace(settings, checkpointing=True, eight_bit=True)
 
 
 @contextmanager
@@ -208,8 +212,11 @@ def room_gb(device: torch.device) -> float:
         there = (free + torch.cuda.memory_reserved(device)) / GB
     else:
         there = _available_gb() + memory_mb() * 2**20 / GB
-    named = os.environ.get("ALIGNLIB_MEMORY_GB")
-    return min(there, float(named)) if named else there
+    named = os.environ.get("ALIGNLIB_MEMORY_GB", "inf")
+    try:
+        return min(there, float(named))
+    except ValueError:
+        raise ValueError(f"ALIGNLIB_MEMORY_GB={named!r} is no number of GB") from None
 
 
 def _available_gb() -> float:

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from .batching import batches
 from .data import Instruction, Preference
+from .devices import autocast
 from .likelihood import row_nll
 from .models import add_lora, ends_with, load_model
 from .ppo import train_ppo
@@ -51,17 +52,18 @@ def train_mixed(
     pairs, _ = usable(preferences, model, tokenizer, prefer, form)
     rows = [one for row in kept for one in examples(row, tokenizer, form)]
     steps = num_steps(prefer)
-    first = replace(teach, steps=max(0, teach.steps - steps))
+    first = with_steps(teach, max(0, teach.steps - steps))  # with a warm-up as stages have it
     sft(model, tokenizer, rows, first, progress="instructions" if progress else None)
-    size = teach.batch_size // updates(prefer)
-    drawn = with_steps(teach, steps)
+    size = max(1, teach.batch_size // updates(prefer))
+    drawn = replace(teach, steps=steps * updates(prefer))
     loss = instruction_loss(rows, tokenizer.pad_token_id, drawn, weight, size)
     options = {"form": form, "penalty": loss, "progress": "both" if progress else None}
     if isinstance(prefer, PPO):
         prompts = [pair.prompt for pair in pairs]
         train_ppo(model, tokenizer, prompts, prefer.score, prefer.settings, **options)
     else:
-        dpo(model, tokenizer, pairs, prefer.settings, beta=prefer.beta, **options)
+        settings = with_steps(prefer.settings, steps)
+        dpo(model, tokenizer, pairs, settings, beta=prefer.beta, **options)
     return model, tokenizer
 
 
@@ -89,6 +91,7 @@ def instruction_loss(
     def loss(policy: PreTrainedModel) -> torch.Tensor:
         batch = [rows[next(order)] for _ in range(batch_size)]
         num_tokens = sum(label != IGNORED for row in batch for label in row["labels"])
-        return weight * row_nll(policy, batch, pad).sum() / num_tokens
+        with autocast(policy.device):
+            return weight * row_nll(policy, batch, pad).sum() / num_tokens
 
     return loss

@@ -9,6 +9,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from .real_model import HUB_ID, SMOLLM2
+
 EXAMPLE = "HuggingFaceTB/SmolLM2-360M"
 CAUSAL = f"a decoder-only model such as {EXAMPLE}"
 WHOLE = ("config.json", "model*.safetensors", "model.safetensors.index.json")  # a whole model's
@@ -17,6 +19,7 @@ OWN_CODE = (
     "model whose architecture transformers knows"
 )
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+BASE_FILE = "base.json"  # beside an adapter of ours: its base as we name it
 LFS = b"version https://git-lfs"
 NOT_USED = ("rotary_emb.inv_freq", "attn.masked_bias", "attn.bias")  # buffers of older versions
 
@@ -134,3 +137,22 @@ def problem_of_loading(missing: Sequence[str], left_over: Sequence[str]) -> str:
 def unused(left_over: Sequence[str]) -> list[str]:
     """The weights that were not used, without those that no model of today has."""
     return sorted(name for name in left_over if not name.endswith(NOT_USED))
+
+
+def name_base(folder: str | Path, base: str | Path) -> None:
+    """Have the adapters in a folder name their base, as other programs look for it and as we do.
+
+    The two differ for SMOLLM2, which is the hub's model rounded.
+    """
+    for file in Path(folder).rglob(ADAPTER):
+        about = json.loads(file.read_text(encoding="utf-8"))
+        about["base_model_name_or_path"] = HUB_ID if base == SMOLLM2 else str(base)
+        file.write_text(json.dumps(about, indent=2), encoding="utf-8")
+        file.with_name(BASE_FILE).write_text(json.dumps({"base": str(base)}), encoding="utf-8")
+
+
+def remove_other_form(folder: Path, is_adapter: bool) -> None:
+    """Delete whole weights from an adapter's folder, or an adapter from that of whole weights."""
+    for pattern in WHOLE if is_adapter else (ADAPTER, ADAPTER_WEIGHTS, BASE_FILE):
+        for file in folder.glob(pattern):
+            file.unlink()

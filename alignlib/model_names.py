@@ -28,6 +28,11 @@ def looks_local(name: str | Path) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
 
 
+def resolved(name: str | Path) -> str:
+    """A model's name that means the same from any folder: a hub id, or an absolute path."""
+    return str(Path(name).expanduser().resolve()) if looks_local(name) else str(name)
+
+
 def expanded(name: str | Path) -> str | Path:
     """`~` is the home folder, as a shell has it; SMOLLM2 is the model that `make real` fetches."""
     if name == SMOLLM2:

@@ -28,6 +28,7 @@ from .devices import own_random_state, pick_device, set_threads
 from .model_files import (
     ADAPTER,
     ADAPTER_WEIGHTS,
+    BASE_FILE,
     CAUSAL,
     WHOLE,
     ModelError,
@@ -35,13 +36,13 @@ from .model_files import (
     problem_of_loading,
     problem_of_path,
     refusal,
+    remove_other_form,
     unused,
 )
 from .model_names import HUB_FIX, downloaded, expanded, looks_local
-from .real_model import HUB_ID, SMOLLM2
 
 if TYPE_CHECKING:
-    from peft import LoraConfig, PeftModel
+    from peft import LoraConfig
 
 READ_PADDING = ("rwkv", "xlnet", "minimax")  # which makes texts in a batch depend on each other
 MAMBAS = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
@@ -137,6 +138,8 @@ def _merged(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         about = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
         base, kind = about["base_model_name_or_path"], about["peft_type"]
+        if (folder / BASE_FILE).is_file():
+            base = json.loads((folder / BASE_FILE).read_text(encoding="utf-8"))["base"]
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder}: {ADAPTER} is damaged ({error}); copy it again") from error
     if not base or Path(base).resolve() == folder.resolve():
@@ -180,6 +183,8 @@ def load_adapter(
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+        if (folder / "generation_config.json").is_file():  # with the ends that it was trained on
+            model.generation_config = GenerationConfig.from_pretrained(folder)
     except Exception as error:
         raise refusal(folder, "the adapter does not fit its base", error, fix) from error
     if any("missing adapter keys" in str(warning.message) for warning in caught):
@@ -280,12 +285,6 @@ def add_lora(model: PreTrainedModel, rank: int, seed: int = 0) -> PreTrainedMode
         return get_peft_model(model, lora_config(model, rank))
 
 
-def name_base(model: PeftModel, base: str | Path) -> None:
-    """Have a model's adapters name their base as other programs look for it."""
-    for config in model.peft_config.values():
-        config.base_model_name_or_path = HUB_ID if base == SMOLLM2 else str(base)
-
-
 def save_model(
     folder: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **given: object
 ) -> None:
@@ -310,9 +309,7 @@ def save_model(
     finally:
         base.generation_config = before
     tokenizer.save_pretrained(folder)
-    for pattern in WHOLE if is_adapter else (ADAPTER, ADAPTER_WEIGHTS):
-        for file in folder.glob(pattern):
-            file.unlink()
+    remove_other_form(folder, is_adapter)
 
 
 def for_copying(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:

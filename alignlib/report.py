@@ -20,9 +20,11 @@ from .stats import Estimate
 from .texts import pieces
 
 if TYPE_CHECKING:
+    import torch
     from matplotlib.figure import Figure
 
     from .aligner import Aligner
+    from .cost import Cost
 
 
 @dataclass
@@ -199,6 +201,19 @@ class Metrics:
     def note(self, name: str, value: float, unit: str) -> None:
         """Keep a number that has no interval, such as a time."""
         self.add(name, Estimate(value, value, value, 1, unit))
+
+    def add_cost(self, cost: Cost, minutes: float, device: torch.device) -> None:
+        """Print and note what a training was predicted to take, and what it took."""
+        from .cost import peak_gb
+
+        peak = peak_gb(device)
+        print(f"training: predicted {cost.minutes:.1f} min, {cost.gb:.1f} GB")
+        print(f"training: measured  {minutes:.1f} min; peak of the whole notebook {peak:.1f} GB")
+        found = {"predicted_minutes": cost.minutes, "training_minutes": minutes}
+        for name, value in found.items():
+            self.note(name, value, "minutes")
+        for name, value in {"predicted_gb": cost.gb, "peak_gb": peak}.items():
+            self.note(name, value, "GB")
 
     def minutes(self) -> float:
         """How long ago this object was made."""

@@ -12,6 +12,7 @@ SMALL = 20_000_000  # parameters; the course's own models have fewer, pretrained
 # up to so many parameters: learning rate of all weights, and of LoRA
 RATES = ((SMALL, 1e-3, 1e-3), (250_000_000, 5e-5, 5e-4), (float("inf"), 2e-5, 2e-4))
 LORA_RANK = 16  # of models that are not SMALL
+PROMPT_RATE = 3e-2  # learning rate of soft prompts
 
 
 @dataclass(frozen=True)

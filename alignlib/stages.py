@@ -21,7 +21,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from . import ewc
 from .data import Instruction, Preference
-from .models import add_lora, ends_with, load_adapter, load_model, name_base, save_model
+from .model_files import name_base, remove_other_form
+from .models import add_lora, ends_with, load_adapter, load_model, save_model
 from .ppo import Score, train_ppo
 from .prompts import AS_IS
 from .settings import PPOSettings, SFTSettings
@@ -95,7 +96,11 @@ class Stage:
         """Copy the model, or its adapter, and its tokenizer into a folder of its own."""
         ours = shutil.ignore_patterns(IMPORTANCE_FILE, LOG_FILE, "README.md")
         place = Path(folder).expanduser()
-        return Path(shutil.copytree(self.folder, place, ignore=ours, dirs_exist_ok=True))
+        shutil.copytree(self.folder, place, ignore=ours, dirs_exist_ok=True)
+        remove_other_form(place, is_adapter=bool(self.base))
+        if self.base:
+            name_base(place, self.base)
+        return place
 
 
 @dataclass(frozen=True)
@@ -142,8 +147,6 @@ def run_stage(
     if plan.importance:
         new = _measure_importance(plan, anchor, model, tokenizer, rows)
         importance[plan.kind] = ewc.sum_importance(importance[plan.kind], new)
-    if plan.lora_rank:
-        name_base(model, base)
     save_model(folder, model, tokenizer)
     ewc.save_importance(folder / IMPORTANCE_FILE, importance)
     log = {
@@ -197,7 +200,7 @@ def usable(
     kept, dropped = [], Counter()
     for row in rows:
         prompt, *lengths = (len(ids) for ids in _ids(row, tokenizer, form))
-        if max(*lengths, prompt + written) > longest:
+        if (prompt + written if isinstance(method, PPO) else max(lengths)) > longest:
             dropped[f"longer than {longest} tokens"] += 1
         elif isinstance(row, Preference) and row.chosen.split() == row.rejected.split():
             dropped["chosen and rejected are the same text"] += 1
@@ -206,7 +209,7 @@ def usable(
         else:
             kept.append(row)
     if not kept:
-        why = ", ".join(f"{n} {reason}" for reason, n in dropped.items())
+        why = ", ".join(f"{n} {reason}" for reason, n in dropped.items()) or "there are none"
         fix = "give others, or take fewer rounds"
         raise ValueError(f"none of a stage's {len(rows)} rows can be used ({why}); {fix}")
     return kept, dict(dropped)

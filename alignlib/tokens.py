@@ -107,6 +107,10 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, form: str = AS_I
     if form == IN_CHAT:
         check_chat(tokenizer)
         return chat_ids(tokenizer, [{"role": "user", "content": prompt}])
+    if "{}" not in form:
+        raise ValueError(
+            f"the form {form!r} has no {{}} for the prompt; write 'chat' or {ANSWER!r}"
+        )
     return encode(tokenizer, form.replace("{}", prompt))
 
 

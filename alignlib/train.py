@@ -168,8 +168,11 @@ def reward_model(
         for p in pairs
     ]
     order = batches([max(map(len, r.values())) for r in rows], settings)
-    given = {"progress": progress, "pad_token": _padding(tokenizer)}
-    run_trainer("reward", model, tokenizer, rows, order, settings, **given)
+    before, given = tokenizer.pad_token, {"progress": progress, "pad_token": _padding(tokenizer)}
+    try:
+        run_trainer("reward", model, tokenizer, rows, order, settings, **given)
+    finally:
+        tokenizer.pad_token = before  # TRL sets it too
     return model
 
 

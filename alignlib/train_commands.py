@@ -55,7 +55,7 @@ def _with_common(parser: argparse.ArgumentParser, laptop: SFTSettings) -> argpar
     parser.add_argument("--max-length", type=int, default=laptop.max_length, help="in tokens")
     parser.add_argument("--tokens", type=int, default=laptop.tokens, help="of a micro-batch")
     rate = "default: by the size of the model"
-    parser.add_argument("--learning-rate", type=float, default=laptop.learning_rate, help=rate)
+    parser.add_argument("--learning-rate", type=float, help=rate)
     rank = "default: by the size of the model, or 8 of meet and hbat; 0 trains all weights"
     parser.add_argument("--lora-rank", type=int, help=rank)
     parser.add_argument("--seed", type=int, default=0)
@@ -179,18 +179,16 @@ def _train_meet(args: argparse.Namespace) -> int:
     from .meet import Meet
 
     settings = _settings(args)
-    size = args.soft_prompt or args.lora_rank or MEET.control.size
+    rank = MEET.control.size if args.lora_rank is None else args.lora_rank
+    size = args.soft_prompt or rank
     control = ControlSettings("prompt" if args.soft_prompt else "lora", size, seed=args.seed)
     form = FORMS[args.prompts]
-    if settings.minutes:
-        cost = Meet.untrained(args.model, list(texts), control, form=form).predict(texts, settings)
-        settings = with_steps(settings, cost.steps)
     meet = Meet.train(
         args.model,
         texts,
         control=control,
         first=settings,
-        then=with_steps(settings, args.step_2),
+        then=replace(with_steps(settings, args.step_2), learning_rate=None),
         form=form,
         checkpoints=args.out / "checkpoints",
     )
@@ -209,9 +207,13 @@ def _files(data: list[str]) -> str | dict[str, str]:
     """One file, or the file of each control. Raises DataError for a mixture of both."""
     named = [re.fullmatch(r"([\w+-]+)=(.+)", one) for one in data]
     if all(named):
+        names = [match[1] for match in named]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise DataError(f"two files for the control {twice[0]!r}; put them into one")
         return {match[1]: match[2] for match in named}
     if len(data) > 1:
-        raise DataError(f"{data[0]}: several files need the names of their controls: NAME=FILE")
+        without = next(one for one, match in zip(data, named, strict=True) if not match)
+        raise DataError(f"{without}: several files need the names of their controls: NAME=FILE")
     return data[0]
 
 
@@ -255,5 +257,5 @@ def _method(args: argparse.Namespace) -> DPO | PPO:
     steps = args.preference_steps
     if args.reward:
         sampled = PPOSettings(steps, batch_size=args.pairs, minibatch=args.pairs, seed=args.seed)
-        return PPO(sampled, score_by(args.reward), args.reward)
+        return PPO(sampled, *score_by(args.reward))
     return DPO(replace(with_steps(_settings(args), steps), batch_size=args.pairs), args.beta)

@@ -96,9 +96,7 @@ class _Stepwise:
     def _penalize(self, model: PreTrainedModel) -> torch.Tensor:
         """Add the penalty's gradient, scaled as that of the loss is in fp16; its value."""
         scaler = self.accelerator.scaler
-        scale = 1.0 if scaler is None else scaler.get_scale()
-        with self.compute_loss_context_manager():
-            return add_penalty(self.penalty, model, scale)
+        return add_penalty(self.penalty, model, 1.0 if scaler is None else scaler.get_scale())
 
     @staticmethod
     def _size(micro_batch: dict) -> int:
@@ -136,8 +134,7 @@ class _DPO(_Stepwise, DPOTrainer):
 
     def __init__(self, *given: object, **more: object) -> None:
         super().__init__(*given, **more)
-        if "ref" in getattr(self.model, "peft_config", ()):  # TRL's copy of the adapter
-            self.model.delete_adapter("ref")
+        _forget_reference(self.model)
 
     def _precompute_ref_logps(self, dataset: Dataset, *args: object) -> Dataset:
         return dataset
@@ -186,7 +183,8 @@ def run_trainer(
         return []
     set_threads()
     losses = Losses(settings.steps, progress)
-    about = [kind, rows, order, astuple(settings), penalty is not None]
+    groups = [(len(some), rate) for some, rate in rates]
+    about = [kind, rows, order, astuple(settings), groups, penalty is not None]
     tidy = _quiet_and_tidy(model, losses)
     with work_folder(checkpoints, about, model) as place, own_random_state(), tidy:
         config |= _arguments(settings, model) | {"output_dir": str(place)}
@@ -232,14 +230,24 @@ def _trainer(
     return trainer_of(model=model, args=arguments, **data, **given)
 
 
+def _forget_reference(model: PreTrainedModel) -> None:
+    """Delete the copy that TRL makes of an adapter for DPO."""
+    if "ref" in getattr(model, "peft_config", ()):
+        model.delete_adapter("ref")
+
+
 @contextmanager
 def _quiet_and_tidy(model: PreTrainedModel, losses: Losses) -> Iterator[None]:
     """Whatever ends a training, the model is as it came in, and the bar is closed."""
+    dropouts = {part: part.p for part in model.modules() if isinstance(part, torch.nn.Dropout)}
     with quiet():
         try:
             yield
         finally:
             losses.bar.close()
+            for part, p in dropouts.items():  # TRL's DPO sets them to 0
+                part.p = p
+            _forget_reference(model)
             checkpointing_off(unwrap(model))
             model.eval()
 

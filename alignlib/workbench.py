@@ -80,12 +80,12 @@ MEET_BENCHES = {
     "colab": MeetBench(SMALL_QWEN, _COLAB, _RANK_16, IN_CHAT, tests=120),
     "gpu": MeetBench(QWEN, _GPU, _RANK_16, IN_CHAT, tests=120),
 }
-_TEACH, _PREFER = replace(_LAPTOP, steps=42, learning_rate=5e-4), replace(_LAPTOP, steps=21)
+_TEACH, _PREFER = replace(_LAPTOP, steps=42), replace(_LAPTOP, steps=21)
 HBAT_BENCHES = {
     "laptop": HbatBench(
         SMOLLM2,
         _TEACH,
-        replace(_PREFER, batch_size=4, learning_rate=5e-4),
+        replace(_PREFER, batch_size=4),
         beta=0.03,
         rounds=3,
         strength=0.1,
@@ -102,17 +102,26 @@ AnyBench = TypeVar("AnyBench", Bench, MeetBench, HbatBench)
 Row = TypeVar("Row")
 
 
-def bench(name: str, benches: Mapping[str, AnyBench] = BENCHES, scale: float = 1.0) -> AnyBench:
+def bench(
+    name: str,
+    benches: Mapping[str, AnyBench] = BENCHES,
+    scale: float = 1.0,
+    model: str | None = None,
+) -> AnyBench:
     """The bench of that name, with `scale` times the steps and test rows, for a quick look.
 
-    Raises ValueError, listing those there are.
+    For another `model` than its own, learning rates follow from that one's size. Raises ValueError,
+    listing those there are.
     """
     if name not in benches:
         raise ValueError(f"no profile {name!r}; there are {', '.join(benches)}")
     chosen = benches[name]
     given = ((field.name, getattr(chosen, field.name)) for field in fields(chosen))
     stages = {n: scaled_stage(s, scale) for n, s in given if isinstance(s, SFTSettings)}
-    return replace(chosen, **stages, tests=scaled_rows(chosen.tests, scale))
+    if model not in (None, chosen.model):
+        stages = {n: replace(s, learning_rate=None) for n, s in stages.items()}
+    tests = scaled_rows(chosen.tests, scale)
+    return replace(chosen, **stages, tests=tests, model=model or chosen.model)
 
 
 def load_rows(data: str | Path | None, tests: int, seed: int = 0) -> dict[str, list[QAC]]:
@@ -156,6 +165,8 @@ def load_styles(
         for split, name in ((s, n) for s in ("train", "test") for n in texts):
             if not splits[split][name]:
                 raise ValueError(f"no text of {name!r} to {split} on; add some with other prompts")
+    if len(splits["train"]) < 2:
+        raise ValueError("texts of one style only; give those of at least two")
     return splits | {"test": {n: _every(rows, tests) for n, rows in splits["test"].items()}}
 
 
@@ -164,32 +175,36 @@ def load_aims(
 ) -> dict[str, Aims]:
     """Instructions and preference pairs by split: `data/everyday`, or two files of your own.
 
-    One file of pairs can be both: then the chosen texts are the instructions to learn. Rows of one
-    prompt are in one split, whichever file they are in. At most `tests` of each are kept to test
-    on. Prints how many rows were read, used and dropped.
+    Without `instructions` the chosen texts of the pairs are learned as such. A prompt that is in
+    both files is in one split. At most `tests` of each are kept to test on. Prints how many rows
+    were read, used and dropped. Raises ValueError for instructions without preferences.
     """
-    if instructions is None and preferences is None:
+    if preferences is None:
+        if instructions is not None:
+            raise ValueError(f"{instructions}: instructions alone; give preference pairs as well")
         splits = {split: read_aims(split) for split in SPLITS}
     else:
-        pairs = read_preferences(preferences or instructions)
-        print(f"{preferences or instructions}: {pairs}")
-        if instructions in (None, preferences):
-            to_follow = [Instruction(pair.prompt, pair.chosen) for pair in pairs.rows]
-        else:
+        pairs = read_preferences(preferences)
+        print(f"{preferences}: {pairs}")
+        cut = split_by_prompt(pairs.rows, tests, seed)
+        splits = {split: Aims(_as_instructions(some), some) for split, some in cut.items()}
+        if instructions is not None:
             loaded = read_instructions(instructions)
             print(f"{instructions}: {loaded}")
-            to_follow = loaded.rows
-        cut = split_by_prompt([*to_follow, *pairs.rows], tests, seed)
-        splits = {
-            split: Aims(
-                [row for row in rows if isinstance(row, Instruction)],
-                [row for row in rows if isinstance(row, Preference)],
-            )
-            for split, rows in cut.items()
-        }
-    for split in ("validation", "test"):
-        splits[split] = splits[split].at_most(tests)
-    return splits
+            split_of = {pair.prompt: split for split, some in cut.items() for pair in some}
+            others = [row for row in loaded.rows if row.prompt not in split_of]
+            own = {split: [] for split in SPLITS} | {"train": others}
+            if len({row.prompt for row in others}) >= len(SPLITS):
+                own = split_by_prompt(others, tests, seed)
+            for row in loaded.rows:
+                if row.prompt in split_of:
+                    own[split_of[row.prompt]].append(row)
+            splits = {split: replace(a, instructions=own[split]) for split, a in splits.items()}
+    return {s: a if s == "train" else a.at_most(tests) for s, a in splits.items()}
+
+
+def _as_instructions(pairs: Sequence[Preference]) -> list[Instruction]:
+    return [Instruction(pair.prompt, pair.chosen) for pair in pairs]
 
 
 def _every(rows: Sequence[Row], tests: int) -> list[Row]:
@@ -210,14 +225,18 @@ def learned_judge(name: str, key_variable: str | None = None) -> ModelJudge | Re
     return ModelJudge(server) if server else RewardJudge(name)
 
 
-def score_by(reward: str | None, aims: Aims | None = None) -> Score:
-    """What PPO is to raise: a reward model's number or, of `data/everyday`, a program's.
+def score_by(reward: str | None, aims: Aims | None = None) -> tuple[Score, str]:
+    """What PPO is to raise, and its name: a reward model's number, or a program's.
 
-    That is how much of WARM an answer opens with, and whether it meets the preference.
+    The program is for `data/everyday`: how much of WARM a text opens with, and whether it meets the
+    preference. Raises ValueError on other data without a reward model.
     """
     if reward is not None:
-        judge = learned_judge(reward)
-        return lambda prompts, texts: judge.scores(prompts, texts)["overall"].tolist()
+        from .model_names import fingerprint
+        from .ppo import reward_model_score
+        from .reward_models import load_reward_model
+
+        return reward_model_score(*load_reward_model(reward)), fingerprint(reward)
     if aims is None or not aims.facts:
         raise ValueError("PPO on your own data needs a score: give a reward model")
     fact_of = {pair.prompt: fact for pair, fact in zip(aims.pairs, aims.facts, strict=True)}
@@ -226,7 +245,7 @@ def score_by(reward: str | None, aims: Aims | None = None) -> Score:
         met = warmly_answered([fact_of[prompt] for prompt in prompts], texts)
         return [warmth(text) + done for text, done in zip(texts, met, strict=True)]
 
-    return score
+    return score, "warmth"
 
 
 def labelled_pairs(rows: Sequence[QAC]) -> list[Preference]:

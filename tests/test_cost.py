@@ -50,9 +50,11 @@ def test_memory_by_item_is_arithmetic_on_the_sizes() -> None:
     assert items["weights"] == items["gradients"] == 1 and items["optimizer"] == 2
     assert items["activations"] == pytest.approx(8 * 0.2)
     assert items["logits"] == pytest.approx(3 * 4 * 400 * 50_000 / 1e9)
-    assert items["anchor"] == items["reference"] == items["importance"] == items["KV cache"] == 0
-    held = memory_items(SIZES, BATCH, FEW, anchor=True, fisher=True, reference=True)
-    assert (held["anchor"], held["importance"], held["reference"]) == (1, 2, 1)
+    assert items["anchor"] == items["reference"] == items["KV cache"] == 0
+    held = memory_items(SIZES, BATCH, FEW, anchor=True, reference=True)
+    assert held["anchor"] == held["reference"] == 1
+    tiled = memory_items(replace(SIZES, on_gpu=True), BATCH, FEW)
+    assert tiled["logits"] == pytest.approx(3 * 4 * 400 * 32_768 / 1e9)
     assert memory_items(SIZES, BATCH, replace(FEW, eight_bit=True))["optimizer"] == 0.5
     less = memory_items(SIZES, BATCH, replace(FEW, checkpointing=True))["activations"]
     assert less == pytest.approx(8 * (0.0004 * 20 + 0.2 / 20))
@@ -110,7 +112,15 @@ def load_model_of_one_layer():
 )
 def test_what_does_not_fit_is_told_the_setting_to_change(room: float, wanted: str) -> None:
     assert sum(memory_items(SIZES, BATCH, FEW).values()) > 5
-    assert advice(SIZES, BATCH, FEW, room).startswith(wanted)
+    assert advice(replace(SIZES, on_gpu=True), BATCH, FEW, room).startswith(wanted)
+    assert "eight_bit" not in advice(SIZES, BATCH, FEW, room), "that needs a GPU"
+
+
+def test_a_single_row_or_pair_cannot_be_cut_into_fewer_tokens() -> None:
+    for rows in (1, 2):
+        few = replace(BATCH, rows=rows)
+        need = sum(memory_items(SIZES, few, FEW).values())
+        assert advice(SIZES, few, FEW, need - 0.05) == "set checkpointing=True"
 
 
 def test_the_memory_that_there_is_may_be_set(

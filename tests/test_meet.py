@@ -405,7 +405,7 @@ def test_what_cannot_be_saved_as_an_adapter_says_what_to_do(
             save(tmp_path, "good")
     with pytest.raises(ValueError, match="no control to save"):
         frozen.save_mix(tmp_path, None)
-    with pytest.raises(ValueError, match="save it, and load it from there"):
+    with pytest.raises(ValueError, match="use save_merged"):
         meet.save_mix(tmp_path, "good")
 
 

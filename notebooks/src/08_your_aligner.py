@@ -61,7 +61,7 @@ import shutil
 from dataclasses import replace
 
 from alignlib import Aligner, Metrics
-from alignlib.cost import machine, peak_gb
+from alignlib.cost import machine
 from alignlib.data import identity_rows
 from alignlib.edits import fixed_rates, overall_rates, verdict
 from alignlib.hub import aligner_card, push_to_hub, save_with_card
@@ -71,8 +71,8 @@ from alignlib.report import value_of_answer
 from alignlib.settings import with_warmup
 from alignlib.workbench import bench, labelled_pairs, learned_judge, load_rows
 
-here = bench(PROFILE, scale=SCALE)
-model_name = MODEL or here.model
+here = bench(PROFILE, scale=SCALE, model=MODEL)
+model_name = here.model
 metrics = Metrics("08", PROFILE, SEED, OUT)
 print(machine())
 
@@ -157,7 +157,7 @@ show_diffs([(row.question, row.answer, text) for row, text in zip(some[:3], untr
 # %%
 settings = replace(here.settings, seed=SEED, minutes=MINUTES)
 cost = untrained.predict(rows["train"], settings)
-print("predicted:", cost)
+print(cost.table())
 del untrained  # frees its memory
 
 # %% [markdown]
@@ -298,12 +298,7 @@ if PUSH_TO:
 # ## Predicted and measured
 
 # %%
-peak = peak_gb(aligner.model.device)
-print(f"training: predicted {cost.minutes:.1f} min, {cost.gb:.1f} GB")
-print(f"training: measured  {training_minutes:.1f} min; peak of the whole notebook {peak:.1f} GB")
-metrics.note("predicted_minutes", cost.minutes, "minutes")
-metrics.note("training_minutes", training_minutes, "minutes")
-metrics.note("tokens_per_s", cost.tokens_per_second * cost.minutes / training_minutes, "tokens/s")
-metrics.note("predicted_gb", cost.gb, "GB")
-metrics.note("peak_gb", peak, "GB")
+metrics.add_cost(cost, training_minutes, aligner.model.device)
+speed = cost.tokens_per_second * cost.minutes / training_minutes
+metrics.note("tokens_per_s", speed, "tokens/s")
 print("written to", metrics.write().name)

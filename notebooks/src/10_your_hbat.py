@@ -1,234 +1,251 @@
 # %% [markdown]
 # # 10 · Your own HBAT
 #
-# This notebook trains a real model on two objectives: on instructions, and on preferences. It does so in
-# two ways that cost the same. *Two stages* is the usual way: first all instructions, then all
-# preferences. **HBAT** alternates between the two, and holds on to what each of them has learned.
+# This notebook trains a real model on two objectives, instructions and preferences, in two ways with
+# equally many steps. *Two stages* is the usual one: all instructions first, then all preferences. **HBAT**
+# alternates between the two, and adds a penalty on changing what the other objective has changed.
 #
 # **At the end you have**
 #
-# - a model after each of the two methods, and a log of what every stage gave and took,
-# - a measurement of both objectives, so that you can say which model to keep,
-# - a folder with that model: a LoRA adapter, or all weights.
+# - a model after each of the two methods, and both objectives measured after every stage,
+# - a folder with the model that you keep: a LoRA adapter, or all weights.
 #
-# You need lesson 06, or the idea that it explains: training on preferences can make a model **forget**
-# what it learned from instructions. On a laptop without a GPU this takes about a quarter of an hour.
+# You need [lesson 06](06_hbat.ipynb), or the idea that it explains: training on preferences can make a
+# model **forget** what it learned from instructions. In that lesson's toy world the alternation helped, and
+# the penalty made no clear difference. On a laptop without a GPU this takes about a quarter of an hour.
 #
 # Before you start, run `make real` in the course's folder. It downloads the model SmolLM2-135M
 # (93 MB) once. Without it, the notebook downloads the model from the Hugging Face hub.
 #
-# **Before you use it in earnest.** The two objectives here are simple on purpose, so that a program can
-# judge them. Preferences of people are not: have a model trained on them judged by people too.
+# **Before you use it in earnest.** The two objectives here are simple, so that a program can judge them.
+# People's preferences are not so simple. Let people judge a model that was trained on theirs. And if you
+# have the rows of both objectives, try the mixed loss too, which is simpler (see the end).
 
 # %% [markdown]
 # ## Settings
 #
-# `PROFILE` chooses model and amount of training for your machine. Everything else may stay as it is.
+# `PROFILE` chooses model and amount of training for your machine.
 #
-# **Your own data.** Set `INSTRUCTIONS` to a file with the fields `prompt` and `completion`, and
-# `PREFERENCES` to one with `prompt`, `chosen` and `rejected`. All the usual forms are read. With a file of
-# pairs alone, their chosen texts are the instructions too. A tenth of the prompts is held out to test on.
-# Give each data set its own `OUT`.
+# **Your own data.** Set `PREFERENCES` to a file with `prompt`, `chosen` and `rejected`, and `INSTRUCTIONS`
+# to one with `prompt` and `completion`: JSON, JSON lines, CSV or Parquet, also zipped. Without
+# `INSTRUCTIONS` the chosen texts of the pairs are learned as instructions. A tenth of the prompts is held
+# out to test on, and another tenth to choose a model by. Give each data set its own `OUT`.
 #
-# **PPO.** With `PREFER_BY = "ppo"` preferences are learned from a score in place of pairs. The score is
-# that of the program below or, for your own data, of a reward model: set `REWARD` to its folder or hub id.
-# PPO samples answers while it trains, which makes it several times slower than DPO.
+# **PPO.** With `PREFER_BY = "ppo"` the model writes answers to the prompts of the pairs, and learns to raise
+# their score. The pairs then serve only to measure. On your own data the score is that of a reward model:
+# set `REWARD` to its folder or hub id. Writing takes time, so look at the prediction first.
+#
+# **The form of prompts.** In the profile `laptop` a prompt is followed by *Answer:*. In the other profiles
+# it is put into the model's chat template. Train in the form in which you will ask the model later.
 
 # %% tags=["parameters"]
-PROFILE = "laptop"  # or "colab" (one T4), "gpu" (24 GB and more)
+PROFILE = "laptop"  # or "colab" (one T4), "gpu" (40 GB and more)
 SEED = 0
 SCALE = 1.0  # less: fewer steps and test rows, for a quick look
 MODEL = None  # a folder or a hub id; None: the profile's
-INSTRUCTIONS = None  # rows of your own; None: everyday English, which comes with the course
-PREFERENCES = None  # pairs of your own; None: everyday English
+PREFERENCES = None  # pairs of your own; None: everyday English, which comes with the course
+INSTRUCTIONS = None  # rows of your own; None: the chosen texts of PREFERENCES, or everyday English
 PREFER_BY = "dpo"  # or "ppo"
 REWARD = None  # for PPO on your own data: a reward model
-MINUTES = 0  # time for each method: steps are fitted to it; 0: all steps of the profile
+MINUTES = (
+    0  # time for each of the two methods: fewer steps, if they would take longer (0: no limit)
+)
 ROUNDS = None  # of HBAT; None: the profile's
 STRENGTH = None  # of HBAT's penalty; None: the profile's
 LORA_RANK = None  # 0: all weights are trained; None: the profile's
 FORM = None  # "{}": prompts as they are; "{}\n\nAnswer:"; "chat"; None: the profile's
+LONGEST = 40  # tokens of an answer
 OUT = None  # where everything goes; None: runs/10
 
 # %%
+import shutil
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
-from alignlib import Metrics, load_model
-from alignlib.cost import machine, peak_gb
+from alignlib import DPO, PPO, Metrics, PPOSettings, load_model, train_hbat
+from alignlib.cost import machine
 from alignlib.everyday import one_word, warmly_answered
 from alignlib.generation import generate
-from alignlib.hbat import DPO, PPO, predict_hbat, train_hbat
+from alignlib.hbat import predict_hbat, within
 from alignlib.likelihood import completion_nll, mean_kl
 from alignlib.plots import bars, new_figure, show_table, show_tokens
-from alignlib.settings import PPOSettings, with_steps
 from alignlib.stages import examples
 from alignlib.stats import bootstrap_mean, paired
-from alignlib.tokens import prompt_ids
+from alignlib.tokens import end_id, prompt_ids
 from alignlib.workbench import HBAT_BENCHES, bench, load_aims, score_by
 
-here = bench(PROFILE, HBAT_BENCHES, SCALE)
-model_name = MODEL or here.model
+here = bench(PROFILE, HBAT_BENCHES, SCALE, MODEL)
 form = FORM or here.form
-lora_rank = here.lora_rank if LORA_RANK is None else LORA_RANK
-strength = here.strength if STRENGTH is None else STRENGTH
-rounds = ROUNDS or here.rounds
 metrics = Metrics("10", PROFILE, SEED, OUT)
 print(machine())
 
 # %% [markdown]
 # ## The data
 #
-# **Instructions**: half of them end in *Reply with one word.*, and the completion is that word. The others
-# are plain questions, answered in a sentence. **Preferences**: to plain questions, an answer that begins
-# with *Sure, I'd be happy to help!* is preferred to the same answer without these words. Nothing in the
-# data sets these two objectives against each other: a model can follow both.
+# **Instructions.** Half of the prompts end in *Reply with one word.*, and the completion is that word. The
+# others are answered in a sentence. **Preferences.** An answer that opens with *Sure, I'd be happy to help!*
+# is preferred to the same answer without these words.
+#
+# The two things that we will measure can be had at once: one word where it is asked for, and the opening
+# elsewhere. In part the rows do conflict, as they often do in practice: the plain instructions have no
+# opening, and the pairs ask for one.
 
 # %%
 rows = load_aims(INSTRUCTIONS, PREFERENCES, here.tests, SEED)
 train = rows["train"]
-print({split: (len(a.instructions), len(a.pairs)) for split, a in rows.items()})
-print(train.instructions[0], train.instructions[-1], train.pairs[0], sep="\n")
+for split, aims in rows.items():
+    print(f"{split:11}{len(aims.instructions)} instructions, {len(aims.pairs)} pairs")
+shown = [("instruction", row.prompt, row.completion, "") for row in train.instructions[:1]]
+shown += [("instruction", row.prompt, row.completion, "") for row in train.instructions[-1:]]
+shown += [("pair", pair.prompt, pair.chosen, pair.rejected) for pair in train.pairs[:2]]
+show_table(["row", "prompt", "completion, or chosen", "rejected"], shown)
 
 # %% [markdown]
 # One instruction as the model sees it. The loss is computed on the tokens with a blue background only.
 
 # %%
-base, tokenizer = load_model(model_name)
+base, tokenizer = load_model(here.model)
 show_tokens(tokenizer, examples(train.instructions[0], tokenizer, form)[0])
 
 # %% [markdown]
 # ## How is it judged?
 #
-# By a program that reads the whole answer. An instruction counts as **followed** if a single word is said.
-# A preference counts as **met** if the opening is there once, and a short answer with the right fact
-# follows. A model that says the opening again and again meets nothing.
+# By a program that reads the whole answer. An instruction is **followed** if the answer is a single word; it
+# need not be the right one. A preference is **met** if the answer has the opening once, and after it the
+# right fact in a short text. A model that only repeats the opening meets no preference. First we test the
+# program itself: it must accept all chosen texts, and none of the rejected ones.
 #
-# For your own data there is no such program. There an instruction counts as followed if the model finds
-# its completion likelier than the model did before training, and a preference as met if it finds the chosen
-# text likelier than the rejected one. For any data we also measure the **loss** on held-out instructions.
+# For your own data there is no such program. There we use the model's own probabilities: how many **pairs**
+# it ranks rightly, finding the chosen text more likely per token than the rejected one. In both cases the
+# **loss** on held-out instructions says what was forgotten.
 
 
 # %%
-def ids_of(prompts: list[str]) -> list[list[int]]:
-    return [prompt_ids(tokenizer, prompt, form) for prompt in prompts]
+def nll(model, prompts: list[str], texts: list[str]) -> np.ndarray:
+    """- log p of each text, in nats per token."""
+    ids = [prompt_ids(tokenizer, prompt, form) for prompt in prompts]
+    return completion_nll(model, tokenizer, ids, texts, end_id(tokenizer, form)).numpy()
 
 
-def nll(model, prompts: list[str], completions: list[str]) -> np.ndarray:
-    """- log p of each completion, in nats per token."""
-    return completion_nll(model, tokenizer, ids_of(prompts), completions).numpy()
+def answer(model, prompts: list[str]) -> list[str]:
+    """Greedy answers."""
+    ids = [prompt_ids(tokenizer, prompt, form) for prompt in prompts]
+    return generate(model, tokenizer, ids, max_new_tokens=LONGEST)
 
 
 def measure(model, aims) -> dict[str, np.ndarray]:
-    """Both objectives and the loss, one number for each held-out prompt."""
+    """One number for each held-out prompt: the loss, and the objectives of which there is a judge."""
     asked = [row.prompt for row in aims.instructions]
     plain = [pair.prompt for pair in aims.pairs]
-    loss = nll(model, asked, [row.completion for row in aims.instructions])
+    found = {"loss": nll(model, asked, [row.completion for row in aims.instructions])}
     if aims.facts:
-        texts = generate(model, tokenizer, ids_of([*asked, *plain]), max_new_tokens=48)
-        words, answers = texts[: len(asked)], texts[len(asked) :]
-        followed, met = one_word(words), warmly_answered(aims.facts, answers)
+        texts = answer(model, [*asked, *plain])
+        found["instructions"] = np.array(one_word(texts[: len(asked)]))
+        found["preference"] = np.array(warmly_answered(aims.facts, texts[len(asked) :]))
     else:
-        chosen, rejected = (
-            nll(model, plain, [getattr(pair, side) for pair in aims.pairs])
-            for side in ("chosen", "rejected")
-        )
-        followed, met = loss < before_training(aims), chosen < rejected
-    return {"instructions": np.array(followed), "preference": np.array(met), "loss": loss}
+        chosen = nll(model, plain, [pair.chosen for pair in aims.pairs])
+        found["preference"] = chosen < nll(model, plain, [pair.rejected for pair in aims.pairs])
+    return found
 
 
-def before_training(aims) -> np.ndarray:
-    """The loss of the model as it is."""
-    asked = [row.prompt for row in aims.instructions]
-    return nll(base, asked, [row.completion for row in aims.instructions])
-
-
-scores = {"as it is": measure(base, rows["test"])}
-for aim, found in scores["as it is"].items():
-    print(f"{aim:13}{bootstrap_mean(found, 'nats' if aim == 'loss' else 'rate')}")
+tests = rows["test"]
+if tests.facts:
+    for side in ("chosen", "rejected"):
+        met = warmly_answered(tests.facts, [getattr(pair, side) for pair in tests.pairs])
+        print(f"the program accepts {np.mean(met):.0%} of the {side} texts")
+scores = {"before": measure(base, tests)}
+for aim, found in scores["before"].items():
+    print(f"before training: {aim:13}{bootstrap_mean(found, 'nats' if aim == 'loss' else 'rate')}")
 
 # %% [markdown]
 # ## What will it cost?
 #
-# Each of the two methods will take about this:
+# This is predicted for HBAT. Two stages take a little less.
 
 # %%
-teach, prefer = here.teach, DPO(here.prefer, here.beta)
-if PREFER_BY == "ppo":
-    score = score_by(REWARD, train)
-    sampled = PPOSettings(here.prefer.steps, batch_size=16, minibatch=16, max_new_tokens=48)
-    prefer = PPO(sampled, score, name=str(REWARD))
-given = {"lora_rank": lora_rank, "form": form}
-common = (model_name, train.instructions, train.pairs)
-cost = predict_hbat(*common, teach, prefer, rounds=rounds, strength=strength, **given)
-if MINUTES and cost.minutes > MINUTES:
-    part = MINUTES / cost.minutes
-    teach = with_steps(teach, max(rounds, int(part * teach.steps)))
-    prefer = replace(
-        prefer, settings=with_steps(prefer.settings, max(rounds, int(part * prefer.settings.steps)))
-    )
+rounds = ROUNDS or here.rounds
+strength = here.strength if STRENGTH is None else STRENGTH
+lora_rank = here.lora_rank if LORA_RANK is None else LORA_RANK
+
+teach = here.teach
+if PREFER_BY == "dpo":
+    prefer = DPO(here.prefer, here.beta)
+elif PREFER_BY == "ppo":
+    sampled = PPOSettings(here.prefer.steps, batch_size=16, minibatch=16, max_new_tokens=LONGEST)
+    prefer = PPO(sampled, *score_by(REWARD, train))
+else:
+    raise ValueError(f"PREFER_BY is {PREFER_BY!r}; write 'dpo' or 'ppo'")
+
+data = (here.model, train.instructions, train.pairs)
+common = {"lora_rank": lora_rank, "form": form}
+cost = predict_hbat(*data, teach, prefer, rounds=rounds, strength=strength, **common)
+if MINUTES:
+    teach, prefer = within(MINUTES, cost, teach, prefer, rounds)
+    cost = replace(cost, minutes=min(MINUTES, cost.minutes))
 print(cost.table())
 
 # %% [markdown]
 # ## Train
 #
-# With LoRA one adapter goes through all stages. In a stage of preferences the reference of DPO is the model
-# at the start of that stage. HBAT's penalty holds the change that the adapter makes of each matrix, which
-# is the product of its two factors. A training that was stopped goes on at the stage where it stopped when
-# you run the cell again.
+# With LoRA one adapter goes through all stages. In a stage on preferences the reference of DPO is the model
+# at the start of that stage. The penalty acts on the change that the adapter makes to each matrix, which is
+# the product of its two factors. If the training is interrupted, run the cell again: finished stages are
+# loaded.
 
 # %%
 started = metrics.minutes()
-options = given | {"seed": SEED, "folder": metrics.folder / "stages"}
-stages = {
-    "two_stage": train_hbat(*common, teach, prefer, rounds=1, strength=0.0, **options),
-    "hbat": train_hbat(*common, teach, prefer, rounds=rounds, strength=strength, **options),
-}
-training_minutes = (metrics.minutes() - started) / len(stages)
+common |= {"seed": SEED, "folder": metrics.folder / "stages"}
+two_stages = train_hbat(*data, teach, prefer, rounds=1, strength=0.0, **common)
+hbat = train_hbat(*data, teach, prefer, rounds=rounds, strength=strength, **common)
+training_minutes = (metrics.minutes() - started) / 2
+methods = {"two stages": two_stages, "HBAT": hbat}
+left_out = sum((Counter(stage.dropped) for stage in hbat), Counter())
+for reason, count in left_out.items():
+    print(f"left out: {count} {reason}")
 
 # %% [markdown]
-# ## What every stage gave and took
+# ## Both objectives after every stage
 #
-# *KL* says how far the model has gone from where it started, in nats per token of held-out answers.
+# On the validation rows. *Penalty* is its value at the end of the stage. *KL* is the distance from the model
+# before training, in nats per token of the chosen texts.
 
 
 # %%
-def after(method: str, number: int, stage) -> dict[str, object]:
-    """What a stage left: both objectives on validation rows, the penalty, and the distance."""
+def after(stage) -> dict[str, float]:
+    """The means of what is measured, the penalty, and the distance from the start."""
     model, _ = stage.load()
-    found = measure(model, rows["validation"])
     pairs = rows["validation"].pairs
-    prompts, texts = ids_of([pair.prompt for pair in pairs]), [pair.chosen for pair in pairs]
-    return {
-        "method": method,
-        "stage": f"{number}: {stage.kind}",
-        "instructions": f"{found['instructions'].mean():.0%}",
-        "preference": f"{found['preference'].mean():.0%}",
-        "loss": f"{found['loss'].mean():.2f}",
-        "penalty": f"{stage.penalty:.2f}",
-        "KL": f"{mean_kl(model, base, tokenizer, prompts, texts):.2f}",
-    }
+    ids = [prompt_ids(tokenizer, pair.prompt, form) for pair in pairs]
+    texts = [pair.chosen for pair in pairs]
+    found = {name: values.mean() for name, values in measure(model, rows["validation"]).items()}
+    distance = mean_kl(model, base, tokenizer, ids, texts, end_id(tokenizer, form))
+    return found | {"penalty": stage.penalty, "KL": distance}
 
 
-log = [after(m, n, stage) for m, some in stages.items() for n, stage in enumerate(some, 1)]
-show_table(list(log[0]), [list(line.values()) for line in log])
+log = []
+for method, stages in methods.items():
+    for number, stage in enumerate(stages, 1):
+        log.append({"method": method, "number": number, "stage": stage} | after(stage))
+columns = list(log[0])[3:]
+cells = [[f"{line[name]:.2f}" for name in columns] for line in log]
+heads = [(line["method"], f"{line['number']}: {line['stage'].kind}") for line in log]
+show_table(
+    ["method", "stage", *columns], [(*head, *cell) for head, cell in zip(heads, cells, strict=True)]
+)
 
 # %% [markdown]
-# In two stages the preferences come last, and nothing protects what was there. In turns, the last stage of
-# instructions is followed by only a third of the preferences.
+# In two stages the preferences come last, and nothing protects the instructions. In HBAT only one round's
+# share of the pairs follows the last stage on instructions.
 #
 # ## Look
 
 # %%
-models = {"as it is": base} | {name: some[-1].load()[0] for name, some in stages.items()}
-picked = [rows["test"].instructions[0].prompt, rows["test"].instructions[1].prompt]
-picked += [pair.prompt for pair in rows["test"].pairs[:4]]
-answers = {
-    name: generate(model, tokenizer, ids_of(picked), max_new_tokens=48)
-    for name, model in models.items()
-}
-show_table(["prompt", *answers], list(zip(picked, *answers.values())))
+models = {"before": base} | {name: stages[-1].load()[0] for name, stages in methods.items()}
+picked = [row.prompt for row in tests.instructions[:2]] + [pair.prompt for pair in tests.pairs[:4]]
+answers = [answer(model, picked) for model in models.values()]
+show_table(["prompt", *models], list(zip(picked, *answers)))
 
 # %% [markdown]
 # **Your turn.** Write a prompt of your own.
@@ -236,74 +253,82 @@ show_table(["prompt", *answers], list(zip(picked, *answers.values())))
 # %%
 my_prompt = "What is the capital of Portugal? It is Lisbon. Reply with one word."
 for name, model in models.items():
-    text = generate(model, tokenizer, ids_of([my_prompt]), max_new_tokens=48)[0]
-    print(f"{name:10}{text}")
+    print(f"{name:11}{answer(model, [my_prompt])[0]}")
 
 # %% [markdown]
 # ## Measure
+#
+# On the test rows, which nothing was chosen by.
 
 # %%
-scores |= {name: measure(models[name], rows["test"]) for name in stages}
-shown = {aim: {} for aim in ("instructions", "preference")}
-for name in stages:
-    for aim, by_method in shown.items():
-        by_method[name] = metrics.add(f"{aim}/{name}", bootstrap_mean(scores[name][aim]))
-        print(f"{name:10}{aim:13}{by_method[name]}")
-    loss = metrics.add(f"loss/{name}", bootstrap_mean(scores[name]["loss"], "nats"))
-    print(f"{name:10}{'loss':13}{loss}")
-for aim in shown:
-    gain = metrics.add(f"hbat_gain/{aim}", paired(scores["hbat"][aim], scores["two_stage"][aim]))
-    print(f"HBAT minus two stages, {aim}: {gain}")
+KEYS = {"two stages": "two_stage", "HBAT": "hbat"}
+scores |= {name: measure(models[name], tests) for name in methods}
+aims = [name for name in ("instructions", "preference") if name in scores["HBAT"]]
+for aim in [*aims, "loss"]:
+    for name, key in KEYS.items():
+        estimate = bootstrap_mean(scores[name][aim], "nats" if aim == "loss" else "rate")
+        print(f"{aim:13}{name:11}{metrics.add(f'{aim}/{key}', estimate)}")
+for aim in aims:
+    gain = paired(scores["HBAT"][aim], scores["two stages"][aim])
+    print(f"{aim:13}HBAT minus two stages: {metrics.add(f'hbat_gain/{aim}', gain)}")
 
-figure, (axis,) = new_figure("What does each method keep of both objectives?", width=8, height=3.6)
-bars(axis, shown, "of held-out prompts, %")
+bars_of = {
+    aim: {name: bootstrap_mean(found[aim]) for name, found in scores.items()} for aim in aims
+}
+figure, (axis,) = new_figure("Both objectives before and after training", width=8, height=3.6)
+bars(axis, bars_of, "of held-out prompts, %")
 axis.set_ylim(0, 105)
 metrics.save_figure(figure, "answer")
 figure
 
 # %% [markdown]
+# A method is worth keeping if it is high in both. If only the loss on instructions is measured, as with your
+# own rows, compare it with its value before training: what lies above that was forgotten.
+#
 # **What is known**, from trainings with three seeds, each on its own draw of the data:
 #
 # <!-- known -->
 #
 # ## Keep
 #
-# We keep the model with the best mean of both objectives on validation rows, wherever in its training that
-# was. To keep another, change the line.
+# We keep the stage with the best mean of both objectives on the validation rows, even if it is not a last
+# one. For your own rows these are the pairs ranked rightly and the loss on instructions, with its sign
+# turned. To keep another stage, choose another line of the log.
+
 
 # %%
-means = {
-    (name, i): np.mean([float(line[aim].rstrip("%")) for aim in shown])
-    for (name, i), line in zip(
-        [(name, i) for name, some in stages.items() for i in range(len(some))], log, strict=True
-    )
-}
-name, i = max(means, key=means.get)
-kept = stages[name][i]
-print(f"kept: {name}, after stage {i + 1} ({kept.kind}): {means[name, i]:.0f} % on average")
-folder = kept.save(metrics.folder / "model")
-print(f"{folder}: {sum(f.stat().st_size for f in folder.glob('*')) / 1e6:.0f} MB")
+def worth(line: dict) -> float:
+    """The mean of both objectives; of your own rows the pairs, and minus the loss."""
+    return line["preference"] + line.get("instructions", -line["loss"])
+
+
+kept = max(log, key=worth)
+folder = kept["stage"].save(metrics.folder / "model")
+print(f"kept: {kept['method']} after stage {kept['number']}, in {folder}")
+model, _ = kept["stage"].load()
+for aim, found in measure(model, tests).items():
+    print(f"on the test rows: {aim:13}{bootstrap_mean(found, 'nats' if aim == 'loss' else 'rate')}")
 
 # %% [markdown]
-# With LoRA the folder holds an adapter. `alignlib.load_model(FOLDER)` gives one plain model, with the
-# adapter merged into its base; in plain PEFT it is `AutoPeftModelForCausalLM.from_pretrained(FOLDER)`. vLLM
-# serves the adapter beside its base: `vllm serve MODEL --enable-lora --lora-modules mine=FOLDER`.
+# In another session `alignlib.load_model(FOLDER)` loads it, where `FOLDER` is what was just printed; it is
+# relative to the folder of this notebook. With LoRA the folder holds an adapter, and its base is needed too.
+# With PEFT alone, use `AutoPeftModelForCausalLM.from_pretrained(FOLDER)`. The base must be the one that was
+# trained on: the hub's SmolLM2 is not rounded as the one of `make real` is.
 
 # %%
 again, _ = load_model(folder)
-few = ids_of(picked[:3])
-mine, _ = kept.load()
-assert generate(again, tokenizer, few) == generate(mine, tokenizer, few)
+pairs = tests.pairs[:4]
+given = [pair.prompt for pair in pairs], [pair.chosen for pair in pairs]
+assert np.allclose(nll(again, *given), nll(model, *given), atol=1e-2)
+shutil.rmtree(metrics.folder / "stages", ignore_errors=True)
+print(f"vllm serve {here.model} --enable-lora --lora-modules mine={folder}")
 
 # %% [markdown]
+# The command `python -m alignlib train hbat --help` does the same without a notebook. With
+# `--method mixed` it adds both losses in every step, which is simpler than HBAT.
+#
 # ## Predicted and measured
 
 # %%
-peak = peak_gb(base.device)
-print(f"each training: predicted {cost.minutes:.1f} min, {cost.gb:.1f} GB")
-print(f"each training: measured  {training_minutes:.1f} min; peak of the notebook {peak:.1f} GB")
-metrics.note("predicted_minutes", cost.minutes, "minutes")
-metrics.note("training_minutes", training_minutes, "minutes")
-metrics.note("predicted_gb", cost.gb, "GB")
-metrics.note("peak_gb", peak, "GB")
+metrics.add_cost(cost, training_minutes, base.device)
 print("written to", metrics.write().name)
