@@ -126,31 +126,29 @@ def predict_stages(
     `anchor` whether they are regularized.
     """
     learned, by_ppo = _steps(instructions, teach), isinstance(prefer, PPOSettings)
-    preferred = [] if by_ppo else _pair_steps(pairs, prefer)
-    batches_of = [_largest(instructions, learned), _largest(pairs, preferred)]
+    preferred = [[[0]]] if by_ppo else _pair_steps(pairs, prefer)
     held: dict[str, object] = {"anchor": anchor}
+    largest = _ppo_batch(pairs, prefer) if by_ppo else _largest(pairs, preferred)
     if by_ppo:
-        batches_of.append(_ppo_batch(pairs, prefer))
-        held |= {"reference": True, "generated": (prefer.batch_size, batches_of[-1].length)}
-    largest = max(batches_of, key=lambda batch: batch.rows * batch.length)
+        held |= {"reference": True, "generated": (prefer.batch_size, largest.length)}
+    both = largest, _largest(instructions, learned)
+    largest = max(both, key=lambda batch: batch.rows * batch.length)
     cost = _memory(model, [*instructions, *pairs], largest, teach, **held)
     if not cost.fits:
         return cost
-    steps = teach.steps + (prefer.iterations if by_ppo else prefer.steps)
-    tried = (instructions, learned) if learned else (pairs, preferred or [[[0]]])
+    tried = (instructions, learned) if learned else (pairs, preferred)
     with _as_in_training(model, teach.checkpointing):
         speed = _try_speed(model, tokenizer, *tried)
-    seconds = _tokens(instructions, learned) * speed.trained
-    seconds += stages * (START + cost.items["weights"])  # a GB is loaded in about a second
+    seconds = stages * (START + cost.items["weights"])  # a GB is loaded in about a second
+    seconds += _tokens(instructions, learned) * speed.trained
     if by_ppo:
         seconds += _ppo_seconds(
             pairs, prefer, speed, _try_sampling(model, tokenizer, pairs, prefer)
         )
     else:
-        seen = {i for step in preferred for batch in step for i in batch}
-        read = sum(len(pairs[i]["input_ids"]) for i in seen)
-        seconds += _tokens(pairs, preferred) * speed.trained + read * speed.read
-    return _timed(cost, model, seconds, steps, speed)
+        seconds += _pair_seconds(pairs, preferred, speed)
+    steps = prefer.iterations if by_ppo else prefer.steps
+    return _timed(cost, model, seconds, teach.steps + steps, speed)
 
 
 def _memory(
@@ -306,6 +304,13 @@ def _try_sampling(
 def _ppo_batch(prompts: Sequence[Row], settings: PPOSettings) -> Batch:
     longest = max(len(row["input_ids"]) for row in prompts) + settings.max_new_tokens
     return Batch(settings.minibatch, longest, settings.minibatch * settings.max_new_tokens)
+
+
+def _pair_seconds(rows: Sequence[Row], steps: list[list[list[int]]], speed: Speed) -> float:
+    """DPO's steps, and the reference's reading of every pair that they use."""
+    seen = {i for step in steps for batch in step for i in batch}
+    read = sum(len(rows[i]["input_ids"]) for i in seen)
+    return _tokens(rows, steps) * speed.trained + read * speed.read
 
 
 def _ppo_seconds(

@@ -113,12 +113,10 @@ class Meet:
             raise ValueError(f"no texts for control {without[0]!r}: {fix}")
         meet = resume or cls.untrained(base, list(rows), control, form=form)
         examples = {name: meet._examples(name, texts, first) for name, texts in rows.items()}
-        parameters = meet.model.num_parameters()
-        own_rate = PROMPT_RATE if are_prompts(meet.model) else default_rate(parameters, lora=True)
-        rate = first.learning_rate or own_rate
-        model_rate = then.learning_rate or default_rate(parameters, lora=False)
+        rate = first.learning_rate or meet._default_rate
+        model_rate = then.learning_rate or default_rate(meet.model.num_parameters(), lora=False)
         common = {"checkpoints": checkpoints, "progress": progress}
-        every = [row for some in examples.values() for row in some]
+        every = sum(examples.values(), [])
         first = fit_minutes(meet.model, meet.tokenizer, every, first, checkpoints)
         if first.steps and not resume:
             meet._step("controls", examples, first, rate, None, **common)
@@ -209,6 +207,12 @@ class Meet:
         self.losses[name] = sft_in_turns(
             self.model, self.tokenizer, examples, settings, turn=turn, rates=groups, **common
         )
+
+    @property
+    def _default_rate(self) -> float:
+        """The learning rate of controls of this kind."""
+        lora = default_rate(self.model.num_parameters(), lora=True)
+        return PROMPT_RATE if are_prompts(self.model) else lora
 
     @property
     def controls(self) -> list[str]:

@@ -20,7 +20,7 @@ from .notebooks import alignlib, run_notebook
 
 FOUR = ("llama", "qwen3", "gemma2", "gpt2")  # the first in `make test`, all in `make test-all`
 COSTS = {"predicted_minutes", "training_minutes", "predicted_gb", "peak_gb"}
-WANTED_09 = COSTS | {"asked_rude", "asked_polite", "asked_as_it_is", "asked/difference"}
+WANTED_09 = COSTS | {"asked_rude", "asked_polite", "asked_nothing", "asked/difference"}
 WANTED_09 |= {"mix/0.25", "mix/0.5", "mix/0.75", "own_control/rude", "own_control/polite"}
 METHODS_10 = ("two_stage", "hbat")
 WANTED_10 = COSTS | {
@@ -94,7 +94,8 @@ def test_notebook_10_on_own_rows(by: str, stand_in: dict[str, Path], tmp_path: P
     else:
         given |= {"LORA_RANK": 0}
     found = run_notebook("10", tmp_path, **given)
-    assert WANTED_10 <= found.keys()
+    judged = {name for name in WANTED_10 if name.startswith("instructions")}
+    assert (WANTED_10 if by == "ppo" else WANTED_10 - judged) <= found.keys()
     whole = (tmp_path / "10" / "model" / "model.safetensors").exists()
     assert whole == (by == "ppo")
 

@@ -336,7 +336,7 @@ def test_minutes_give_a_training_that_goes_on_the_steps_it_began_with(
 ) -> None:
     steps = iter([5, 3])  # what a fresh timing would say, at first and later
     timed = lambda *_: Cost(1.0, {}, 1.0, next(steps), 1.0)  # noqa: E731
-    monkeypatch.setattr("alignlib.aligner.predict_training", timed)
+    monkeypatch.setattr("alignlib.cost.predict_training", timed)
     options = {"settings": replace(FEW, minutes=1), "checkpoints": tmp_path, "progress": False}
     losses = [Aligner.train(stand_in["llama"], rows, **options).losses for _ in range(2)]
     assert [len(some["correction"]) for some in losses] == [5, 5]
