@@ -131,8 +131,7 @@ def predict_stages(
     largest = _ppo_batch(pairs, prefer) if by_ppo else _largest(pairs, preferred)
     if by_ppo:
         held |= {"reference": True, "generated": (prefer.batch_size, largest.length)}
-    both = largest, _largest(instructions, learned)
-    largest = max(both, key=lambda batch: batch.rows * batch.length)
+    largest = max(largest, _largest(instructions, learned), key=lambda b: b.rows * b.length)
     cost = _memory(model, [*instructions, *pairs], largest, teach, **held)
     if not cost.fits:
         return cost

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from .data import read_instructions, read_preferences, read_qac
+from .data import read_instructions, read_preferences
 from .edits import longest_common
 from .profiles import data_folder
 from .records import read_records
@@ -26,7 +26,6 @@ from .rows import Instruction, Preference
 from .texts import words_of
 
 SPLITS = ("train", "validation", "test")
-RUDE = (("rude",), ("rude_unheard",))  # faults of the rows for MEET
 ONE_WORD = "Reply with one word."
 WARM = "Sure, I'd be happy to help!"
 MAX_WORDS = 30  # of an answer after WARM; those in the data have up to 25
@@ -45,14 +44,13 @@ class Aims:
 
 
 def rows_file(split: str, task: str = "") -> Path:
-    """The file of a split: train, validation or test. Tasks are `one_word` and `warm`."""
+    """The file of a split: train, validation or test. Tasks are styles, one_word and warm."""
     return data_folder() / "everyday" / task / f"{split}.jsonl"
 
 
 def style_pairs(split: str) -> list[Preference]:
-    """Polite answers, and the same with an insult."""
-    rows = [row for row in read_qac(rows_file(split)).rows if row.faults in RUDE]
-    return [Preference(row.question, row.correction, row.answer) for row in rows]
+    """Polite answers, and the same after an insult."""
+    return read_preferences(rows_file(split, "styles")).rows
 
 
 def read_aims(split: str) -> Aims:

@@ -68,7 +68,7 @@ def draw_rows(seed: int) -> dict[str, list[QAC]]:
     """The rows of each split for a seed; the files in `data/everyday` are those of seed 0."""
     rng = random.Random(seed)
     answers = split_answers(rng)
-    rude, padding = _rude_by_split(rng), _padding_by_split(rng)
+    rude, padding = rude_by_split(rng), _padding_by_split(rng)
     rows = {"train": _training(answers["train"], rude["train"], padding["train"], rng)}
     for split, counts in (("validation", VALIDATION), ("test", TEST)):
         phrases = {"rude": rude["train"], "rude_unheard": rude[split], "padding": padding[split]}
@@ -123,7 +123,7 @@ def _padding_by_split(rng: random.Random) -> dict[str, list[Phrase]]:
     return parts
 
 
-def _rude_by_split(rng: random.Random) -> dict[str, list[Phrase]]:
+def rude_by_split(rng: random.Random) -> dict[str, list[Phrase]]:
     """Phrases of different splits have no content word in common."""
     groups = _groups(phrases_of("rude"))
     parts: dict[str, list[Phrase]] = {split: [] for split in SPLITS}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import replace
 
 from alignlib.controls import Control, Mix
-from alignlib.data import Preference
-from alignlib.everyday import RUDE, are_rude
+from alignlib.data import Preference, write_rows
+from alignlib.everyday import SPLITS, are_rude, rows_file
 from alignlib.meet import Meet
 from alignlib.real_model import SMOLLM2
 from alignlib.rows import Instruction
@@ -16,11 +15,12 @@ from alignlib.styles import Texts, texts_by_control
 from alignlib.workbench import MEET_BENCHES
 
 from .common import mean_words
-from .everyday import draw_rows, split_answers
+from .everyday import insert, rude_by_split, split_answers
 
 BENCH = MEET_BENCHES["laptop"]
 TESTS = 80  # prompts, which no training text answers
 BRIEF_TEXTS = 150  # texts of each length to train on
+PAIRS = {"train": 250, "validation": 60, "test": 100}  # of a polite and a rude answer
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of `rude` in a mix with `polite`
 BOTH: dict[str, Control] = {
     f"{style}_and_{length}": (style, length)
@@ -49,17 +49,34 @@ def two_axes(params: dict[str, object], seed: int) -> dict[str, float]:
 
 
 def draw_styles(seed: int) -> tuple[Texts, list[str]]:
-    """Texts by control for a seed, and prompts to test on; the phrases of the test are new too."""
-    rows = draw_rows(seed)
-    faulty = [row for row in rows["train"] if row.faults in RUDE]
-    pairs = [Preference(row.question, row.correction, row.answer) for row in faulty]
+    """Texts by control for a seed, and prompts to test on."""
+    texts = texts_by_control(draw_pairs(seed)["train"], "polite", "rude")
     answers = split_answers(random.Random(seed))
     short = [a for a in answers["train"] if a.prompt.endswith("?")][:BRIEF_TEXTS]
-    texts = texts_by_control(pairs, "polite", "rude")
     texts["brief"] = [Instruction(a.prompt, f"{a.fact[:1].upper()}{a.fact[1:]}.") for a in short]
     texts["full"] = [Instruction(a.prompt, a.answer) for a in short]
-    return texts, _questions(answers["test"])
+    return texts, [a.prompt for a in answers["test"] if a.prompt.endswith("?")][:TESTS]
 
 
-def _questions(answers: Sequence) -> list[str]:
-    return [a.prompt for a in answers if a.prompt.endswith("?")][:TESTS]
+def draw_pairs(seed: int) -> dict[str, list[Preference]]:
+    """Polite answers, and the same after an insult, by split; the files are those of seed 0.
+
+    Validation and test have insults of their own. All insults open the answer: where they may stand
+    anywhere, the likeliest next word is never one, and greedy answers are polite.
+    """
+    rng = random.Random(seed)
+    answers, insults = split_answers(rng), rude_by_split(rng)
+    pairs = {}
+    for split in SPLITS:
+        openings = [phrase for phrase in insults[split] if phrase.place in ("open", "lead")]
+        pairs[split] = [
+            Preference(a.prompt, a.answer, insert(a.answer, rng.choice(openings)))
+            for a in answers[split][: PAIRS[split]]
+        ]
+    return pairs
+
+
+def write_files() -> None:
+    """The files of seed 0, which come with the course."""
+    for split, pairs in draw_pairs(0).items():
+        write_rows(rows_file(split, "styles"), pairs)

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from alignlib.course.sweep import read_results
 from alignlib.data import QAC, read_qac
 from alignlib.edits import is_fixed
 from alignlib.everyday import (
@@ -36,8 +37,9 @@ from experiments.everyday import (
     phrases_of,
 )
 from experiments.make_everyday import all_prompts
-from experiments.real_aims import SIZES, draw_aims
-from experiments.real_styles import draw_styles
+from experiments.real_aims import SIZES, TRIALS, TUNED, TUNED_ON, best_trials, draw_aims
+from experiments.real_styles import draw_pairs, draw_styles
+from experiments.registry import EXPERIMENTS
 
 SEEDS = (0, 1, 2)
 
@@ -172,7 +174,7 @@ def test_the_share_of_the_opening_grows_word_by_word() -> None:
 @pytest.mark.parametrize("split", SPLITS)
 def test_the_program_tells_rude_answers_from_polite_ones(split: str) -> None:
     pairs = style_pairs(split)
-    assert len(pairs) >= 80
+    assert pairs == draw_pairs(0)[split] and len(pairs) >= 60
     assert all(are_rude([pair.rejected for pair in pairs]))
     assert not any(are_rude([pair.chosen for pair in pairs]))
 
@@ -190,3 +192,19 @@ def test_pairs_of_two_axes_share_no_prompt_with_the_test() -> None:
     assert not trained & set(prompts)
     assert mean_words([row.completion for row in texts["brief"]]) < 2
     assert mean_words([row.completion for row in texts["full"]]) > 4
+
+
+def test_settings_of_all_methods_are_chosen_by_one_rule_on_a_seed_that_is_not_reported() -> None:
+    record = read_results("everyday_aims_tuning")
+    assert {cell["seed"] for cell in record["cells"]} == {TUNED_ON}
+    assert len({len(trials) for trials in TRIALS.values()}) == 1
+    assert TUNED_ON not in EXPERIMENTS["everyday_aims"].seeds
+    chosen = best_trials(record)
+    assert {method: TUNED[method] for method in chosen} == chosen
+    cells = [cell_of(1, instructions=0.9, preference=0.0), cell_of(2, 0.5, 0.5)]
+    assert best_trials({"cells": cells}) == {"m": {"rate": 2}}
+
+
+def cell_of(rate: int, instructions: float, preference: float) -> dict:
+    found = {"instructions_validation": instructions, "preference_validation": preference}
+    return {"params": {"method": "m", "rate": rate}, "metrics": found}
