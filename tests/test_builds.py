@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from alignlib.course.lessons import ROOT
 from alignlib.data import write_rows
 from alignlib.everyday import read_aims, style_pairs
 from alignlib.generation import generate
@@ -17,6 +18,10 @@ from alignlib.models import load_model
 from alignlib.styles import texts_by_control
 
 from .notebooks import alignlib, run_notebook
+
+DRAFT = pytest.mark.skipif(
+    not list(ROOT.glob("notebooks/src/10_*.py")), reason="notebook 10 is still a draft"
+)
 
 FOUR = ("llama", "qwen3", "gemma2", "gpt2")  # the first in `make test`, all in `make test-all`
 COSTS = {"predicted_minutes", "training_minutes", "predicted_gb", "peak_gb"}
@@ -38,6 +43,7 @@ def test_notebook_09_with_the_real_model_in_a_minute(smollm2: str, tmp_path: Pat
         assert (tmp_path / "09" / name).exists()
 
 
+@DRAFT
 @pytest.mark.real
 def test_notebook_10_with_the_real_model_in_two_minutes(smollm2: str, tmp_path: Path) -> None:
     found = run_notebook("10", tmp_path, MODEL=smollm2, SCALE=0.15, ROUNDS=2)
@@ -59,6 +65,7 @@ def test_notebook_09_runs_on_any_architecture(
     assert not (tmp_path / "09" / "checkpoints").exists()
 
 
+@DRAFT
 @BUILDS
 def test_notebook_10_runs_on_any_architecture(
     name: str, stand_in: dict[str, Path], tmp_path: Path
@@ -84,6 +91,7 @@ def test_notebook_09_on_own_texts_with_soft_prompts_and_step_2(
     assert (tmp_path / "09" / "meet" / "model" / "model.safetensors").exists()
 
 
+@DRAFT
 @pytest.mark.parametrize("by", ["dpo", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_notebook_10_on_own_rows(by: str, stand_in: dict[str, Path], tmp_path: Path) -> None:
     """Pairs alone: their chosen texts are the instructions too. And by PPO, with all weights."""

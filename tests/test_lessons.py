@@ -254,7 +254,7 @@ def test_the_committed_notebook_is_clean(number: str) -> None:
     assert outputs and not any(o.output_type == "error" for o in outputs)
     secret = r"/(home|root|tmp|Users|work)/|C:\\\\|hf_[A-Za-z0-9]{20}|sk-[A-Za-z0-9]{20}"
     assert not re.search(secret, text)
-    assert "widget" not in text
+    assert "jupyter.widget" not in text
     assert [c.metadata.get("tags") for c in code].count(["parameters"]) == 1
     prose = [c.source for c in notebook.cells if c.cell_type == "markdown"]
     assert not re.search(r"\b[A-Z]+_[A-Z]+\b", "".join(prose)), "a gap left to fill"

@@ -253,10 +253,6 @@ if DATA is None:
     print("rude minus polite:", difference)
 
 # %% [markdown]
-# **What is known**, from trainings with three seeds, each on its own draw of the data:
-#
-# <!-- known -->
-#
 # ## Keep
 #
 # The folder holds the controls. The model stays where it is, and is needed again. Loading them onto a
@@ -298,6 +294,3 @@ print(f"vllm serve {here.model} --enable-lora --max-lora-rank {2 * size} --lora-
 # %%
 metrics.add_cost(cost, training_minutes, meet.model.device)
 print("written to", metrics.write().name)
-
-# %% [markdown]
-# **Next:** two objectives in one model, in [10, your own HBAT](10_your_hbat.ipynb).
