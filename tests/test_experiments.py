@@ -15,6 +15,8 @@ import pytest
 import torch
 
 import alignlib.hbat
+import alignlib.stages
+from alignlib import mixed
 from alignlib.controls import Mix
 from alignlib.course.lessons import source_of
 from alignlib.course.sweep import per_seed, read_results
@@ -593,7 +595,7 @@ def aims_in_small(tiny_model: Path, in_small: None, monkeypatch: pytest.MonkeyPa
 def steps(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     """How many steps `sft`, `dpo` and `ppo` are asked for, all of which go on to train."""
     spent: dict[str, list[int]] = {"sft": [], "dpo": [], "ppo": []}
-    for module, (method, counted) in product((two_aims, alignlib.hbat), spent.items()):
+    for module, (method, counted) in product((mixed, alignlib.stages), spent.items()):
         name = "train_ppo" if method == "ppo" else method
         real = getattr(module, name)
 
@@ -618,9 +620,9 @@ def test_however_they_are_arranged_every_method_gets_as_many_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     mixed_in: list[int] = []
-    order = two_aims.batches
+    order = mixed.batches
     monkeypatch.setattr(
-        two_aims, "batches", lambda *given: (mixed_in.append(i) or i for i in order(*given))
+        mixed, "batches", lambda *given: (mixed_in.append(i) or i for i in order(*given))
     )
     with two_aims.temporary_cache(0):
         two_aims.final_model(method, 0, by=by, **hbat.TRIALS[by][method][0])
