@@ -183,6 +183,9 @@ def _train_meet(args: argparse.Namespace) -> int:
     size = args.soft_prompt or rank
     control = ControlSettings("prompt" if args.soft_prompt else "lora", size, seed=args.seed)
     form = FORMS[args.prompts]
+    untrained = Meet.untrained(args.model, list(texts), control, form=form)
+    print(untrained.predict(texts, settings).table(), flush=True)
+    del untrained  # frees its memory
     meet = Meet.train(
         args.model,
         texts,
@@ -229,6 +232,8 @@ def _train_hbat(args: argparse.Namespace) -> int:
 
     from .hbat import predict_hbat, train_hbat
     from .mixed import train_mixed
+    from .model_files import name_base
+    from .model_names import resolved
     from .models import save_model
 
     rank = HBAT.lora_rank if args.lora_rank is None else args.lora_rank
@@ -241,6 +246,7 @@ def _train_hbat(args: argparse.Namespace) -> int:
     if args.method == "mixed":
         model, tokenizer = train_mixed(*given, weight=args.weight, **options)
         _save(lambda out: save_model(out, model, tokenizer), args.out)
+        name_base(args.out, resolved(args.model))  # of an adapter
     else:
         where = {"seed": args.seed, "folder": args.out / "stages"}
         stages = train_hbat(*given, **in_stages, **options, **where)
