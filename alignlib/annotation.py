@@ -17,11 +17,10 @@ from pathlib import Path
 
 from .data import QAC, write_rows
 from .dialogues import DIALOGUES, PROMPTS, Dropped, Record, as_text, context, without_mark
-from .edits import longest_common
 from .place import DataError, Place
 from .records import data_path, read_lines, read_records
 from .similar import near_duplicates
-from .texts import filled_in, whole_characters, words_of
+from .texts import filled_in, longest_common, whole_characters, words_of
 from .upstream import Upstream
 
 INSTRUCTION = """Correct the answer to the question below. Change only what is wrong, impolite, \

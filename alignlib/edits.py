@@ -14,19 +14,9 @@ import numpy as np
 
 from .data import QAC
 from .stats import Estimate, bootstrap_groups
-from .texts import words_of
+from .texts import longest_common, words_of
 
 KEPT, ADDED = 0.95, 2  # at least so much of the original in order; at most so many words more
-
-
-def longest_common(a: Sequence[str], b: Sequence[str]) -> int:
-    """The length of the longest common subsequence."""
-    best = [0] * (len(b) + 1)  # best[j]: of the words of `a` so far and the first j of `b`
-    for word in a:
-        before = best.copy()
-        for j, other in enumerate(b, start=1):
-            best[j] = before[j - 1] + 1 if word == other else max(before[j], best[j - 1])
-    return best[-1]
 
 
 def is_fixed(row: QAC, output: str) -> bool:

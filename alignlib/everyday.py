@@ -19,11 +19,10 @@ from functools import cache
 from pathlib import Path
 
 from .data import read_instructions, read_preferences
-from .edits import longest_common
 from .profiles import data_folder
 from .records import read_records
 from .rows import Instruction, Preference
-from .texts import words_of
+from .texts import longest_common, words_of
 
 SPLITS = ("train", "validation", "test")
 ONE_WORD = "Reply with one word."

@@ -59,13 +59,8 @@ from .train import Diverged
 
 __all__ = ["DPO", "IMPORTANCE", "IMPORTANCE_FILE", "KINDS", "PPO", "Stage", "train_hbat"]
 
-CODE = (
-    "ewc",
-    "hbat",
-    "ppo",
-    "settings",
-    "stages",
-)  # our modules that decide on a stage, beside the trainers
+# our modules that decide on a stage, beside the trainers
+CODE = ("ewc", "hbat", "ppo", "settings", "stages")
 Row = TypeVar("Row")
 
 

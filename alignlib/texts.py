@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 
 # scripts whose words no space divides: Thai, Lao, Burmese, Khmer, kana, Chinese characters
@@ -55,3 +56,13 @@ def _words() -> str:
     marks = "".join(chr(c) for c in codes if unicodedata.category(chr(c)).startswith("M"))
     letters = f"(?:[^\\W{SPACELESS}]|[{marks}])+"
     return f"[{SPACELESS}]|{letters}(?:['’-]{letters})*"
+
+
+def longest_common(a: Sequence[str], b: Sequence[str]) -> int:
+    """The length of the longest common subsequence."""
+    best = [0] * (len(b) + 1)  # best[j]: of the words of `a` so far and the first j of `b`
+    for word in a:
+        before = best.copy()
+        for j, other in enumerate(b, start=1):
+            best[j] = before[j - 1] + 1 if word == other else max(before[j], best[j - 1])
+    return best[-1]

@@ -1,8 +1,9 @@
-"""Predicted against measured: minutes and peak memory of each method, each in a process of its own.
+"""Predicted against measured: minutes and peak memory of each method.
 
-`python benchmarks/cost.py` needs SmolLM2 (`make real`). Stand-ins are untrained Llamas of three
-sizes with a tokenizer of bytes. On a GPU the shapes of 0.5 B and 1.5 B parameters come too, with
-a memory of GPU_GB.
+Each prediction and each training runs in a process of its own, so that neither adds to the other's
+peak. `python benchmarks/cost.py [METHOD or MODEL ...]` needs SmolLM2 (`make real`). Stand-ins are
+untrained Llamas of three sizes with a tokenizer of bytes. On a GPU the shapes of 0.5 B and 1.5 B
+parameters come too, with a memory of GPU_GB.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from alignlib.everyday import read_aims, rows_file, style_pairs
 from alignlib.hbat import DPO, PPO, predict_hbat, train_hbat
 from alignlib.memory import GB
 from alignlib.models import save_model
+from alignlib.real_model import SMOLLM2
 from alignlib.settings import ControlSettings, PPOSettings
 from alignlib.styles import texts_by_control
 from alignlib.workbench import BENCHES, HBAT_BENCHES, MEET_BENCHES
@@ -37,6 +39,7 @@ from tests.stand_ins import byte_tokenizer
 GPU_GB = 14.5  # of a T4
 STEPS = 16
 WIDTHS = {"5 M": (192, 4), "25 M": (384, 10), "80 M": (640, 14)}  # width and layers
+Task = tuple[Callable[[], Cost], Callable[[], object]]  # how to predict it, and how to do it
 QWEN = {"0.5 B": (896, 4864, 24, 14), "1.5 B": (1536, 8960, 28, 12)}
 
 
@@ -58,24 +61,28 @@ def stand_in(size: str, folder: Path) -> str:
     return str(folder)
 
 
-def by_aligner(model: str, rank: int) -> tuple[Cost, Callable[[], object]]:
+def by_aligner(model: str, rank: int) -> Task:
     rows = read_qac(rows_file("train")).rows
     settings = replace(BENCHES["laptop"].settings, steps=STEPS)
-    untrained = Aligner.untrained(model, lora_rank=rank)
-    options = {"settings": settings, "lora_rank": rank, "template": untrained.template}
-    cost = untrained.predict(rows, settings)
-    return cost, lambda: Aligner.train(model, rows, progress=False, **options)
+    options = {"settings": settings, "lora_rank": rank, "progress": False}
+    return (
+        lambda: Aligner.untrained(model, lora_rank=rank).predict(rows, settings),
+        lambda: Aligner.train(model, rows, **options),
+    )
 
 
-def by_meet(model: str, rank: int) -> tuple[Cost, Callable[[], object]]:
+def by_meet(model: str, rank: int) -> Task:
     texts = texts_by_control(style_pairs("train"), "polite", "rude")
     settings = replace(MEET_BENCHES["laptop"].settings, steps=STEPS)
     control = ControlSettings("lora", max(rank, 1))
-    cost = Meet.untrained(model, list(texts), control).predict(texts, settings)
-    return cost, lambda: Meet.train(model, texts, control=control, first=settings, progress=False)
+    options = {"control": control, "first": settings, "progress": False}
+    return (
+        lambda: Meet.untrained(model, list(texts), control).predict(texts, settings),
+        lambda: Meet.train(model, texts, **options),
+    )
 
 
-def by_hbat(model: str, rank: int, ppo: bool = False) -> tuple[Cost, Callable[[], object]]:
+def by_hbat(model: str, rank: int, ppo: bool = False) -> Task:
     rows, bench = read_aims("train"), HBAT_BENCHES["laptop"]
     teach, prefer = replace(bench.teach, steps=STEPS), replace(bench.prefer, steps=STEPS // 2)
     method = DPO(prefer, bench.beta)
@@ -84,9 +91,12 @@ def by_hbat(model: str, rank: int, ppo: bool = False) -> tuple[Cost, Callable[[]
         method = PPO(sampled, lambda prompts, texts: [float(len(t)) for t in texts], "longer")
     given = (model, rows.instructions, rows.pairs, teach, method)
     options = {"rounds": 2, "strength": 1.0, "lora_rank": rank, "form": bench.form}
-    folder = tempfile.mkdtemp()
-    cost = predict_hbat(*given, **options)
-    return cost, lambda: train_hbat(*given, **options, folder=folder, progress=False)
+
+    def train() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            train_hbat(*given, **options, folder=folder, progress=False)
+
+    return lambda: predict_hbat(*given, **options), train
 
 
 METHODS = {
@@ -97,24 +107,35 @@ METHODS = {
 }
 
 
-def measure(method: str, size: str, rank: int) -> None:
-    """Predict, train, and print what was measured as JSON."""
+def run(what: str, method: str, size: str, rank: int) -> None:
+    """Predict or train, and print minutes and GB as JSON."""
     device = pick_device()
     if device.type == "cuda":
         whole = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, GPU_GB * GB / whole))
     with tempfile.TemporaryDirectory() as folder:
-        model = size if size == "smollm2" else stand_in(size, Path(folder))
-        cost, train = METHODS[method](model, rank)
-        started = time.monotonic()
-        train()
-        minutes = (time.monotonic() - started) / 60
-    found = {"minutes": minutes, "gb": peak_gb(device)}
-    print(json.dumps({"predicted": [cost.minutes, cost.gb], "measured": list(found.values())}))
+        model = size if size == SMOLLM2 else stand_in(size, Path(folder))
+        predict, train = METHODS[method](model, rank)
+        if what == "predict":
+            cost = predict()
+            print(json.dumps([cost.minutes, cost.gb]))
+        else:
+            started = time.monotonic()
+            train()
+            print(json.dumps([(time.monotonic() - started) / 60, peak_gb(device)]))
+
+
+def in_child(what: str, *case: object) -> list[float]:
+    """Minutes and GB, predicted or measured, by a process of its own."""
+    child = [sys.executable, __file__, "--child", what, *map(str, case)]
+    done = subprocess.run(child, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{what} {case}: {done.stderr.strip()[-500:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def main() -> None:
-    cases = [(method, "smollm2", 8) for method in METHODS]
+    cases = [(method, SMOLLM2, 8) for method in METHODS]
     cases += [(method, size, 0) for size in WIDTHS for method in ("Aligner", "HBAT-DPO")]
     cases += [("HBAT-PPO", "25 M", 0), ("MEET", "25 M", 8)]
     if torch.cuda.is_available():
@@ -123,23 +144,17 @@ def main() -> None:
     print(machine())
     print("| method | model | LoRA | minutes | predicted | ratio | GB | predicted | ratio |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for method, size, rank in cases:
-        if wanted and size not in wanted and method not in wanted:
+    for case in cases:
+        if wanted and not {*case[:2]} & {*wanted}:
             continue
-        child = [sys.executable, __file__, "--child", method, size, str(rank)]
-        done = subprocess.run(child, capture_output=True, text=True)
-        if done.returncode:
-            print(f"| {method} | {size} | {rank} | failed: {done.stderr.strip()[-200:]} |")
-            continue
-        found = json.loads(done.stdout.strip().splitlines()[-1])
         cells = []
-        for predicted, measured in zip(found["predicted"], found["measured"], strict=True):
+        for predicted, measured in zip(*(in_child(what, *case) for what in ("predict", "train"))):
             cells += [f"{measured:.2f}", f"{predicted:.2f}", f"{predicted / measured:.2f}"]
-        print(f"| {method} | {size} | {rank} | {' | '.join(cells)} |", flush=True)
+        print("|", " | ".join([*map(str, case), *cells]), "|", flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        measure(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+        run(*sys.argv[2:5], int(sys.argv[5]))
     else:
         main()
