@@ -27,7 +27,7 @@ from .devices import own_random_state
 from .model_names import fingerprint
 from .models import lora_config
 from .settings import ControlSettings
-from .tokens import text_ids
+from .tokens import context_length, text_ids
 
 SAMPLED = 50_000  # words whose embeddings say how large embeddings are
 BASE_FILE = "control.json"  # beside each control: the fingerprint of the model it belongs to
@@ -152,7 +152,7 @@ def prompt_embeddings(model: PeftModel, control: Control) -> torch.Tensor:
         return torch.cat([prompt_embeddings(model, part) for part in control])
     if isinstance(control, Mix):
         return sum(weight * prompt_embeddings(model, part) for part, weight in control.parts)
-    return model.prompt_encoder[_known(model, control)].embedding.weight.detach()
+    return model.prompt_encoder[known(model, control)].embedding.weight.detach()
 
 
 def lora_weights(model: PeftModel, control: Control) -> dict[str, float]:
@@ -160,7 +160,7 @@ def lora_weights(model: PeftModel, control: Control) -> dict[str, float]:
     if control is None:
         return {}
     if not isinstance(control, (Mix, tuple)):
-        return {_known(model, control): 1.0}
+        return {known(model, control): 1.0}
     parts = control.parts if isinstance(control, Mix) else [(part, 1.0) for part in control]
     total: Counter[str] = Counter()
     for part, weight in parts:
@@ -214,7 +214,8 @@ def _need_lora(model: PeftModel) -> None:
         raise ValueError(f"a soft prompt is no adapter of the weights; {fix}")
 
 
-def _known(model: PeftModel, name: Control) -> str:
+def known(model: PeftModel, name: Control) -> str:
+    """The name, if the model has a control of it; raises ValueError otherwise."""
     if name not in names_of(model):
         raise ValueError(f"no control {name!r}; there are {', '.join(names_of(model))}")
     return name
@@ -305,3 +306,13 @@ def by_control(control: Control | list[Control], n: int) -> list[tuple[Control, 
     if len(each) != n:
         raise ValueError(f"{len(each)} controls for {n} prompts; give one for each, or one for all")
     return [(one, [i for i, c in enumerate(each) if c == one]) for one in dict.fromkeys(each)]
+
+
+def check_fit(model: PeftModel, rows: Sequence[list[int]], max_new_tokens: int) -> None:
+    """Raise ValueError if a row and its completion exceed the context."""
+    longest, context = max(map(len, rows)) + max_new_tokens, context_length(model)
+    if longest > context:
+        raise ValueError(
+            f"control, prompt and completion take {longest} tokens, the context is {context}; "
+            "shorten the prompt, or take fewer max_new_tokens or a smaller control"
+        )

@@ -32,7 +32,9 @@ from .controls import (
     are_prompts,
     by_control,
     check_base,
+    check_fit,
     conditioned_on,
+    known,
     language_model_weights,
     lora_weights,
     names_of,
@@ -109,8 +111,7 @@ class Meet:
         Raises ValueError for a control without texts or with none that fits.
         """
         if without := [name for name, texts in rows.items() if not texts]:
-            fix = "give at least one, or leave it out"
-            raise ValueError(f"no texts for control {without[0]!r}: {fix}")
+            raise ValueError(f"no texts for control {without[0]!r}: give some, or leave it out")
         meet = resume or cls.untrained(base, list(rows), control, form=form)
         examples = {name: meet._examples(name, texts, first) for name, texts in rows.items()}
         rate = first.learning_rate or meet._default_rate
@@ -252,7 +253,7 @@ class Meet:
         for one, picked in by_control(control, len(prompts)):
             with conditioned_on(self.model, one) as (model, virtual_ids):
                 rows = [virtual_ids + self._prompt(prompts[i]) for i in picked]
-                self._check_fit(rows, max_new_tokens)
+                check_fit(self.model, rows, max_new_tokens)
                 texts = generate(
                     model, self.tokenizer, rows, max_new_tokens=max_new_tokens, **options
                 )
@@ -273,35 +274,35 @@ class Meet:
             longest = max(len(text_ids(self.tokenizer, text)) for text in texts)
             with conditioned_on(self.model, one) as (model, virtual_ids):
                 rows = [virtual_ids + self._prompt(prompts[i]) for i in picked]
-                self._check_fit(rows, longest + 1)  # and EOS
+                check_fit(self.model, rows, longest + 1)  # and EOS
                 end = end_id(self.tokenizer, self.form)
                 logprobs[picked] = -completion_nll(model, self.tokenizer, rows, texts, end)
         return logprobs
 
-    def _check_fit(self, rows: Sequence[list[int]], max_new_tokens: int) -> None:
-        longest, context = max(map(len, rows)) + max_new_tokens, context_length(self.model)
-        if longest > context:
-            raise ValueError(
-                f"control, prompt and completion take {longest} tokens, the context is {context}; "
-                "shorten the prompt, or take fewer max_new_tokens or a smaller control"
-            )
+    def losses_by_control(self, step: str = "controls") -> dict[str, list[float]]:
+        """The losses of a step ("controls" or "model") by control; they have taken turns."""
+        names, losses = self.controls, self.losses[step]
+        return {name: losses[k :: len(names)] for k, name in enumerate(names)}
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write each control, as PEFT does, to `controls/NAME/`, with the fingerprint of its base.
+    def save_pretrained(self, folder: str | Path, controls: Sequence[str] | None = None) -> None:
+        """Write these controls (None: all) to `controls/NAME/`, with the fingerprint of their base.
 
-        The language model stays where it is; one that step 2 has changed is written to `model/`.
+        PEFT loads them too. The language model is written to `model/` if step 2 has changed it.
+        Raises ValueError for an unknown control.
         """
         folder = Path(folder).expanduser()
+        controls = [known(self.model, name) for name in controls or self.controls]
         if not self.base:
             model, weights = self.model.get_base_model(), language_model_weights(self.model)
             save_model(folder / "model", model, self.tokenizer, state_dict=weights)
-        self.model.save_pretrained(folder / "controls", save_embedding_layers=False)
-        name_base(folder / "controls", self.base or "model")
-        (folder / "controls" / "README.md").unlink(missing_ok=True)  # of a path on this machine
+        where = folder / "controls"
+        self.model.save_pretrained(where, save_embedding_layers=False, selected_adapters=controls)
+        name_base(where, self.base or "model")
+        (where / "README.md").unlink(missing_ok=True)  # of a path on this machine
         made_for = json.dumps({"model": fingerprint(self.base or folder / "model")})
-        for name in self.controls:
-            (folder / "controls" / name / BASE_FILE).write_text(made_for, encoding="utf-8")
-        about = {"base": self.base, "form": self.form, "controls": self.controls}
+        for name in controls:
+            (where / name / BASE_FILE).write_text(made_for, encoding="utf-8")
+        about = {"base": self.base, "form": self.form, "controls": controls}
         about |= {"losses": self.losses, "dropped": self.dropped}
         (folder / SETTINGS_FILE).write_text(json.dumps(about), encoding="utf-8")
 

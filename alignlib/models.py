@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 READ_PADDING = ("rwkv", "xlnet", "minimax")  # which makes texts in a batch depend on each other
 MAMBAS = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
 
+# PEFT asks for an attribute that transformers 5.23 has renamed
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+
 
 def load_model(name: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal LM in evaluation mode and its tokenizer, from a folder or, by its id, from the hub.

@@ -100,7 +100,7 @@ def _add_hbat(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=HBAT.rounds)
     parser.add_argument("--strength", type=float, default=HBAT.strength, help="of the penalty")
     weight = "of the instructions' loss in the mixed loss"
-    parser.add_argument("--weight", type=float, default=0.3, help=weight)
+    parser.add_argument("--weight", type=float, default=0.1, help=weight)
     parser.add_argument("--beta", type=float, default=HBAT.beta, help="of DPO")
     steps = HBAT.prefer.steps
     parser.add_argument("--preference-steps", type=int, default=steps, help="of DPO or PPO")

@@ -43,6 +43,13 @@ class MeetBench:
     form: str
     tests: int
 
+    def with_control(self, kind: str, size: int | None) -> MeetBench:
+        """The same with this kind of control; soft prompts have a learning rate of their own."""
+        if kind == self.control.kind:
+            return replace(self, control=replace(self.control, size=size or self.control.size))
+        settings = replace(self.settings, learning_rate=None)
+        return replace(self, control=ControlSettings(kind, size or SOFT_TOKENS), settings=settings)
+
 
 @dataclass(frozen=True)
 class HbatBench:
@@ -59,6 +66,7 @@ class HbatBench:
     tests: int
 
 
+SOFT_TOKENS = 20  # of a soft prompt
 _LAPTOP = SFTSettings(steps=100, batch_size=8, tokens=640, max_length=1024)
 _COLAB = SFTSettings(steps=200, batch_size=16, tokens=4096, max_length=1024, schedule="cosine")
 _GPU = SFTSettings(steps=400, batch_size=32, tokens=16_384, max_length=2048, schedule="cosine")

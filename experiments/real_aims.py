@@ -106,7 +106,7 @@ TUNED: dict[str, dict[str, float]] = {  # the best trials, and the model before 
     "restarted": {"rate": 3e-4},
     "turns": {"rate": 5e-4},
     "hbat": {"rate": 5e-4, "strength": 0.1},
-    "mixed": {"rate": 5e-4, "weight": 0.3},
+    "mixed": {"rate": 5e-4, "weight": 0.1},
 }
 
 

@@ -16,6 +16,7 @@ from alignlib.generation import generate
 from alignlib.meet import Meet
 from alignlib.models import load_model
 from alignlib.styles import texts_by_control
+from alignlib.workbench import MEET_BENCHES
 
 from .notebooks import alignlib, run_notebook
 
@@ -35,9 +36,9 @@ WANTED_10 = COSTS | {
 
 @pytest.mark.real
 def test_notebook_09_with_the_real_model_in_a_minute(smollm2: str, tmp_path: Path) -> None:
-    found = run_notebook("09", tmp_path, MODEL=smollm2, MINUTES=0.7, SCALE=0.3)
+    """Too short for greedy answers to change, long enough to tell both styles apart."""
+    found = run_notebook("09", tmp_path, MODEL=smollm2, SCALE=0.3)
     assert WANTED_09 <= found.keys()
-    assert found["asked_rude"] > found["asked_polite"]
     assert found["own_control/rude"] > 0.6 < found["own_control/polite"]
     for name in ("merged/model.safetensors", "half/adapter_model.safetensors"):
         assert (tmp_path / "09" / name).exists()
@@ -106,6 +107,18 @@ def test_notebook_10_on_own_rows(by: str, stand_in: dict[str, Path], tmp_path: P
     assert (WANTED_10 if by == "ppo" else WANTED_10 - judged) <= found.keys()
     whole = (tmp_path / "10" / "model" / "model.safetensors").exists()
     assert whole == (by == "ppo")
+
+
+def test_soft_prompts_are_trained_at_their_own_learning_rate() -> None:
+    laptop = MEET_BENCHES["laptop"]
+    soft, larger = laptop.with_control("prompt", None), laptop.with_control("lora", 32)
+    assert (soft.control.kind, soft.control.size, soft.settings.learning_rate) == (
+        "prompt",
+        20,
+        None,
+    )
+    assert (larger.control.kind, larger.control.size) == ("lora", 32)
+    assert larger.settings == laptop.settings == laptop.with_control("lora", None).settings
 
 
 # --- the command line -----------------------------------------------------------------------------

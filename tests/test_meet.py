@@ -316,6 +316,19 @@ def test_a_saved_model_gives_the_same_and_peft_can_read_its_controls(
     assert torch.allclose(pefts, ours, atol=1e-5)
 
 
+def test_one_of_two_controls_can_be_saved_for_others(meet: Meet, tmp_path: Path) -> None:
+    meet.save_pretrained(tmp_path, ["good"])
+    assert not (tmp_path / "controls" / "bad").exists()
+    assert Meet.from_pretrained(tmp_path).controls == ["good"]
+    with pytest.raises(ValueError, match="no control 'fine'; there are good, bad"):
+        meet.save_pretrained(tmp_path, ["fine"])
+
+
+def test_the_losses_of_a_control_are_those_of_its_turns(meet: Meet) -> None:
+    meet = replace(meet, losses={"controls": [1.0, 5.0, 2.0, 6.0, 3.0]})
+    assert meet.losses_by_control() == {"good": [1.0, 2.0, 3.0], "bad": [5.0, 6.0]}
+
+
 def test_what_is_saved_names_no_path_of_this_machine(
     meet: Meet, tiny_model: Path, tmp_path: Path
 ) -> None:
