@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
+import psutil
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,17 +23,7 @@ from .devices import autocast, compute_dtype, own_random_state, pick_device, set
 from .generation import sample
 from .host import memory_mb, peak_memory_mb
 from .likelihood import row_nll
-from .memory import (
-    GB,
-    Batch,
-    Items,
-    OutOfMemory,
-    advice,
-    count_sizes,
-    host_gb,
-    memory_items,
-    room_gb,
-)
+from .memory import GB, Batch, Items, OutOfMemory, advice, count_sizes, memory_items, room_gb
 from .settings import PPOSettings, SFTSettings, with_steps
 from .tokens import IGNORED
 from .trainer_tools import Row, checkpointing_off, cut_into_steps
@@ -330,7 +321,7 @@ def machine() -> str:
         about = torch.cuda.get_device_properties(device)
         name, memory = about.name, about.total_memory / GB
     else:
-        name, memory = f"{device.type}, {set_threads()} threads", host_gb()
+        name, memory = f"{device.type}, {set_threads()} threads", psutil.virtual_memory().total / GB
     dtype = compute_dtype(device)
     a, seconds = torch.randn(2048, 2048, device=device, dtype=dtype), []
     for _ in range(8):

@@ -59,7 +59,7 @@ def read_preferences(path: str | Path) -> Loaded:
     A file, a folder or a data set on the hub (`records.py`). Pairs that differ in white space
     alone, and pairs that contradict an earlier one, are left out. Raises DataError.
     """
-    return _read(path, PREFERENCES, "prompt, chosen, rejected", _as_pair)
+    return _read(path, PREFERENCES, "prompt, chosen, rejected")
 
 
 def read_pairs_or_marks(path: str | Path) -> Loaded:
@@ -67,7 +67,7 @@ def read_pairs_or_marks(path: str | Path) -> Loaded:
 
     A file, a folder or a data set on the hub (`records.py`). Raises DataError.
     """
-    return _read(path, PREFERENCES, "prompt, chosen, rejected", _as_pair_or_mark, _as_marked)
+    return _read(path, PREFERENCES, "prompt, chosen, rejected", of_marks=None)
 
 
 def read_instructions(path: str | Path) -> Loaded:
@@ -75,7 +75,7 @@ def read_instructions(path: str | Path) -> Loaded:
 
     A file, a folder or a data set on the hub (`records.py`). Raises DataError.
     """
-    return _read(path, INSTRUCTIONS, "prompt, completion", _as_is, best_of)
+    return _read(path, INSTRUCTIONS, "prompt, completion", of_marks=best_of)
 
 
 def write_rows(path: str | Path, rows: list[Any]) -> None:
@@ -166,22 +166,10 @@ LOOKED_AT = 50  # records that tell the shape of a file
 Kept = Callable[[Row, Counter[str]], Row]  # a row as it is kept; raises Dropped for one that is not
 
 
-def _as_is(row: Row, changed: Counter[str]) -> Row:
-    return row
-
-
-def _as_pair(row: Preference, changed: Counter[str]) -> Preference:
-    if row.chosen.split() == row.rejected.split():
+def _as_pair(row: Row, changed: Counter[str]) -> Row:
+    if isinstance(row, Preference) and row.chosen.split() == row.rejected.split():
         raise Dropped("chosen and rejected are the same text")
     return row
-
-
-def _as_pair_or_mark(row: Preference | Marked, changed: Counter[str]) -> Preference | Marked:
-    return row if isinstance(row, Marked) else _as_pair(row, changed)
-
-
-def _as_marked(rows: Sequence[Marked]) -> tuple[Sequence[Marked], Counter[str]]:
-    return rows, Counter()
 
 
 def _as_qac(row: QAC | Preference, changed: Counter[str]) -> QAC:
@@ -194,11 +182,15 @@ def _as_qac(row: QAC | Preference, changed: Counter[str]) -> QAC:
 
 
 def _read(
-    path: str | Path, shapes: Shapes, wanted: str, as_kept: Kept, of_marks: Callable = pairs_of
+    path: str | Path,
+    shapes: Shapes,
+    wanted: str,
+    as_kept: Kept = _as_pair,
+    of_marks: Callable | None = pairs_of,
 ) -> Loaded:
     """The rows of a file in one of these shapes; `wanted` names the fields in messages.
 
-    `of_marks` makes rows of those with thumbs or ratings.
+    `of_marks` makes rows of those with thumbs or ratings; None: they stay.
     """
     loaded, rows, reasons = Loaded([], 0), [], []
     records, keys, shape = _of_one_shape(read_records(path), shapes, wanted)
@@ -213,7 +205,7 @@ def _read(
         except Dropped as reason:
             loaded.dropped[str(reason)] += 1
             reasons.append(f"{place}: {reason}")
-    if any(isinstance(row, Marked) for row in rows):
+    if of_marks and any(isinstance(row, Marked) for row in rows):
         rows, dropped = of_marks(rows)
         loaded.dropped.update(dropped)
         reasons += dropped

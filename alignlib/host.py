@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+import psutil
+
 
 def cache_folder() -> Path:
     """Where artefacts lie: ALIGNLIB_CACHE, else `alignlib` under the user's cache folder."""
@@ -27,10 +29,5 @@ def peak_memory_mb() -> int:
 
 
 def memory_mb() -> int:
-    """The memory that this process uses now, in MB; its peak where that alone is reported."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as sizes:
-            pages = int(sizes.read().split()[1])
-        return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
-    except OSError:
-        return peak_memory_mb()
+    """The memory that this process uses now, in MB."""
+    return round(psutil.Process().memory_info().rss / 2**20)

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import psutil
 import torch
 from transformers import PreTrainedModel
 
@@ -211,27 +212,9 @@ def room_gb(device: torch.device) -> float:
         free, _ = torch.cuda.mem_get_info(device)
         there = (free + torch.cuda.memory_reserved(device)) / GB
     else:
-        there = _available_gb() + memory_mb() * 2**20 / GB
+        there = psutil.virtual_memory().available / GB + memory_mb() * 2**20 / GB
     named = os.environ.get("ALIGNLIB_MEMORY_GB", "inf")
     try:
         return min(there, float(named))
     except ValueError:
         raise ValueError(f"ALIGNLIB_MEMORY_GB={named!r} is no number of GB") from None
-
-
-def _available_gb() -> float:
-    """What the machine has left; of systems that do not say, all that it has."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            found = dict(line.split(":") for line in lines)
-        return int(found["MemAvailable"].split()[0]) * 1024 / GB
-    except (OSError, KeyError, ValueError):
-        return host_gb()
-
-
-def host_gb() -> float:
-    """The machine's memory; nan where the system does not report it."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
-    except (AttributeError, ValueError):  # Windows
-        return float("nan")

@@ -19,15 +19,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .artefacts import artefact
 from .batching import by_tokens, pad_left, positions
-from .data import Preference
 from .devices import autocast, compute_dtype, pick_device
 from .judges import Scores
 from .model_files import refusal
-from .model_names import expanded, fingerprint
-from .models import ModelError, load_tokenizer, save_model
-from .settings import SFTSettings
+from .model_names import expanded
+from .models import ModelError, load_tokenizer
 from .tokens import context_length, judged_ids
 
 DIGITS = {torch.float32: 4, torch.float16: 2, torch.bfloat16: 1}  # decimals that are not noise
@@ -91,20 +88,6 @@ def load_reward_model(name: str | Path) -> tuple[PreTrainedModel, PreTrainedToke
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
     return model.to(pick_device(model.num_parameters())).eval(), tokenizer
-
-
-def cached_reward_model(
-    base: str | Path, pairs: Sequence[Preference], settings: SFTSettings
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The result of `train.reward_model`, loaded if the same training has been run before."""
-    from .train import reward_model
-
-    def build(folder: Path) -> None:
-        tokenizer = load_tokenizer(base)
-        save_model(folder, reward_model(base, tokenizer, pairs, settings), tokenizer)
-
-    inputs = [fingerprint(base), list(pairs), settings]
-    return load_reward_model(artefact("reward", inputs, build, ("reward_models", "settings")))
 
 
 class RewardJudge:

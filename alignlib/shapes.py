@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 from .dialogues import (
     ASSISTANT,
@@ -67,11 +68,6 @@ def _hh_pair(record: Record, chosen: str, rejected: str) -> Preference:
     return Preference(*map(record.clean, (prompt.strip(), good.strip(), bad.strip())))
 
 
-def chosen_rejected(record: Record) -> Preference:
-    """`chosen` and `rejected`, with or without a prompt."""
-    return pair_of(record, "chosen", "rejected")
-
-
 def rejected_response(record: Record) -> Preference:
     """A dialogue whose last turn is preferred to `rejected_response`."""
     key = record.first(DIALOGUES)
@@ -95,11 +91,6 @@ def better_response(record: Record) -> Preference:
     if better not in (0, 1, "0", "1"):
         raise Dropped("no response is better")
     return pair_of(record, f"response_{int(better)}", f"response_{1 - int(better)}")
-
-
-def response_j_k(record: Record) -> Preference:
-    """Two responses, of which `response_j` is preferred."""
-    return pair_of(record, "response_j", "response_k")
 
 
 def _dialogue(record: Record, key: str) -> tuple[list[Turn], str]:
@@ -190,11 +181,14 @@ _MARKED: Shapes = [
     ((DIALOGUES, (*MARKS, *RATINGS)), marked),
 ]
 PREFERENCES: Shapes = [
-    ((("chosen",), ("rejected",)), chosen_rejected),
+    ((("chosen",), ("rejected",)), partial(pair_of, chosen="chosen", rejected="rejected")),
     ((DIALOGUES, ("rejected_response",)), rejected_response),
     ((("preferred_output",), ("non_preferred_output",), ("input",)), preferred_output),
     ((PROMPTS, ("response_0",), ("response_1",), ("better_response_id",)), better_response),
-    ((PROMPTS, ("response_j",), ("response_k",)), response_j_k),
+    (
+        (PROMPTS, ("response_j",), ("response_k",)),
+        partial(pair_of, chosen="response_j", rejected="response_k"),
+    ),
     *_MARKED,
 ]
 CORRECTIONS: Shapes = [

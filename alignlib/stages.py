@@ -26,7 +26,7 @@ from .models import add_lora, ends_with, load_adapter, load_model, save_model
 from .ppo import Score, train_ppo
 from .prompts import AS_IS
 from .settings import PPOSettings, SFTSettings
-from .tokens import context_length, end_id, example, prompt_ids
+from .tokens import IGNORED, context_length, end_id, example, prompt_ids
 from .train import Penalty, dpo, sft
 from .trainer_tools import quiet
 
@@ -194,13 +194,15 @@ def usable(
     Raises ValueError if there are none.
     """
     settings = settings_of(method)
-    written = settings.max_new_tokens if isinstance(method, PPO) else 0
     context = context_length(model)
     longest = min(context, getattr(settings, "max_length", 0) or context)
     kept, dropped = [], Counter()
     for row in rows:
-        prompt, *lengths = (len(ids) for ids in _ids(row, tokenizer, form))
-        if (prompt + written if isinstance(method, PPO) else max(lengths)) > longest:
+        texts = examples(row, tokenizer, form)
+        length = max(len(text["input_ids"]) for text in texts)
+        if isinstance(method, PPO):
+            length = texts[0]["labels"].count(IGNORED) + settings.max_new_tokens
+        if length > longest:
             dropped[f"longer than {longest} tokens"] += 1
         elif isinstance(row, Preference) and row.chosen.split() == row.rejected.split():
             dropped["chosen and rejected are the same text"] += 1
@@ -213,15 +215,6 @@ def usable(
         fix = "give others, or take fewer rounds"
         raise ValueError(f"none of a stage's {len(rows)} rows can be used ({why}); {fix}")
     return kept, dict(dropped)
-
-
-def _ids(
-    row: Instruction | Preference, tokenizer: PreTrainedTokenizerBase, form: str
-) -> list[list[int]]:
-    """The token ids of a row's prompt, then of the prompt with each completion."""
-    return [prompt_ids(tokenizer, row.prompt, form)] + [
-        example["input_ids"] for example in examples(row, tokenizer, form)
-    ]
 
 
 def examples(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -81,19 +80,14 @@ def unwrap(model: PreTrainedModel) -> PreTrainedModel:
 def quiet() -> Iterator[None]:
     """No bars or remarks but our own; afterwards all is as talkative as it was."""
     bars, verbosity = not are_progress_bars_disabled(), hf_logging.get_verbosity()
-    before = os.environ.get("TQDM_DISABLE")
     hf_logging.set_verbosity_error()
     disable_progress_bars()
-    os.environ["TQDM_DISABLE"] = "1"
     try:
         yield
     finally:
         hf_logging.set_verbosity(verbosity)
         if bars:
             enable_progress_bars()
-        os.environ.pop("TQDM_DISABLE")
-        if before is not None:
-            os.environ["TQDM_DISABLE"] = before
 
 
 class Turns(TrainerCallback):

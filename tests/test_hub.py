@@ -21,12 +21,13 @@ from alignlib.controls import with_controls
 from alignlib.data import QAC
 from alignlib.hub import aligner_card, push_to_hub
 from alignlib.meet import Meet
-from alignlib.models import ModelError, load_model, save_model
+from alignlib.models import ModelError, load_model, load_tokenizer, save_model
 from alignlib.prompts import CHAT, T2
-from alignlib.reward_models import cached_reward_model, load_reward_model, rewards
+from alignlib.reward_models import load_reward_model, rewards
 from alignlib.settings import SFTSettings
 from alignlib.stats import Estimate
 from alignlib.tinytown import sets
+from alignlib.train import reward_model
 
 from .test_models import chat_tokenizer
 
@@ -180,7 +181,8 @@ def test_controls_and_reward_models_go_there_and_come_back(
     plain = AutoModelForCausalLM.from_pretrained(place / "model")
     PeftModel.from_pretrained(plain, str(place / "controls" / "good"))
     settings = SFTSettings(steps=2, batch_size=4)
-    judge, words = cached_reward_model(tiny_model, sets.preferences(20, axis="tone"), settings)
+    words = load_tokenizer(tiny_model)
+    judge = reward_model(tiny_model, words, sets.preferences(20, axis="tone"), settings)
     push_to_hub(judge, "me/reward", "# Reward", tokenizer=words)
     texts = ["the lamp"], ["is here ."]
     found = rewards(*load_reward_model(hub.root / "me/reward"), *texts)
