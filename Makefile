@@ -1,5 +1,5 @@
 # make course   run every lesson; make lab   open the notebooks
-# make real     fetch SmolLM2-135M for notebooks 08 and 09, once; it then works offline
+# make real     fetch SmolLM2-135M for notebooks 08 to 10, once; it then works offline
 # make test     the tests, lessons at a tenth of their size; make test-all   all of them
 # On Linux without a GPU: make course TORCH_INDEX=https://download.pytorch.org/whl/cpu
 PYTHON ?= python3

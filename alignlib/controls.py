@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -306,6 +307,13 @@ def by_control(control: Control | list[Control], n: int) -> list[tuple[Control, 
     if len(each) != n:
         raise ValueError(f"{len(each)} controls for {n} prompts; give one for each, or one for all")
     return [(one, [i for i, c in enumerate(each) if c == one]) for one in dict.fromkeys(each)]
+
+
+def remove_others(folder: Path, names: Sequence[str]) -> None:
+    """Delete the saved controls of a folder but these."""
+    for file in folder.glob(f"*/{BASE_FILE}"):
+        if file.parent.name not in names:
+            shutil.rmtree(file.parent)
 
 
 def check_fit(model: PeftModel, rows: Sequence[list[int]], max_new_tokens: int) -> None:

@@ -138,8 +138,10 @@ def predict_hbat(
 
 def within(
     minutes: float, cost: Cost, teach: SFTSettings, prefer: DPO | PPO, rounds: int
-) -> tuple[SFTSettings, DPO | PPO]:
-    """Both methods with so many of their steps that a training of this cost takes the minutes."""
+) -> tuple[SFTSettings, DPO | PPO, Cost]:
+    """Both methods with so many of their steps that a training of this cost takes the minutes, and
+    what that will cost.
+    """
     part = min(1.0, minutes / cost.minutes)
 
     def fewer(steps: int) -> int:
@@ -150,7 +152,9 @@ def within(
         settings = replace(settings, iterations=fewer(settings.iterations))
     else:
         settings = with_steps(settings, fewer(settings.steps))
-    return with_steps(teach, fewer(teach.steps)), replace(prefer, settings=settings)
+    teach, prefer = with_steps(teach, fewer(teach.steps)), replace(prefer, settings=settings)
+    steps = teach.steps + num_steps(prefer)
+    return teach, prefer, replace(cost, minutes=cost.minutes * steps / cost.steps, steps=steps)
 
 
 @contextmanager

@@ -9,8 +9,7 @@ step 1 over phi alone, with the language model frozen; step 2 over the model con
 unless `freeze_controls`, over phi as well (the paper leaves it open). MEET needs no pairs, only
 texts of each style. PEFT trains and stores the controls. Lesson 05 builds this by hand.
 
-What this file does not do: train on a batch of several controls. PEFT's LoRA cannot, so controls
-take turns, one step each.
+Controls take turns, one step each: PEFT's LoRA cannot train several of them in one batch.
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ from .controls import (
     lora_weights,
     names_of,
     parameters_of,
+    remove_others,
     save_mix,
     with_controls,
 )
@@ -106,16 +106,17 @@ class Meet:
 
         A step of 0 steps is skipped. Without step 1, model and controls are trained jointly. The
         controls, far smaller than the model, keep the larger learning rate of `first` in step 2.
-        `form` is that of the prompts. `resume`, the result of step 1 with the same arguments, is
-        trained further, in place. `checkpoints` is a folder from which a stopped training goes on.
-        Raises ValueError for a control without texts or with none that fits.
+        `form` is that of the prompts. `resume`, the result of step 1, is trained on, in place. A
+        stopped training goes on from `checkpoints`. Raises ValueError for a control without texts.
         """
         if without := [name for name, texts in rows.items() if not texts]:
             raise ValueError(f"no texts for control {without[0]!r}: give some, or leave it out")
         meet = resume or cls.untrained(base, list(rows), control, form=form)
         examples = {name: meet._examples(name, texts, first) for name, texts in rows.items()}
-        rate = first.learning_rate or meet._default_rate
-        model_rate = then.learning_rate or default_rate(meet.model.num_parameters(), lora=False)
+        size = meet.model.num_parameters()
+        usual = PROMPT_RATE if are_prompts(meet.model) else default_rate(size, lora=True)
+        rate = first.learning_rate or usual
+        model_rate = then.learning_rate or default_rate(size, lora=False)
         common = {"checkpoints": checkpoints, "progress": progress}
         every = sum(examples.values(), [])
         first = fit_minutes(meet.model, meet.tokenizer, every, first, checkpoints)
@@ -210,12 +211,6 @@ class Meet:
         )
 
     @property
-    def _default_rate(self) -> float:
-        """The learning rate of controls of this kind."""
-        lora = default_rate(self.model.num_parameters(), lora=True)
-        return PROMPT_RATE if are_prompts(self.model) else lora
-
-    @property
     def controls(self) -> list[str]:
         """The names of the controls."""
         return names_of(self.model)
@@ -281,14 +276,17 @@ class Meet:
 
     def losses_by_control(self, step: str = "controls") -> dict[str, list[float]]:
         """The losses of a step ("controls" or "model") by control; they have taken turns."""
-        names, losses = self.controls, self.losses[step]
-        return {name: losses[k :: len(names)] for k, name in enumerate(names)}
+        return {name: self._turns_of([name], self.losses[step]) for name in self.controls}
+
+    def _turns_of(self, picked: Sequence[str], losses: list[float]) -> list[float]:
+        names = self.controls
+        return [loss for k, loss in enumerate(losses) if names[k % len(names)] in picked]
 
     def save_pretrained(self, folder: str | Path, controls: Sequence[str] | None = None) -> None:
         """Write these controls (None: all) to `controls/NAME/`, with the fingerprint of their base.
 
-        PEFT loads them too. The language model is written to `model/` if step 2 has changed it.
-        Raises ValueError for an unknown control.
+        Others are deleted there. The language model is written to `model/` if step 2 has changed
+        it. Raises ValueError for an unknown control.
         """
         folder = Path(folder).expanduser()
         controls = [known(self.model, name) for name in controls or self.controls]
@@ -296,6 +294,7 @@ class Meet:
             model, weights = self.model.get_base_model(), language_model_weights(self.model)
             save_model(folder / "model", model, self.tokenizer, state_dict=weights)
         where = folder / "controls"
+        remove_others(where, controls)
         self.model.save_pretrained(where, save_embedding_layers=False, selected_adapters=controls)
         name_base(where, self.base or "model")
         (where / "README.md").unlink(missing_ok=True)  # of a path on this machine
@@ -303,7 +302,8 @@ class Meet:
         for name in controls:
             (where / name / BASE_FILE).write_text(made_for, encoding="utf-8")
         about = {"base": self.base, "form": self.form, "controls": controls}
-        about |= {"losses": self.losses, "dropped": self.dropped}
+        losses = {step: self._turns_of(controls, every) for step, every in self.losses.items()}
+        about |= {"losses": losses, "dropped": self.dropped}
         (folder / SETTINGS_FILE).write_text(json.dumps(about), encoding="utf-8")
 
     def save_merged(self, folder: str | Path, control: Control) -> None:

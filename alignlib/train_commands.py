@@ -94,7 +94,7 @@ def _add_hbat(parser: argparse.ArgumentParser) -> None:
     pairs = "a file with prompt, chosen, rejected"
     parser.add_argument("--preferences", required=True, help=pairs)
     parser.add_argument("--prompts", choices=FORMS, default="plain", help="their form")
-    methods = "two-stage: one round, no penalty; mixed: both losses in every step"
+    methods = "two-stage: one round, no penalty; mixed: both losses at once"
     names = ("hbat", "two-stage", "mixed")
     parser.add_argument("--method", choices=names, default="hbat", help=methods)
     parser.add_argument("--rounds", type=int, default=HBAT.rounds)

@@ -148,7 +148,12 @@ def main() -> None:
         if wanted and not {*case[:2]} & {*wanted}:
             continue
         cells = []
-        for predicted, measured in zip(*(in_child(what, *case) for what in ("predict", "train"))):
+        try:
+            both = [in_child(what, *case) for what in ("predict", "train")]
+        except RuntimeError as error:
+            print(f"failed: {error}", flush=True)
+            continue
+        for predicted, measured in zip(*both):
             cells += [f"{measured:.2f}", f"{predicted:.2f}", f"{predicted / measured:.2f}"]
         print("|", " | ".join([*map(str, case), *cells]), "|", flush=True)
 

@@ -8,44 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
 from alignlib.profiles import TINY, data_folder
-from alignlib.stats import FORMATS, Estimate, crossing
+from alignlib.stats import Estimate, crossing
 
 from .aligner import WARMUP_SHARE
+from .claim import Claim
+from .claims_real import REAL
 from .hbat import difference_as_chosen, forgotten, mean_over_seeds
 from .meet_controls import BOTH_STEPS
 
 N = TINY.corrections
 WITH, WITHOUT = ({"share": share, "corrections": N} for share in (WARMUP_SHARE, 0.0))
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A sentence in which {} stands for the number, and where its evidence is.
-
-    The number is above zero with its whole interval, unless the claim is not `clear`.
-    """
-
-    id: str
-    lesson: str
-    sentence: str
-    number: Callable[[], Estimate]
-    link: str
-    clear: bool = True
-
-    def as_dict(self) -> dict[str, object]:
-        """The claim as data/claims.json has it; the number in it is rounded to whole units."""
-        number = self.number()
-        scale, _, unit = FORMATS.get(number.unit, (1, 0, f" {number.unit}"))
-        digits = 0 if number.unit in FORMATS else 2
-        text = f"{number.value * scale:.{digits}f}{unit}"
-        interval = {"low": number.low, "high": number.high, "unit": number.unit}
-        about = {"id": self.id, "lesson": self.lesson, "sentence": self.sentence.format(text)}
-        return about | {"number": number.value, **interval, "link": self.link}
 
 
 def _warmup(metric: str, unit: str = "rate", **params: object) -> Callable[[], Estimate]:
@@ -73,10 +49,6 @@ def _meet_arm(arm: str) -> Estimate:
     return recorded_difference(read_results("controls"), "sound_1_good", *cells)
 
 
-def _everyday(metric: str, arm: str = "corrections") -> Estimate:
-    return recorded(read_results("everyday"), metric, arm=arm)
-
-
 def _kept_by_a_head() -> Estimate:
     kept, without = (
         per_seed(read_results("looking"), f"kept_without_{head}") for head in ("none", "3.3")
@@ -100,7 +72,6 @@ def break_even_faults(taught: int) -> Estimate:
     return mean_over_seeds(crossings)
 
 
-EVERYDAY = "../data/everyday/README.md#results"
 REPORT_03 = "evidence/03_upstreams.ipynb"
 REPORT_04 = "evidence/04_inside.ipynb"
 REPORT_06 = "evidence/06_hbat.ipynb"
@@ -173,48 +144,6 @@ CLAIMS = (
             read_results("rivals_of_meet"), "meet, lora_over_one token_1", "points", task="qa"
         ),
         f"{REPORT_05}#rivals",
-    ),
-    Claim(
-        "everyday-fixed",
-        "08",
-        "Over three draws of these data, {} of the faulty test answers are fixed. Of the good "
-        "ones, more than nine in ten come back word for word.",
-        lambda: _everyday("fixed"),
-        EVERYDAY,
-    ),
-    Claim(
-        "everyday-unheard",
-        "08",
-        "Of the insults that no training row has, {} are fixed. A rule that deletes the phrases of "
-        "the training rows fixes none of them.",
-        lambda: _everyday("fixed/rude_unheard"),
-        EVERYDAY,
-    ),
-    Claim(
-        "everyday-shuffled",
-        "08",
-        "Trained on corrections that were shuffled among the rows, it fixes {}.",
-        lambda: _everyday("fixed", "shuffled"),
-        EVERYDAY,
-        clear=False,
-    ),
-    Claim(
-        "everyday-warmup",
-        "08",
-        "An identity warm-up at equal steps makes no clear difference to the faults fixed: {}.",
-        lambda: recorded_difference(
-            read_results("everyday"), "fixed", {"arm": "corrections"}, {"arm": "warm-up"}
-        ),
-        EVERYDAY,
-        clear=False,
-    ),
-    Claim(
-        "everyday-transfer",
-        "08",
-        "On real answers that nobody here made, it removes {} of the listed rude words that the "
-        "annotator removed.",
-        lambda: _everyday("polite_removed"),
-        EVERYDAY,
     ),
     Claim(
         "upstreams-all",
@@ -311,6 +240,7 @@ CLAIMS = (
         _kept_by_a_head,
         f"{REPORT_04}#heads",
     ),
+    *REAL,
 )
 
 

@@ -85,15 +85,17 @@ METHODS: dict[str, dict[str, object]] = {  # options of `train_hbat`; strength 0
 }
 # equally many trials of each method, on a seed of their own
 TRIALS: dict[str, tuple[dict[str, float], ...]] = {
-    "two_stage": ({"rate": 3e-4}, {"rate": 4e-4}, {"rate": 5e-4}),
-    "restarted": ({"rate": 3e-4}, {"rate": 5e-4}, {"rate": 8e-4}),
-    "turns": ({"rate": 3e-4}, {"rate": 5e-4}, {"rate": 8e-4}),
+    "two_stage": ({"rate": 2e-4}, {"rate": 3e-4}, {"rate": 4e-4}, {"rate": 5e-4}),
+    "restarted": ({"rate": 2e-4}, {"rate": 3e-4}, {"rate": 5e-4}, {"rate": 8e-4}),
+    "turns": ({"rate": 3e-4}, {"rate": 4e-4}, {"rate": 5e-4}, {"rate": 8e-4}),
     "hbat": (
+        {"rate": 5e-4, "strength": 0.03},
         {"rate": 5e-4, "strength": 0.1},
         {"rate": 5e-4, "strength": 1.0},
         {"rate": 8e-4, "strength": 1.0},
     ),
     "mixed": (
+        {"rate": 5e-4, "weight": 0.03},
         {"rate": 5e-4, "weight": 0.1},
         {"rate": 5e-4, "weight": 0.3},
         {"rate": 5e-4, "weight": 1.0},

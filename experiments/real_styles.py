@@ -62,7 +62,7 @@ def draw_pairs(seed: int) -> dict[str, list[Preference]]:
     """Polite answers, and the same after an insult, by split; the files are those of seed 0.
 
     Validation and test have insults of their own. All insults open the answer: where they may stand
-    anywhere, the likeliest next word is never one, and greedy answers are polite.
+    anywhere, the likeliest next word is seldom one, and most greedy answers stay polite.
     """
     rng = random.Random(seed)
     answers, insults = split_answers(rng), rude_by_split(rng)

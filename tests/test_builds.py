@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from alignlib.course.lessons import ROOT
 from alignlib.data import write_rows
 from alignlib.everyday import read_aims, style_pairs
 from alignlib.generation import generate
@@ -19,10 +18,6 @@ from alignlib.styles import texts_by_control
 from alignlib.workbench import MEET_BENCHES
 
 from .notebooks import alignlib, run_notebook
-
-DRAFT = pytest.mark.skipif(
-    not list(ROOT.glob("notebooks/src/10_*.py")), reason="notebook 10 is still a draft"
-)
 
 FOUR = ("llama", "qwen3", "gemma2", "gpt2")  # the first in `make test`, all in `make test-all`
 COSTS = {"predicted_minutes", "training_minutes", "predicted_gb", "peak_gb"}
@@ -37,18 +32,18 @@ WANTED_10 = COSTS | {
 @pytest.mark.real
 def test_notebook_09_with_the_real_model_in_a_minute(smollm2: str, tmp_path: Path) -> None:
     """Too short for greedy answers to change, long enough to tell both styles apart."""
-    found = run_notebook("09", tmp_path, MODEL=smollm2, SCALE=0.3)
+    found = run_notebook("09", tmp_path, MODEL=smollm2, SCALE=0.3, EXPORT=True)
     assert WANTED_09 <= found.keys()
     assert found["own_control/rude"] > 0.6 < found["own_control/polite"]
     for name in ("merged/model.safetensors", "half/adapter_model.safetensors"):
         assert (tmp_path / "09" / name).exists()
 
 
-@DRAFT
 @pytest.mark.real
 def test_notebook_10_with_the_real_model_in_two_minutes(smollm2: str, tmp_path: Path) -> None:
     found = run_notebook("10", tmp_path, MODEL=smollm2, SCALE=0.15, ROUNDS=2)
     assert WANTED_10 <= found.keys()
+    assert found["loss/instructions_only"] < 4  # before training about 5
     assert (tmp_path / "10" / "model" / "adapter_model.safetensors").exists()
 
 
@@ -66,7 +61,6 @@ def test_notebook_09_runs_on_any_architecture(
     assert not (tmp_path / "09" / "checkpoints").exists()
 
 
-@DRAFT
 @BUILDS
 def test_notebook_10_runs_on_any_architecture(
     name: str, stand_in: dict[str, Path], tmp_path: Path
@@ -92,12 +86,12 @@ def test_notebook_09_on_own_texts_with_soft_prompts_and_step_2(
     assert (tmp_path / "09" / "meet" / "model" / "model.safetensors").exists()
 
 
-@DRAFT
 @pytest.mark.parametrize("by", ["dpo", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_notebook_10_on_own_rows(by: str, stand_in: dict[str, Path], tmp_path: Path) -> None:
     """Pairs alone: their chosen texts are the instructions too. And by PPO, with all weights."""
     given = {"MODEL": str(stand_in["llama"]), "ROUNDS": 2, "SCALE": 0.1, "PREFER_BY": by}
     if by == "dpo":
+        given["MINUTES"] = 0.1
         write_rows(tmp_path / "pairs.jsonl", style_pairs("train")[:40])
         given |= {"PREFERENCES": str(tmp_path / "pairs.jsonl"), "LORA_RANK": 2}
     else:

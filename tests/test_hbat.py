@@ -16,6 +16,7 @@ from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaF
 
 from alignlib import artefacts, ewc, hbat
 from alignlib import stages as stage_module
+from alignlib.cost import Cost
 from alignlib.data import Instruction, Preference
 from alignlib.ewc import (
     Elastic,
@@ -27,7 +28,17 @@ from alignlib.ewc import (
     sum_importance,
 )
 from alignlib.generation import generate
-from alignlib.hbat import DPO, IMPORTANCE, IMPORTANCE_FILE, KINDS, PPO, Stage, shards, stage_order
+from alignlib.hbat import (
+    DPO,
+    IMPORTANCE,
+    IMPORTANCE_FILE,
+    KINDS,
+    PPO,
+    Stage,
+    shards,
+    stage_order,
+    within,
+)
 from alignlib.models import ModelError, add_lora, load_model
 from alignlib.ppo import reward_model_score
 from alignlib.settings import PPOSettings, SFTSettings
@@ -103,6 +114,20 @@ def small() -> LlamaForCausalLM:
 
 
 # --- elastic weight consolidation -----------------------------------------------------------------
+
+
+def test_in_fewer_minutes_both_methods_have_fewer_steps_but_one_a_round() -> None:
+    teach = SFTSettings(steps=40, warmup_steps=1)
+    prefer = DPO(replace(teach, steps=20))
+    cost = Cost(6.0, {}, 16.0, 60, 100.0)
+    half_teach, half_prefer, half = within(3.0, cost, teach, prefer, rounds=3)
+    assert (half_teach.steps, half_prefer.settings.steps) == (20, 10)
+    assert (half.steps, half.minutes) == (30, 3.0)
+    least_teach, least_prefer, _ = within(0.01, cost, teach, prefer, rounds=3)
+    assert (least_teach.steps, least_prefer.settings.steps) == (3, 3)
+    assert within(60.0, cost, teach, prefer, rounds=3) == (teach, prefer, cost)
+    by_ppo = PPO(PPOSettings(10), lambda prompts, texts: [], "none")
+    assert within(3.0, replace(cost, steps=50), teach, by_ppo, 3)[1].settings.iterations == 5
 
 
 def test_the_penalty_and_its_gradient_are_zero_at_the_anchor_and_quadratic_away_from_it(

@@ -21,8 +21,11 @@ from alignlib.tinytown.pretrain import Recipe
 from alignlib.tinytown.recordings import asked
 from experiments.aligner import WARMUP_SHARE
 from experiments.card import card_text
+from experiments.claim import within_a_cell
+from experiments.claims_real import aims
 from experiments.hbat import BASELINE, chosen_metrics, difference_as_chosen, mean_over_seeds
 from experiments.meet_controls import BOTH_STEPS
+from experiments.real_card import aims_rows, styles_rows
 from experiments.registry import EXPERIMENTS
 
 
@@ -142,6 +145,12 @@ def test_the_card_is_written_from_log_records_and_weights() -> None:
     assert (data_folder() / "base" / "README.md").read_text(encoding="utf-8") == card_text()
 
 
+def test_the_card_of_the_real_texts_has_the_records_numbers() -> None:
+    card = (data_folder() / "everyday" / "README.md").read_text(encoding="utf-8")
+    for row in (*styles_rows(), *aims_rows()):
+        assert f"\n{row}\n" in card
+
+
 def value(record: str, metric: str, **params: object) -> float:
     return recorded(read_results(record), metric, **params).value
 
@@ -182,6 +191,10 @@ SAID = {  # what claims and lessons say beside the number that is read from the 
         0.6,
         1,
     ),
+    "Asked for *polite*, none is": (value("everyday_styles", "rude/polite"), 0, 0),
+    "without a control hardly any": (value("everyday_styles", "rude/base"), 0, 0.02),
+    "Up to half of *rude*, a mix changes nothing": (value("everyday_styles", "rude/mix_0.5"), 0, 0),
+    "gets one word": (value("everyday_styles", "words/brief"), 1, 1.1),
     "11 points more than one token": (
         recorded_difference(read_results("controls"), "sound_1_good", PROMPT, PROMPT | {"size": 1}),
         0.105,
@@ -214,6 +227,13 @@ NO_CLEAR_DIFFERENCE = {
     "for the same preferences": difference_as_chosen(FRONTS, "two-stage", "preference"),
     "HBAT and mixing": difference_as_chosen(FRONTS, "mixed"),
     "HBAT and alternating": difference_as_chosen(FRONTS, "in turns"),
+    "the real model, HBAT and turns": aims("hbat", "turns", "preference"),
+    "the real model, HBAT and mixing": aims("hbat", "mixed", "instructions"),
+    "the real model, about as many preferences": aims("turns", "restarted", "preference"),
+    "the real model, two stages vary too much": aims("hbat", "two_stage", "instructions"),
+    "the real model, no longer than without a control": within_a_cell(
+        read_results("everyday_styles"), "words/full", "words/base", "words"
+    ),
     "the larger prompt with a faster model": SAID["shrinks to 3 points"][0],
 }
 

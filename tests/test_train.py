@@ -218,14 +218,14 @@ def test_how_a_step_is_cut_into_micro_batches_changes_nothing(
 def test_whatever_ends_a_training_the_model_and_the_process_are_as_they_were(
     tiny_model: Path, method: str
 ) -> None:
-    """Evaluation mode, no patched forward, random state, environment and verbosity."""
+    """Evaluation mode, no patched forward, random state and verbosity."""
 
     def stop(model: torch.nn.Module) -> torch.Tensor:
         raise KeyboardInterrupt
 
     def around() -> tuple:
         drawn = random.random(), float(np.random.rand()), float(torch.rand(()))
-        return *drawn, os.environ.get("TQDM_DISABLE"), hf_logging.get_verbosity()
+        return *drawn, hf_logging.get_verbosity()
 
     model, tokenizer = load_model(tiny_model)
     hf_logging.set_verbosity_warning()

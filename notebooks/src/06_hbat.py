@@ -18,7 +18,7 @@
 # | time | 30 minutes to read, 25 for the four exercises, 3 to run |
 # | you need | PyTorch, and the [cross-entropy loss](../GLOSSARY.md#cross-entropy-loss) of a language model |
 # | paper | [Hybrid Alignment Training for Large Language Models](https://arxiv.org/abs/2406.15178). We could read its abstract and its released code, not the full text. |
-# | lessons | previous: [05, one model in several styles](05_meet.ipynb) · in practice: [08, your own Aligner](08_your_aligner.ipynb) |
+# | lessons | previous: [05, one model in several styles](05_meet.ipynb) · in practice: [10, your own HBAT](10_your_hbat.ipynb) |
 
 # %% tags=["parameters"]
 SEED = 0
@@ -679,4 +679,4 @@ print("written to", metrics.write().name)
 # A penalty such as EWC's, with an importance that was measured while the rows were there. Alternating and
 # mixing both need the rows.</details>
 #
-# **Next:** your own model and data, in [08, your own Aligner](08_your_aligner.ipynb).
+# **Next:** a real model and your own data, in [10, your own HBAT](10_your_hbat.ipynb).
