@@ -256,8 +256,9 @@ def test_the_committed_notebook_is_clean(number: str) -> None:
     assert not re.search(secret, text)
     assert "jupyter.widget" not in text
     assert [c.metadata.get("tags") for c in code].count(["parameters"]) == 1
-    prose = [c.source for c in notebook.cells if c.cell_type == "markdown"]
-    assert not re.search(r"\b[A-Z]+_[A-Z]+\b", "".join(prose)), "a gap left to fill"
+    prose = "".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    without_code = re.sub("`[^`]*`", "", prose)  # which names settings
+    assert not re.search(r"\b[A-Z]+_[A-Z]+\b", without_code), "a gap left to fill"
     lines = [line for c in code for line in c.source.splitlines()]
     assert max(map(len, lines)) <= 100
 
