@@ -145,7 +145,7 @@ def answer(model, prompts: list[str]) -> list[str]:
 
 
 def measure(model, held_out) -> dict[str, np.ndarray]:
-    """The loss on each instruction, and whether each objective is met, for every held-out prompt."""
+    """The loss on each instruction, and whether each objective is met, by held-out prompt."""
     asked = [row.prompt for row in held_out.instructions]
     plain = [pair.prompt for pair in held_out.pairs]
     scores = {"loss": nll(model, asked, [row.completion for row in held_out.instructions])}
