@@ -29,7 +29,7 @@ from .tokens import IGNORED
 from .trainer_tools import Row, checkpointing_off, cut_into_steps
 
 TRIED = 3  # steps that are timed
-START = 2.0  # seconds until a trainer takes its first step
+START = 1.0  # seconds until a trainer takes its first step
 WRITTEN = 8  # tokens that are sampled to time sampling
 
 
