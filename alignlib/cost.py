@@ -7,6 +7,7 @@ model stays as it is.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from .likelihood import row_nll
 from .memory import GB, Batch, Items, OutOfMemory, advice, count_sizes, memory_items, room_gb
 from .settings import PPOSettings, SFTSettings, with_steps
 from .tokens import IGNORED
-from .trainer_tools import Row, checkpointing_off, cut_into_steps
+from .trainer_tools import Row, checkpointing_off, cut_into_steps, free_earlier
 
 TRIED = 3  # steps that are timed
 START = 1.0  # seconds until a trainer takes its first step
@@ -152,6 +153,7 @@ def _memory(
 
     On a CPU the process already holds the weights and its libraries.
     """
+    free_earlier()
     used, room = memory_mb() * 2**20 / GB, room_gb(model.device)
     with _as_in_training(model):
         sizes = count_sizes(model, max((row["input_ids"] for row in rows), key=len))
@@ -234,13 +236,13 @@ def _tokens(rows: Sequence[Row], steps: list[list[list[int]]]) -> int:
 
 
 def _largest(rows: Sequence[Row], steps: list[list[list[int]]]) -> Batch:
-    """The micro-batch with the most tokens."""
+    """The micro-batch with the most tokens; its labels are the most that any has."""
     if not steps:
         return Batch(0, 0, 0)
-    lengths = [len(row["input_ids"]) for row in rows]
-    found = max((b for s in steps for b in s), key=lambda b: len(b) * max(lengths[i] for i in b))
-    labels = sum(label != IGNORED for i in found for label in rows[i]["labels"])
-    return Batch(len(found), max(lengths[i] for i in found), labels)
+    found = [[rows[i] for i in batch] for step in steps for batch in step]
+    rows_and_length = [(len(some), max(len(row["input_ids"]) for row in some)) for some in found]
+    labels = [sum(n != IGNORED for row in some for n in row["labels"]) for some in found]
+    return Batch(*max(rows_and_length, key=math.prod), max(labels))
 
 
 def _try_speed(

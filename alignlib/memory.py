@@ -33,6 +33,7 @@ from .tokens import IGNORED
 
 GB = 1e9
 FP32 = 4  # bytes
+KEPT = 1.75  # of activations on a CPU, where what is freed stays in pieces; measured
 TILE = 4096, 32_768  # logits of so many tokens and words at once
 NO_ROOM = "can't allocate memory"  # as PyTorch says it of the machine's own
 Items = dict[str, float]  # GB
@@ -50,7 +51,7 @@ class Sizes:
     trained: int  # parameters, not bytes
     length: int
     saved: int  # by autograd, for this row
-    cast: int  # by autograd, whatever the rows: weights in 16 bits
+    cast: int  # for two tokens: mostly weights in 16 bits, which are the same for all
     hidden: int  # of one layer's output for this row
     layers: int
     vocabulary: int
@@ -70,15 +71,15 @@ class Batch:
 def count_sizes(model: PreTrainedModel, ids: Sequence[int]) -> Sizes:
     """The sizes of a model that is set up to be trained, counted on one row of token ids."""
     own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    once, twice = (_saved(model, [list(ids)] * n, own) for n in (1, 2))
+    saved, cast = (_saved(model, list(some), own) for some in (ids, ids[:2]))
     config = model.config.get_text_config()
     hidden = len(ids) * config.hidden_size * FP32
     return Sizes(
         weights=sum(t.nbytes for t in (*model.parameters(), *model.buffers())),
         trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
         length=len(ids),
-        saved=twice - once,
-        cast=max(0, 2 * once - twice),
+        saved=saved - cast,
+        cast=cast,
         hidden=hidden,
         layers=config.num_hidden_layers,
         vocabulary=model.get_output_embeddings().weight.shape[0],
@@ -87,8 +88,8 @@ def count_sizes(model: PreTrainedModel, ids: Sequence[int]) -> Sizes:
     )
 
 
-def _saved(model: PreTrainedModel, rows: list[list[int]], own: set[int]) -> int:
-    """The bytes that autograd keeps of a forward pass over these rows, with one label each."""
+def _saved(model: PreTrainedModel, ids: list[int], own: set[int]) -> int:
+    """The bytes that autograd keeps of a forward pass over this row, with one label."""
     kept: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
@@ -97,7 +98,7 @@ def _saved(model: PreTrainedModel, rows: list[list[int]], own: set[int]) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    ids, mask = pad_left(rows, 0, model.device)
+    ids, mask = pad_left([ids], 0, model.device)
     labels = torch.full_like(ids, IGNORED)
     labels[:, -1] = ids[:, -1]
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask)}
@@ -137,6 +138,7 @@ def memory_items(
     activations = sizes.saved * times
     if settings.checkpointing:  # the input of each layer, and what one of them keeps
         activations = sizes.hidden * times * sizes.layers + activations / sizes.layers
+    kept = 1 if sizes.on_gpu else KEPT
     rows, tokens = generated
     items = {
         "weights": sizes.weights,
@@ -144,8 +146,8 @@ def memory_items(
         "optimizer": trained / 2 if settings.eight_bit else 2 * trained,
         "anchor": trained * anchor,
         "reference": trained * reference,
-        "activations": activations + sizes.cast,
-        "logits": 3 * FP32 * _logits(sizes, batch),
+        "activations": kept * activations + sizes.cast,
+        "logits": kept * 3 * FP32 * _logits(sizes, batch),
         "KV cache": sizes.cache * rows * tokens / sizes.length,
     }
     passing = ("activations", "logits")  # not there while texts are sampled

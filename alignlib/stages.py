@@ -28,7 +28,7 @@ from .prompts import AS_IS
 from .settings import PPOSettings, SFTSettings
 from .tokens import IGNORED, context_length, end_id, example, prompt_ids
 from .train import Penalty, dpo, sft
-from .trainer_tools import quiet
+from .trainer_tools import free_earlier, quiet
 
 Kind = Literal["instructions", "preferences"]
 KINDS: tuple[Kind, Kind] = ("instructions", "preferences")
@@ -132,6 +132,7 @@ def run_stage(
 ) -> None:
     """Train one stage; write its model, the importance of all stages so far, and its log."""
     started = time.monotonic()
+    free_earlier()
     model, tokenizer = _start(plan, base, before)
     known = before and before.folder / IMPORTANCE_FILE
     trained = list(ewc.trainable(model).values())

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .batching import batches, by_tokens
+from .batching import TOKENS, batches, by_tokens
 from .data import Preference
 from .devices import autocast, own_random_state, pick_device
 from .likelihood import row_nll
@@ -104,7 +104,8 @@ def dpo(
     rows = [_pair(tokenizer, pair, form) for pair in pairs]
     longest = [max(len(r["chosen_ids"]), len(r["rejected_ids"])) for r in rows]
     order = batches([len(r["prompt_ids"]) + n for r, n in zip(rows, longest)], settings)
-    rows = with_reference(model, tokenizer, rows, set(order))
+    at_once = min(TOKENS, settings.tokens or TOKENS)
+    rows = with_reference(model, tokenizer, rows, set(order), at_once)
     given = {"penalty": penalty, "progress": progress}
     method = {"beta": beta, "precompute_ref_log_probs": True}
     return run_trainer("dpo", model, tokenizer, rows, order, settings, **given, **method)
@@ -112,17 +113,22 @@ def dpo(
 
 @torch.no_grad()
 def with_reference(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], seen: set[int]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    seen: set[int],
+    tokens: int = TOKENS,
 ) -> list[Row]:
     """The pairs (tokenised) with the model's log-probability of both sides, in nats.
 
-    It is worked out for the row numbers in `seen`, and 0 for the others.
+    It is worked out for the row numbers in `seen`, and 0 for the others; at most so many `tokens`
+    are read at once, so that a training needs no more memory before its first step than in it.
     """
     sides = [(i, kind) for i in sorted(seen) for kind in KINDS]
     texts = [_as_example(rows[i]["prompt_ids"], rows[i][f"{kind}_ids"]) for i, kind in sides]
     found = [dict.fromkeys((f"ref_{kind}_logps" for kind in KINDS), 0.0) for _ in rows]
     model.eval()
-    for picked in by_tokens(_lengths(texts)):
+    for picked in by_tokens(_lengths(texts), tokens):
         with autocast(model.device):
             nll = row_nll(model, [texts[k] for k in picked], tokenizer.pad_token_id)
         for k, value in zip(picked, nll.tolist(), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -74,6 +75,13 @@ def unwrap(model: PreTrainedModel) -> PreTrainedModel:
         for name in ("forward", "_original_forward"):
             vars(part).pop(name, None)
     return model
+
+
+def free_earlier() -> None:
+    """Free what earlier trainings left: optimizer and schedule refer to each other, and to the
+    weights. A trainer does this as it starts; call it before a model is loaded or memory measured.
+    """
+    gc.collect()
 
 
 @contextmanager

@@ -3,19 +3,22 @@
 Each prediction and each training runs in a process of its own, so that neither adds to the other's
 peak. `python benchmarks/cost.py [METHOD or MODEL ...]` needs SmolLM2 (`make real`). Stand-ins are
 untrained Llamas of three sizes with a tokenizer of bytes. On a GPU the shapes of 0.5 B and 1.5 B
-parameters come too, with a memory of GPU_GB.
+parameters come too, with a memory of GPU_GB; `--gpu-memory` predicts that of 0.5 B without one.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
@@ -23,13 +26,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from alignlib import Aligner, Meet
-from alignlib.cost import Cost, machine, peak_gb
+from alignlib.cost import Cost, Speed, machine, peak_gb
 from alignlib.data import read_qac
 from alignlib.devices import pick_device
 from alignlib.everyday import read_aims, rows_file, style_pairs
 from alignlib.hbat import DPO, PPO, predict_hbat, train_hbat
-from alignlib.memory import GB
+from alignlib.memory import GB, Sizes, count_sizes
 from alignlib.models import save_model
+from alignlib.prompts import ANSWER
 from alignlib.real_model import SMOLLM2
 from alignlib.settings import ControlSettings, PPOSettings
 from alignlib.styles import texts_by_control
@@ -61,9 +65,9 @@ def stand_in(size: str, folder: Path) -> str:
     return str(folder)
 
 
-def by_aligner(model: str, rank: int) -> Task:
+def by_aligner(model: str, rank: int, profile: str = "laptop") -> Task:
     rows = read_qac(rows_file("train")).rows
-    settings = replace(BENCHES["laptop"].settings, steps=STEPS)
+    settings = replace(BENCHES[profile].settings, steps=STEPS)
     options = {"settings": settings, "lora_rank": rank, "progress": False}
     return (
         lambda: Aligner.untrained(model, lora_rank=rank).predict(rows, settings),
@@ -71,9 +75,9 @@ def by_aligner(model: str, rank: int) -> Task:
     )
 
 
-def by_meet(model: str, rank: int) -> Task:
+def by_meet(model: str, rank: int, profile: str = "laptop") -> Task:
     texts = texts_by_control(style_pairs("train"), "polite", "rude")
-    settings = replace(MEET_BENCHES["laptop"].settings, steps=STEPS)
+    settings = replace(MEET_BENCHES[profile].settings, steps=STEPS)
     control = ControlSettings("lora", max(rank, 1))
     options = {"control": control, "first": settings, "progress": False}
     return (
@@ -82,15 +86,15 @@ def by_meet(model: str, rank: int) -> Task:
     )
 
 
-def by_hbat(model: str, rank: int, ppo: bool = False) -> Task:
-    rows, bench = read_aims("train"), HBAT_BENCHES["laptop"]
+def by_hbat(model: str, rank: int, profile: str = "laptop", ppo: bool = False) -> Task:
+    rows, bench = read_aims("train"), HBAT_BENCHES[profile]
     teach, prefer = replace(bench.teach, steps=STEPS), replace(bench.prefer, steps=STEPS // 2)
     method = DPO(prefer, bench.beta)
     if ppo:
         sampled = PPOSettings(4, batch_size=16, minibatch=16, max_new_tokens=32)
         method = PPO(sampled, lambda prompts, texts: [float(len(t)) for t in texts], "longer")
     given = (model, rows.instructions, rows.pairs, teach, method)
-    options = {"rounds": 2, "strength": 1.0, "lora_rank": rank, "form": bench.form}
+    options = {"rounds": 2, "strength": 1.0, "lora_rank": rank, "form": ANSWER}
 
     def train() -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -103,7 +107,7 @@ METHODS = {
     "Aligner": by_aligner,
     "MEET": by_meet,
     "HBAT-DPO": by_hbat,
-    "HBAT-PPO": lambda model, rank: by_hbat(model, rank, ppo=True),
+    "HBAT-PPO": partial(by_hbat, ppo=True),
 }
 
 
@@ -134,6 +138,25 @@ def in_child(what: str, *case: object) -> list[float]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def gpu_memory() -> None:
+    """Predict the memory of `colab`'s settings on a GPU, by what a CPU keeps in bf16; no times."""
+
+    def sizes_on_gpu(*given: object) -> Sizes:
+        return replace(count_sizes(*given), on_gpu=True)
+
+    os.environ["ALIGNLIB_MEMORY_GB"] = str(GPU_GB)
+    in_bf16 = patch("alignlib.memory.autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
+    not_tried = patch("alignlib.cost._try_speed", lambda *_: Speed(float("nan"), float("nan")))
+    no_peak = patch("alignlib.cost.peak_memory_mb", lambda: 0)
+    on_gpu = patch("alignlib.cost.count_sizes", sizes_on_gpu)
+    with in_bf16, not_tried, no_peak, on_gpu, tempfile.TemporaryDirectory() as folder:
+        model = stand_in("0.5 B", Path(folder))
+        for method in METHODS:
+            if method != "HBAT-PPO":  # would sample, to time it
+                predict, _ = METHODS[method](model, 16, "colab")
+                print(f"{method}, 0.5 B, LoRA of rank 16: {predict().table()}", flush=True)
+
+
 def main() -> None:
     cases = [(method, SMOLLM2, 8) for method in METHODS]
     cases += [(method, size, 0) for size in WIDTHS for method in ("Aligner", "HBAT-DPO")]
@@ -161,5 +184,7 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         run(*sys.argv[2:5], int(sys.argv[5]))
+    elif sys.argv[1:] == ["--gpu-memory"]:
+        gpu_memory()
     else:
         main()

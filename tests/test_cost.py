@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from alignlib import cost, memory, trainers
+from alignlib import cost, memory, stages, train, trainers
 from alignlib.aligner import Aligner
 from alignlib.cost import Cost
 from alignlib.data import QAC, read_qac
 from alignlib.everyday import read_aims, rows_file, style_pairs
-from alignlib.hbat import DPO, PPO, predict_hbat
+from alignlib.hbat import DPO, PPO, predict_hbat, train_hbat
+from alignlib.likelihood import row_nll
 from alignlib.meet import Meet
-from alignlib.memory import Batch, OutOfMemory, Sizes, advice, count_sizes, memory_items
+from alignlib.memory import KEPT, Batch, OutOfMemory, Sizes, advice, count_sizes, memory_items
 from alignlib.models import add_lora, load_model
 from alignlib.settings import ControlSettings, PPOSettings, SFTSettings
 from alignlib.styles import texts_by_control
@@ -48,16 +51,54 @@ def rows() -> list[QAC]:
 def test_memory_by_item_is_arithmetic_on_the_sizes() -> None:
     items = memory_items(SIZES, BATCH, FEW)
     assert items["weights"] == items["gradients"] == 1 and items["optimizer"] == 2
-    assert items["activations"] == pytest.approx(8 * 0.2)
-    assert items["logits"] == pytest.approx(3 * 4 * 400 * 50_000 / 1e9)
+    assert items["activations"] == pytest.approx(KEPT * 8 * 0.2)
+    assert items["logits"] == pytest.approx(KEPT * 3 * 4 * 400 * 50_000 / 1e9)
     assert items["anchor"] == items["reference"] == items["KV cache"] == 0
     held = memory_items(SIZES, BATCH, FEW, anchor=True, reference=True)
     assert held["anchor"] == held["reference"] == 1
     tiled = memory_items(replace(SIZES, on_gpu=True), BATCH, FEW)
     assert tiled["logits"] == pytest.approx(3 * 4 * 400 * 32_768 / 1e9)
+    assert tiled["activations"] == pytest.approx(8 * 0.2)
     assert memory_items(SIZES, BATCH, replace(FEW, eight_bit=True))["optimizer"] == 0.5
     less = memory_items(SIZES, BATCH, replace(FEW, checkpointing=True))["activations"]
-    assert less == pytest.approx(8 * (0.0004 * 20 + 0.2 / 20))
+    assert less == pytest.approx(KEPT * 8 * (0.0004 * 20 + 0.2 / 20))
+
+
+def test_a_stage_is_loaded_when_the_one_before_it_is_gone(
+    stand_in: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, weights, alive = stages._start, [], []
+
+    def note(*given):
+        alive.append(sum(ref() is not None for ref in weights))
+        model, tokenizer = start(*given)
+        weights.extend(weakref.ref(parameter) for parameter in model.parameters())
+        return model, tokenizer
+
+    monkeypatch.setattr(stages, "_start", note)
+    rows, few = read_aims("train"), replace(FEW, steps=1, warmup_steps=0)
+    given = (stand_in["llama"], rows.instructions[:8], rows.pairs[:8], few, DPO(few, 0.1))
+    gc.disable()
+    try:
+        train_hbat(*given, rounds=1, strength=1.0, folder=tmp_path, progress=False)
+    finally:
+        gc.enable()
+    assert alive == [0, 0]
+
+
+def test_the_reference_is_read_in_batches_of_the_trainings_size(
+    stand_in: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def note(model, rows, pad):
+        read.append(len(rows) * max(len(row["input_ids"]) for row in rows))
+        return row_nll(model, rows, pad)
+
+    monkeypatch.setattr(train, "row_nll", note)
+    model, tokenizer = load_model(stand_in["llama"])
+    dpo(model, tokenizer, read_aims("train").pairs[:12], replace(FEW, tokens=300))
+    assert len(read) > 1 and max(read) <= 300
 
 
 def test_samples_and_the_backward_pass_do_not_need_memory_at_the_same_time() -> None:

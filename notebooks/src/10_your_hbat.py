@@ -167,6 +167,7 @@ def estimate(objective: str, values: np.ndarray):
     return bootstrap_mean(values, "nats" if objective == "loss" else "rate")
 
 
+# %%
 if test.facts:
     for side in ("chosen", "rejected"):
         met = warmly_answered(test.facts, [getattr(pair, side) for pair in test.pairs])
