@@ -78,9 +78,14 @@ class Tensors:
         """Importance times the squared distance from the anchor, summed; a scalar."""
         return (importance * (self.parameter - anchor[self.name]) ** 2).sum()
 
-    def pull(self, anchor: Mapping[str, Tensor], importance: Tensor) -> None:
-        """Add half the gradient of `squared` to the parameter's gradient."""
-        _add_gradient(self.parameter, importance * (self.parameter - anchor[self.name]))
+    def pull(self, anchor: Mapping[str, Tensor], importance: Tensor, factor: float) -> Tensor:
+        """Add `factor` times half the gradient of `squared` to the parameter's; `squared`."""
+        distance = self.parameter - anchor[self.name]
+        _gradient(self.parameter).addcmul_(distance, importance, value=factor)
+        flat = distance.flatten()
+        if not importance.dim():  # one number for all entries
+            return importance * torch.dot(flat, flat)
+        return torch.dot((importance * distance).flatten(), flat)
 
     def freeze(self) -> None:
         self.parameter.requires_grad_(False)
@@ -110,25 +115,31 @@ class Product:
 
     def squared(self, anchor: Mapping[str, Tensor], importance: Tensor | float) -> Tensor:
         """Importance times the squared distance from the anchor, summed; a scalar."""
-        u, v = self._parts(anchor)
-        return importance * self.scale**2 * ((u.T @ u) * (v @ v.T)).sum()
+        return importance * self.scale**2 * _squared_product(*self._parts(anchor))
 
-    def pull(self, anchor: Mapping[str, Tensor], importance: Tensor) -> None:
-        """Add half the gradient of `squared` to the gradients of both factors."""
+    def pull(self, anchor: Mapping[str, Tensor], importance: Tensor, factor: float) -> Tensor:
+        """Add `factor` times half the gradient of `squared` to those of both; `squared`."""
         u, v = self._parts(anchor)
-        factor = importance * self.scale**2
-        _add_gradient(self.b, factor * (u @ (v @ self.a.T)))
-        _add_gradient(self.a, factor * ((self.b.T @ u) @ v))
+        factor *= self.scale**2
+        _gradient(self.b).addcmul_(u @ (v @ self.a.T), importance, value=factor)
+        _gradient(self.a).addcmul_((self.b.T @ u) @ v, importance, value=factor)
+        return importance * self.scale**2 * _squared_product(u, v)
 
     def freeze(self) -> None:
         self.b.requires_grad_(False)
         self.a.requires_grad_(False)
 
 
-def _add_gradient(parameter: nn.Parameter, gradient: Tensor) -> None:
+def _squared_product(u: Tensor, v: Tensor) -> Tensor:
+    """The squared entries of u v, summed; the product is not built."""
+    return ((u.T @ u) * (v @ v.T)).sum()
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    """The parameter's gradient, to be added to; 0 if it has none yet."""
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
-    parameter.grad += gradient
+    return parameter.grad
 
 
 Weight = Tensors | Product
@@ -186,9 +197,9 @@ class Elastic:
 
         Nothing is kept for a backward pass: the gradient is strength * I_i (theta_i - theta*_i).
         """
-        for name, weight in self.weights.items():
-            weight.pull(self.anchor, scale * self.strength * self.importance[name])
-        return self()
+        factor, anchor = scale * self.strength, self.anchor
+        terms = [w.pull(anchor, self.importance[n], factor) for n, w in self.weights.items()]
+        return self.strength / 2 * torch.stack(terms).sum()
 
 
 def _check_shapes(
