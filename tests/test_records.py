@@ -172,8 +172,12 @@ SAID = {  # what claims and lessons say beside the number that is read from the 
         0.9,
         0.99,
     ),
-    "a rule fixes none of them": (value("everyday", "fixed/rude_unheard", arm="rule"), 0, 0),
-    "with all heads, five in six": (value("looking", "kept_without_none"), 0.81, 0.86),
+    "the training rows fixes none of them": (
+        value("everyday", "fixed/rude_unheard", arm="rule"),
+        0,
+        0,
+    ),
+    "With all heads, five in six": (value("looking", "kept_without_none"), 0.81, 0.86),
     "With such rows in training this hardly ever happens": (
         value("hijacked", "taken_over_escaped", shown=True),
         0,
@@ -195,12 +199,12 @@ SAID = {  # what claims and lessons say beside the number that is read from the 
     "without a control hardly any": (value("everyday_styles", "rude/base"), 0, 0.02),
     "Up to half of *rude*, a mix changes nothing": (value("everyday_styles", "rude/mix_0.5"), 0, 0),
     "gets one word": (value("everyday_styles", "words/brief"), 1, 1.1),
-    "11 points more than one token": (
+    "leaves 11 points more answers without faults than with one token": (
         recorded_difference(read_results("controls"), "sound_1_good", PROMPT, PROMPT | {"size": 1}),
         0.105,
         0.115,
     ),
-    "a warm-up costs two points on unseen words": (
+    "costs two points on unseen ones": (
         recorded_difference(read_results("warmup"), "fault_free_unseen", WITH, WITHOUT),
         -0.025,
         -0.015,
@@ -242,6 +246,14 @@ NO_CLEAR_DIFFERENCE = {
 def test_what_is_said_beside_a_claims_number_is_in_the_record(words: str) -> None:
     found, low, high = SAID[words]
     assert low <= getattr(found, "value", found) <= high
+
+
+def test_what_is_said_there_stands_in_a_claim_or_a_lesson() -> None:
+    folder = data_folder().parent
+    files = [folder / "data" / "claims.json", *folder.glob("notebooks/src/**/*.py")]
+    said = " ".join(file.read_text(encoding="utf-8") for file in files).replace("\n#", " ")
+    said = " ".join(said.split())
+    assert [words for words in SAID if words not in said] == []
 
 
 @pytest.mark.parametrize("what", NO_CLEAR_DIFFERENCE)
