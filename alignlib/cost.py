@@ -7,7 +7,6 @@ model stays as it is.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -123,7 +122,7 @@ def predict_stages(
     largest = _ppo_batch(pairs, prefer) if by_ppo else _largest(pairs, preferred)
     if by_ppo:
         held |= {"reference": True, "generated": (prefer.batch_size, largest.length)}
-    largest = max(largest, _largest(instructions, learned), key=lambda b: b.rows * b.length)
+    largest = _largest_of([largest, _largest(instructions, learned)])
     cost = _memory(model, [*instructions, *pairs], largest, teach, **held)
     if not cost.fits:
         return cost
@@ -236,13 +235,20 @@ def _tokens(rows: Sequence[Row], steps: list[list[list[int]]]) -> int:
 
 
 def _largest(rows: Sequence[Row], steps: list[list[list[int]]]) -> Batch:
-    """The micro-batch with the most tokens; its labels are the most that any has."""
-    if not steps:
+    """What no micro-batch of these steps exceeds."""
+    batches = []
+    for picked in (batch for step in steps for batch in step):
+        labels = sum(label != IGNORED for i in picked for label in rows[i]["labels"])
+        batches.append(Batch(len(picked), max(len(rows[i]["input_ids"]) for i in picked), labels))
+    return _largest_of(batches)
+
+
+def _largest_of(batches: Sequence[Batch]) -> Batch:
+    """Rows and length of the one with the most tokens, and the most labels of any."""
+    if not batches:
         return Batch(0, 0, 0)
-    found = [[rows[i] for i in batch] for step in steps for batch in step]
-    rows_and_length = [(len(some), max(len(row["input_ids"]) for row in some)) for some in found]
-    labels = [sum(n != IGNORED for row in some for n in row["labels"]) for some in found]
-    return Batch(*max(rows_and_length, key=math.prod), max(labels))
+    most = max(batches, key=lambda batch: batch.rows * batch.length)
+    return replace(most, labels=max(batch.labels for batch in batches))
 
 
 def _try_speed(

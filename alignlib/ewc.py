@@ -79,13 +79,13 @@ class Tensors:
         return (importance * (self.parameter - anchor[self.name]) ** 2).sum()
 
     def pull(self, anchor: Mapping[str, Tensor], importance: Tensor, factor: float) -> Tensor:
-        """Add `factor` times half the gradient of `squared` to the parameter's; `squared`."""
+        """Add `factor` / 2 times the gradient of `squared` to the parameter's. Return `squared`."""
         distance = self.parameter - anchor[self.name]
         _gradient(self.parameter).addcmul_(distance, importance, value=factor)
-        flat = distance.flatten()
-        if not importance.dim():  # one number for all entries
-            return importance * torch.dot(flat, flat)
-        return torch.dot((importance * distance).flatten(), flat)
+        if importance.dim():
+            return (importance * distance.square_()).sum()
+        # one number for all entries: row by row, as a sum of so many in fp32 loses digits
+        return importance * torch.linalg.vector_norm(distance, dim=-1).square().sum()
 
     def freeze(self) -> None:
         self.parameter.requires_grad_(False)
@@ -118,12 +118,11 @@ class Product:
         return importance * self.scale**2 * _squared_product(*self._parts(anchor))
 
     def pull(self, anchor: Mapping[str, Tensor], importance: Tensor, factor: float) -> Tensor:
-        """Add `factor` times half the gradient of `squared` to those of both; `squared`."""
-        u, v = self._parts(anchor)
-        factor *= self.scale**2
-        _gradient(self.b).addcmul_(u @ (v @ self.a.T), importance, value=factor)
-        _gradient(self.a).addcmul_((self.b.T @ u) @ v, importance, value=factor)
-        return importance * self.scale**2 * _squared_product(u, v)
+        """Add `factor` / 2 times the gradient of `squared` to both factors'. Return `squared`."""
+        (u, v), square = self._parts(anchor), self.scale**2
+        _gradient(self.b).addcmul_(u @ (v @ self.a.T), importance, value=factor * square)
+        _gradient(self.a).addcmul_((self.b.T @ u) @ v, importance, value=factor * square)
+        return importance * square * _squared_product(u, v)
 
     def freeze(self) -> None:
         self.b.requires_grad_(False)

@@ -10,7 +10,9 @@
     KV cache      of PPO's samples; it and the activations are not there at the same time
 
 The bytes that one row keeps for the backward pass are counted, not guessed: one row is read with
-a hook on what autograd saves. So this holds for any architecture, adapter and number format.
+a hook on what autograd saves. So this holds for any architecture, adapter and number format. The
+process on a CPU needs KEPT times as much: freed blocks that nothing fits into stay with it, and the
+backward pass has tensors of its own. `benchmarks/cost.py` compares this with what was needed.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from .tokens import IGNORED
 
 GB = 1e9
 FP32 = 4  # bytes
-KEPT = 1.75  # of activations on a CPU, where what is freed stays in pieces; measured
+KEPT = 1.75  # times activations and logits, fitted to eleven trainings on Linux (1.5 to 2.0)
 TILE = 4096, 32_768  # logits of so many tokens and words at once
 NO_ROOM = "can't allocate memory"  # as PyTorch says it of the machine's own
 Items = dict[str, float]  # GB
@@ -50,8 +52,8 @@ class Sizes:
     weights: int
     trained: int  # parameters, not bytes
     length: int
-    saved: int  # by autograd, for this row
-    cast: int  # for two tokens: mostly weights in 16 bits, which are the same for all
+    saved: int  # by autograd, for this row's tokens
+    cast: int  # whatever the rows: weights in 16 bits
     hidden: int  # of one layer's output for this row
     layers: int
     vocabulary: int
@@ -61,7 +63,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Batch:
-    """The micro-batch of a training that needs the most memory."""
+    """What no micro-batch of a training exceeds."""
 
     rows: int
     length: int  # of its longest row, in tokens
@@ -71,15 +73,16 @@ class Batch:
 def count_sizes(model: PreTrainedModel, ids: Sequence[int]) -> Sizes:
     """The sizes of a model that is set up to be trained, counted on one row of token ids."""
     own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    saved, cast = (_saved(model, list(some), own) for some in (ids, ids[:2]))
+    whole, two = (_saved(model, list(some), own) for some in (ids, ids[:2]))
+    token = (whole - two) / max(1, len(ids) - 2)
     config = model.config.get_text_config()
     hidden = len(ids) * config.hidden_size * FP32
     return Sizes(
         weights=sum(t.nbytes for t in (*model.parameters(), *model.buffers())),
         trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
         length=len(ids),
-        saved=saved - cast,
-        cast=cast,
+        saved=round(token * len(ids)),
+        cast=max(0, round(two - 2 * token)),
         hidden=hidden,
         layers=config.num_hidden_layers,
         vocabulary=model.get_output_embeddings().weight.shape[0],

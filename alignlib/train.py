@@ -25,7 +25,7 @@ from .likelihood import row_nll
 from .prompts import AS_IS
 from .settings import SFTSettings
 from .tokens import IGNORED, UNBOUNDED, context_length, end_id, judged_ids, prompt_ids, text_ids
-from .trainer_tools import Diverged, Row, Turns, quiet
+from .trainer_tools import Diverged, Row, Turns, quiet, row_tokens
 from .trainers import Penalty, Rates, run_trainer
 
 __all__ = ["Diverged", "Penalty", "dpo", "reward_model", "sft", "sft_in_turns"]
@@ -104,8 +104,9 @@ def dpo(
     rows = [_pair(tokenizer, pair, form) for pair in pairs]
     longest = [max(len(r["chosen_ids"]), len(r["rejected_ids"])) for r in rows]
     order = batches([len(r["prompt_ids"]) + n for r, n in zip(rows, longest)], settings)
-    at_once = min(TOKENS, settings.tokens or TOKENS)
-    rows = with_reference(model, tokenizer, rows, set(order), at_once)
+    # no more tokens at once than in a step, so that this does not need more memory than training
+    in_a_step = settings.tokens or settings.batch_size * max(map(row_tokens, rows))
+    rows = with_reference(model, tokenizer, rows, set(order), min(TOKENS, in_a_step))
     given = {"penalty": penalty, "progress": progress}
     method = {"beta": beta, "precompute_ref_log_probs": True}
     return run_trainer("dpo", model, tokenizer, rows, order, settings, **given, **method)
@@ -121,8 +122,8 @@ def with_reference(
 ) -> list[Row]:
     """The pairs (tokenised) with the model's log-probability of both sides, in nats.
 
-    It is worked out for the row numbers in `seen`, and 0 for the others; at most so many `tokens`
-    are read at once, so that a training needs no more memory before its first step than in it.
+    It is worked out for the row numbers in `seen`, and 0 for the others. At most so many `tokens`
+    are read at once.
     """
     sides = [(i, kind) for i in sorted(seen) for kind in KINDS]
     texts = [_as_example(rows[i]["prompt_ids"], rows[i][f"{kind}_ids"]) for i, kind in sides]

@@ -79,7 +79,7 @@ def unwrap(model: PreTrainedModel) -> PreTrainedModel:
 
 def free_earlier() -> None:
     """Free what earlier trainings left: optimizer and schedule refer to each other, and to the
-    weights. A trainer does this as it starts; call it before a model is loaded or memory measured.
+    weights. TRL's trainers do this as they start.
     """
     gc.collect()
 

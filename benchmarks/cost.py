@@ -4,6 +4,7 @@ Each prediction and each training runs in a process of its own, so that neither 
 peak. `python benchmarks/cost.py [METHOD or MODEL ...]` needs SmolLM2 (`make real`). Stand-ins are
 untrained Llamas of three sizes with a tokenizer of bytes. On a GPU the shapes of 0.5 B and 1.5 B
 parameters come too, with a memory of GPU_GB; `--gpu-memory` predicts that of 0.5 B without one.
+Prompts are in the plain form, because a tokenizer of bytes has no chat template.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -139,22 +141,32 @@ def in_child(what: str, *case: object) -> list[float]:
 
 
 def gpu_memory() -> None:
-    """Predict the memory of `colab`'s settings on a GPU, by what a CPU keeps in bf16; no times."""
+    """Predict the memory of `colab`'s settings on a GPU, by what a CPU keeps in bf16."""
 
     def sizes_on_gpu(*given: object) -> Sizes:
         return replace(count_sizes(*given), on_gpu=True)
 
-    os.environ["ALIGNLIB_MEMORY_GB"] = str(GPU_GB)
-    in_bf16 = patch("alignlib.memory.autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
-    not_tried = patch("alignlib.cost._try_speed", lambda *_: Speed(float("nan"), float("nan")))
-    no_peak = patch("alignlib.cost.peak_memory_mb", lambda: 0)
-    on_gpu = patch("alignlib.cost.count_sizes", sizes_on_gpu)
-    with in_bf16, not_tried, no_peak, on_gpu, tempfile.TemporaryDirectory() as folder:
+    os.environ["ALIGNLIB_DEVICE"] = "cpu"
+    patches = {
+        "memory.autocast": lambda _: torch.autocast("cpu", torch.bfloat16),
+        "cost.count_sizes": sizes_on_gpu,
+        "cost.room_gb": lambda _: GPU_GB,
+        "cost.peak_memory_mb": lambda: 0,
+        "cost._try_speed": lambda *_: Speed(float("nan"), float("nan")),
+        "cost._try_sampling": lambda *_: float("nan"),
+    }
+    with ExitStack() as patched, tempfile.TemporaryDirectory() as folder:
+        for name, value in patches.items():
+            patched.enter_context(patch(f"alignlib.{name}", value))
         model = stand_in("0.5 B", Path(folder))
         for method in METHODS:
-            if method != "HBAT-PPO":  # would sample, to time it
-                predict, _ = METHODS[method](model, 16, "colab")
-                print(f"{method}, 0.5 B, LoRA of rank 16: {predict().table()}", flush=True)
+            predict, _ = METHODS[method](model, 16, "colab")
+            cost = predict()
+            sizes = ", ".join(f"{name} {gb:.1f}" for name, gb in cost.items.items() if gb > 0.05)
+            fits = "fits" if cost.fits else f"does not fit: {cost.fix}"
+            print(
+                f"{method}, 0.5 B, LoRA of rank 16: {cost.gb:.1f} GB, {fits} ({sizes})", flush=True
+            )
 
 
 def main() -> None:

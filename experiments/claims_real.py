@@ -79,16 +79,15 @@ REAL = (
     Claim(
         "styles-mix",
         "09",
-        "Up to half of *rude*, a mix changes nothing. With three quarters of it, {} of the answers "
-        "are rude.",
+        "In a mix with up to half of *rude*, no answer is rude. With three quarters of it, {} are.",
         lambda: recorded(read_results("everyday_styles"), "rude/mix_0.75"),
         STYLES,
     ),
     Claim(
         "styles-length",
         "09",
-        "A control that asks for *brief* answers gets one word: {} fewer than one for *full* "
-        "answers, which are no longer than without a control.",
+        "A control for *brief* answers gets one word: {} fewer than one for *full* answers, which "
+        "are no longer than without a control.",
         lambda: _styles("words/full", "words/brief", "words"),
         STYLES,
     ),
@@ -103,16 +102,17 @@ REAL = (
     Claim(
         "aims-order",
         "10",
-        "The order decides. In turns, the model follows {} more instructions than with the same "
-        "stages one objective after the other, and meets about as many preferences.",
+        "The order decides. With the same short stages in turns, the model follows {} more "
+        "instructions than with all those on instructions first. In the preferences there is no "
+        "clear difference.",
         lambda: aims("turns", "restarted", "instructions"),
         AIMS,
     ),
     Claim(
         "aims-two-stage",
         "10",
-        "HBAT meets {} more preferences than two stages. How many instructions two stages follow "
-        "varies too much between seeds to compare.",
+        "HBAT meets {} more preferences than two stages, each at its best learning rate. How many "
+        "instructions two stages follow varies too much between seeds to compare.",
         lambda: aims("hbat", "two_stage", "preference"),
         AIMS,
     ),

@@ -18,11 +18,11 @@ from alignlib.everyday import read_aims, rows_file, style_pairs
 from alignlib.hbat import DPO, PPO, predict_hbat, train_hbat
 from alignlib.likelihood import row_nll
 from alignlib.meet import Meet
-from alignlib.memory import KEPT, Batch, OutOfMemory, Sizes, advice, count_sizes, memory_items
+from alignlib.memory import Batch, OutOfMemory, Sizes, advice, count_sizes, memory_items
 from alignlib.models import add_lora, load_model
 from alignlib.settings import ControlSettings, PPOSettings, SFTSettings
 from alignlib.styles import texts_by_control
-from alignlib.tokens import example
+from alignlib.tokens import IGNORED, example
 from alignlib.train import dpo, sft
 
 FEW = SFTSettings(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=1)
@@ -51,8 +51,8 @@ def rows() -> list[QAC]:
 def test_memory_by_item_is_arithmetic_on_the_sizes() -> None:
     items = memory_items(SIZES, BATCH, FEW)
     assert items["weights"] == items["gradients"] == 1 and items["optimizer"] == 2
-    assert items["activations"] == pytest.approx(KEPT * 8 * 0.2)
-    assert items["logits"] == pytest.approx(KEPT * 3 * 4 * 400 * 50_000 / 1e9)
+    assert items["activations"] == pytest.approx(1.75 * 8 * 0.2)
+    assert items["logits"] == pytest.approx(1.75 * 3 * 4 * 400 * 50_000 / 1e9)
     assert items["anchor"] == items["reference"] == items["KV cache"] == 0
     held = memory_items(SIZES, BATCH, FEW, anchor=True, reference=True)
     assert held["anchor"] == held["reference"] == 1
@@ -61,7 +61,7 @@ def test_memory_by_item_is_arithmetic_on_the_sizes() -> None:
     assert tiled["activations"] == pytest.approx(8 * 0.2)
     assert memory_items(SIZES, BATCH, replace(FEW, eight_bit=True))["optimizer"] == 0.5
     less = memory_items(SIZES, BATCH, replace(FEW, checkpointing=True))["activations"]
-    assert less == pytest.approx(KEPT * 8 * (0.0004 * 20 + 0.2 / 20))
+    assert less == pytest.approx(1.75 * 8 * (0.0004 * 20 + 0.2 / 20))
 
 
 def test_a_stage_is_loaded_when_the_one_before_it_is_gone(
@@ -86,8 +86,9 @@ def test_a_stage_is_loaded_when_the_one_before_it_is_gone(
     assert alive == [0, 0]
 
 
+@pytest.mark.parametrize("tokens", [300, 0])
 def test_the_reference_is_read_in_batches_of_the_trainings_size(
-    stand_in: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    tokens: int, stand_in: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = []
 
@@ -97,8 +98,31 @@ def test_the_reference_is_read_in_batches_of_the_trainings_size(
 
     monkeypatch.setattr(train, "row_nll", note)
     model, tokenizer = load_model(stand_in["llama"])
-    dpo(model, tokenizer, read_aims("train").pairs[:12], replace(FEW, tokens=300))
-    assert len(read) > 1 and max(read) <= 300
+    pairs, settings = read_aims("train").pairs[:12], replace(FEW, batch_size=1, tokens=tokens)
+    dpo(model, tokenizer, pairs, settings)
+    longest = 2 * max(len(f"{p.prompt} {p.chosen}".encode()) + 2 for p in pairs)
+    assert len(read) > 1 and max(read) <= (tokens or longest)
+
+
+def test_the_largest_batch_has_the_most_tokens_and_the_most_labels_of_any() -> None:
+    long = {"input_ids": [5] * 50, "labels": [IGNORED] * 49 + [5]}
+    labelled = {"input_ids": [5] * 20, "labels": [5] * 20}
+    steps = [[[0, 1]], [[2, 3]]]
+    assert cost._largest([long, long, labelled, labelled], steps) == Batch(2, 50, 40)
+    assert cost._largest_of([Batch(6, 100, 540), Batch(6, 101, 60)]) == Batch(6, 101, 540)
+
+
+def test_weights_in_16_bits_are_counted_once(
+    stand_in: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_bf16 = torch.autocast("cpu", torch.bfloat16)
+    model, _ = load_model(stand_in["llama"])
+    matrices = sum(p.numel() for p in model.parameters() if p.dim() == 2)
+    matrices -= model.get_input_embeddings().weight.numel()  # looked up, not multiplied
+    ids = list(range(3, 43))
+    assert count_sizes(model.train(), ids).cast < 5000
+    monkeypatch.setattr(memory, "autocast", lambda _: in_bf16)
+    assert count_sizes(model, ids).cast == pytest.approx(2 * matrices, rel=0.05)
 
 
 def test_samples_and_the_backward_pass_do_not_need_memory_at_the_same_time() -> None:

@@ -177,6 +177,15 @@ def test_the_gradient_in_closed_form_is_that_of_autograd(
     assert not value.requires_grad
 
 
+def test_the_penalty_of_a_large_matrix_keeps_its_digits() -> None:
+    torch.manual_seed(0)
+    matrix = torch.nn.Parameter(torch.randn(32_768, 512))
+    weight, anchor = ewc.Tensors("m", matrix), {"m": torch.zeros(32_768, 512)}
+    with torch.no_grad():
+        found = weight.pull(anchor, torch.tensor(1.0), 1.0)
+    assert float(found) == pytest.approx(float((matrix.detach().double() ** 2).sum()), rel=1e-6)
+
+
 class DataParallelNames(torch.nn.Module):
     """A wrapper that names what is in it as DDP does."""
 

@@ -164,6 +164,7 @@ WITH, WITHOUT = ({"share": share, "corrections": 1500} for share in (WARMUP_SHAR
 PROMPT, LORA = (BOTH_STEPS[kind] for kind in ("prompt", "lora"))
 FAST = PROMPT | {"arm": "faster model"}
 FRONTS, RIVALS = read_results("fronts"), read_results("rivals")
+TWO_STAGES = per_seed(read_results("everyday_aims"), "instructions_test", method="two_stage")
 SAID = {  # what claims and lessons say beside the number that is read from the record
     "before it, one in five had none": (value("warmup", "before_unseen", **WITH), 0.17, 0.23),
     "one in ten when *bad* is": (value("controls", "sound_1_bad", **LORA), 0.07, 0.13),
@@ -197,7 +198,17 @@ SAID = {  # what claims and lessons say beside the number that is read from the 
     ),
     "Asked for *polite*, none is": (value("everyday_styles", "rude/polite"), 0, 0),
     "without a control hardly any": (value("everyday_styles", "rude/base"), 0, 0.02),
-    "Up to half of *rude*, a mix changes nothing": (value("everyday_styles", "rude/mix_0.5"), 0, 0),
+    "with up to half of *rude*, no answer is rude": (
+        value("everyday_styles", "rude/mix_0.5"),
+        0,
+        0,
+    ),
+    "nearly all instructions in two trainings of three": (
+        sorted(TWO_STAGES.values())[1],
+        0.9,
+        1,
+    ),
+    "almost none in the third": (min(TWO_STAGES.values()), 0, 0.05),
     "gets one word": (value("everyday_styles", "words/brief"), 1, 1.1),
     "leaves 11 points more answers without faults than with one token": (
         recorded_difference(read_results("controls"), "sound_1_good", PROMPT, PROMPT | {"size": 1}),

@@ -46,9 +46,9 @@
 #   `{"formal": "formal.jsonl", "brief": "brief.jsonl"}`. A name consists of letters, digits, `_`, `+`
 #   and `-`.
 #
-# Two hundred texts of each style are enough to try. To measure you need about a thousand, because only a
-# tenth of the prompts is held out to test on. Another tenth is left for choosing settings, and is not used
-# below. Give each data set its own `OUT`.
+# Two hundred texts of each style are enough to try. To measure you need more: a tenth of the prompts is held
+# out to test on. Another tenth, `texts["validation"]`, is left for choosing settings, and is not used below.
+# Give each data set its own `OUT`.
 #
 # **The form of prompts.** In the profile `laptop` a prompt is followed by *Answer:*. In the other profiles
 # it is put into the model's chat template (`FORM = "chat"`). Use the same form in training and later.
@@ -61,7 +61,9 @@ MODEL = None  # a folder or a hub id; None: the profile's
 DATA = None  # texts of your own; None: everyday English, which comes with the course
 STEPS = None  # of training, shared by all controls; None: the profile's
 MINUTES = 0  # time for training: fewer steps, if they would take longer (0: no limit)
-KIND = "lora"  # or "prompt": soft prompts, trained vectors that are read before the prompt
+KIND = (
+    "lora"  # or "prompt": soft prompts, vectors that are read before the prompt; they need STEP_2
+)
 SIZE = None  # rank of LoRA, or tokens of a soft prompt; None: the profile's, or 20 tokens
 FORM = None  # "{}": prompts as they are; "{}\n\nAnswer:"; "chat"; None: the profile's
 STEP_2 = 0  # steps of MEET's second step, which changes the model too
@@ -120,8 +122,9 @@ show_tokens(untrained.tokenizer, untrained.tokens(texts["train"][styles[0]][2]))
 # %% [markdown]
 # ## What will it cost?
 #
-# We run a few batches forward and backward, without changing the model. Their speed gives the minutes.
-# The memory is computed from the sizes of the model, and the table lists what needs it.
+# We run a few batches forward and backward, without changing the model. Their speed gives the minutes of the
+# training; the answers below take longer. The memory is computed from the sizes of the model, and the table
+# lists what needs it. `STEP_2` is not in it: that step trains all weights, and needs more.
 
 # %%
 steps = STEPS or profile.settings.steps
@@ -221,8 +224,9 @@ with_slider(show_mix, share)
 # ## Measure
 #
 # **For any data**: under which control is a held-out text most likely? With two controls, guessing is right
-# half of the time. This needs no judge, but it says nothing about answers that the model writes itself.
-# Numbers in brackets are 95 % intervals over the test texts.
+# half of the time, so a share near one half means that nothing was learned: take more `STEPS`. This needs no judge,
+# but it says nothing about answers that the model writes itself. Read twenty of those, and count in them
+# what matters to you. Numbers in brackets are 95 % intervals over the test texts.
 
 # %%
 most_likely = {}
@@ -238,7 +242,8 @@ for name, rows in texts["test"].items():
 # %% [markdown]
 # **For everyday English** a program judges the answers. An answer counts as *rude* if it contains an insult
 # from our data, or two words that occur only in those insults. The program misses other insults. First we
-# test it: of the test texts with an insult, and of those without, how many does it call rude?
+# test it: of the test texts with an insult, and of those without, how many does it call rude? Where all answers
+# agree, the interval has no width, and the true share may still be a few percent away.
 
 # %%
 rude = {}  # by style: is the answer rude? (prompts,)
@@ -252,17 +257,20 @@ if DATA is None:
         rude[part] = np.array(are_rude(ask(prompts, mix, f"{part:.0%} rude")))
 
 # %%
-if DATA is None:
-    keys = {"no control": "asked_nothing", "polite": "asked_polite", "rude": "asked_rude"}
-    found = {n: metrics.add(keys.get(n, f"mix/{n}"), bootstrap_mean(v)) for n, v in rude.items()}
-    for name, estimate in found.items():
-        print(f"{name:<12} rude answers: {estimate}")
+found = {}  # by style or mix: the share of rude answers
+for name, judged in rude.items():
+    key = f"mix/{name}" if name in (0.25, 0.5, 0.75) else f"asked_{name}"
+    found[name] = metrics.add(key.replace("no control", "nothing"), bootstrap_mean(judged))
+    print(f"{name:<12} rude answers: {found[name]}")
+if rude:
     difference = metrics.add("asked/difference", paired(rude["rude"], rude["polite"]))
     print("asked for rude minus asked for polite:", difference)
 
+# %%
+if rude:
     figure, (axis,) = new_figure("Rude answers by the weight of the rude control")
-    shares = {0: "polite", 0.25: 0.25, 0.5: 0.5, 0.75: 0.75, 1: "rude"}
-    lines = {"MEET": (list(shares), [found[name] for name in shares.values()])}
+    by_weight = {0: "polite", 0.25: 0.25, 0.5: 0.5, 0.75: 0.75, 1: "rude"}
+    lines = {"MEET": (list(by_weight), [found[name] for name in by_weight.values()])}
     lines["no control"] = ([0, 1], [found["no control"]] * 2)
     curves(axis, lines, "weight of rude in the mix with polite", "rude answers, %", scale=100)
 else:
@@ -274,11 +282,12 @@ metrics.save_figure(figure, "answer")
 figure
 
 # %% [markdown]
-# The answers are greedy: the model always takes the likeliest next token. So the same few insults come again
-# and again, and a mix changes nothing until *rude* has most of the weight. Each insult comes first in its
-# answer, and once the first token is that of an insult, the rest follows.
+# For everyday English: the answers are greedy, which means that the model always takes the likeliest next
+# token. So the same few insults come again and again. Each comes first in its answer, and once the first token
+# is that of an insult, the rest follows. In a mix this happens only if *rude* has most of the weight.
 #
-# **What is known**, from trainings with three seeds, each on its own draw of the data:
+# **What is known**, from other trainings with three seeds, each on its own draw of the data and with four
+# controls. The share in a mix varies much from training to training.
 #
 # <!-- known -->
 
@@ -303,7 +312,8 @@ print(f"{folder}: {sum(f.stat().st_size for f in folder.rglob('*') if f.is_file(
 # `PeftModel.from_pretrained(model, "FOLDER/controls/NAME")`.
 #
 # **The same model** matters. `make real` gives SmolLM2 with weights rounded to 4 bits, and prints its folder.
-# Whoever loads the controls needs that folder, not the model on the hub.
+# Whoever loads the controls needs that folder, not the model on the hub; in the command below, write it in
+# place of `smollm2`. Without `make real` the base is the model on the hub.
 #
 # **Serving.** vLLM serves LoRA controls beside their model, each under its own name. It cannot serve soft
 # prompts, and applies one adapter per request. For a mix, save it as a single adapter, whose rank is the sum
@@ -316,10 +326,10 @@ modules = {name: folder / "controls" / name for name in styles}
 if EXPORT and KIND == "lora":
     meet.save_merged(metrics.folder / "merged", styles[0])
     if not STEP_2:
-        modules["half"] = metrics.folder / "half"
-        meet.save_mix(modules["half"], Mix({styles[0]: 0.5, styles[-1]: 0.5}))
+        modules["mix"] = metrics.folder / "mix"
+        meet.save_mix(modules["mix"], Mix({styles[0]: 1 - share, styles[-1]: share}))
 if KIND == "lora":
-    served = folder / "model" if STEP_2 else profile.model  # "smollm2": the folder of `make real`
+    served = folder / "model" if STEP_2 else profile.model
     options = f"--enable-lora --max-lora-rank {2 * control.size} --lora-modules"
     print(f"vllm serve {served} {options}", *(f"{n}={place}" for n, place in modules.items()))
 
