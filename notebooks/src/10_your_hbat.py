@@ -82,11 +82,10 @@ from alignlib.generation import generate
 from alignlib.hbat import predict_hbat, within
 from alignlib.likelihood import completion_nll, mean_kl
 from alignlib.plots import bars, new_figure, show_table, show_tokens
-from alignlib.settings import with_steps
+from alignlib.settings import default_rate, with_steps
 from alignlib.stages import examples
 from alignlib.stats import bootstrap_mean, paired
 from alignlib.tokens import end_id, prompt_ids
-from alignlib.trainers import learning_rate
 from alignlib.workbench import HBAT_BENCHES, bench, load_aims, score_by
 
 profile = bench(PROFILE, HBAT_BENCHES, SCALE, MODEL)
@@ -205,8 +204,8 @@ else:
 
 for what, some in {"instructions": teach, "preferences": prefer.settings}.items():
     steps = getattr(some, "steps", 0) or some.iterations  # PPO calls them iterations
-    rate = f"learning rate {learning_rate(some, base):.0e}"
-    print(f"{what:13}{steps} steps of {some.batch_size} rows, {rate}")
+    rate = some.learning_rate or default_rate(base.num_parameters(), lora=lora_rank > 0)
+    print(f"{what:13}{steps} steps of {some.batch_size} rows, learning rate {rate:.0e}")
 print(f"HBAT: {rounds} rounds, penalty of strength {strength}, LoRA of rank {lora_rank}")
 
 # %% [markdown]
