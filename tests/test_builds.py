@@ -35,7 +35,7 @@ def test_notebook_09_with_the_real_model_in_a_minute(smollm2: str, tmp_path: Pat
     found = run_notebook("09", tmp_path, MODEL=smollm2, SCALE=0.3, EXPORT=True)
     assert WANTED_09 <= found.keys()
     assert found["own_control/rude"] > 0.6 < found["own_control/polite"]
-    for name in ("merged/model.safetensors", "half/adapter_model.safetensors"):
+    for name in ("merged/model.safetensors", "mix/adapter_model.safetensors"):
         assert (tmp_path / "09" / name).exists()
 
 
