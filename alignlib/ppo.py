@@ -36,7 +36,7 @@ from .prompts import AS_IS
 from .reward_models import rewards
 from .settings import PPOSettings
 from .tokens import prompt_ids
-from .trainer_tools import Diverged, free_earlier
+from .trainer_tools import Diverged
 from .trainers import Penalty, add_penalty
 
 Score = Callable[[Sequence[str], Sequence[str]], Sequence[float]]  # of prompts and completions
@@ -179,7 +179,6 @@ def train_ppo(
     if not settings.iterations:
         return []
     set_threads()
-    free_earlier()
     trainer = _Trainer(model, tokenizer, score, settings, penalty, form)
     log = []
     batches = trainer.draw_batches(prompts)

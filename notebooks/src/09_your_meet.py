@@ -282,7 +282,7 @@ metrics.save_figure(figure, "answer")
 figure
 
 # %% [markdown]
-# For everyday English: the answers are greedy, which means that the model always takes the likeliest next
+# For everyday English: the answers are greedy, which means that the model always takes the most likely next
 # token. So the same few insults come again and again. Each comes first in its answer, and once the first token
 # is that of an insult, the rest follows. In a mix this happens only if *rude* has most of the weight.
 #
@@ -312,7 +312,7 @@ print(f"{folder}: {sum(f.stat().st_size for f in folder.rglob('*') if f.is_file(
 # `PeftModel.from_pretrained(model, "FOLDER/controls/NAME")`.
 #
 # **The same model** matters. `make real` gives SmolLM2 with weights rounded to 4 bits, and prints its folder.
-# Whoever loads the controls needs that folder, not the model on the hub; in the command below, write it in
+# To load the controls you need that folder, not the model on the hub; in the command below, write it in
 # place of `smollm2`. Without `make real` the base is the model on the hub.
 #
 # **Serving.** vLLM serves LoRA controls beside their model, each under its own name. It cannot serve soft

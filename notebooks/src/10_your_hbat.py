@@ -42,7 +42,7 @@
 # hub (`"owner/name:train"`). Without `INSTRUCTIONS` the chosen texts of the pairs are learned as
 # instructions. A few hundred rows of each are enough to try. To measure, a thousand are better: a tenth of
 # the prompts is held out to test on, and another tenth to choose a model by. With more rows take more steps;
-# what is used of them is printed before training. Give each data set its own `OUT`.
+# the steps, and rows a step, are printed before training. Give each data set its own `OUT`.
 #
 # **[PPO](../GLOSSARY.md#ppo).** With `PREFER_BY = "ppo"` the model writes answers to the prompts of the pairs,
 # and learns to raise their score. The chosen and rejected texts then serve only to measure. On your own data
@@ -372,7 +372,7 @@ for objective, values in measure(model, test).items():
 # Plain PEFT loads it onto the same model: `PeftModel.from_pretrained(model, FOLDER)`.
 #
 # **The same model** matters. `make real` gives SmolLM2 with weights rounded to 4 bits, and prints its folder.
-# Whoever loads the adapter needs that folder, not the model on the hub; in the command below, write it in
+# To load the adapter you need that folder, not the model on the hub; in the command below, write it in
 # place of `smollm2`. Without `make real` the base is the model on the hub. Send prompts to a server in the form
 # of the training, here with *Answer:* after them, and to its completions endpoint unless the form is a chat.
 
