@@ -132,13 +132,6 @@ def _warmup_rows(arm: str, aligner: Aligner, seed: int) -> list[dict[str, list[i
     return [example(tokenizer, f"{words} again :", copy) for words, _, copy in halves]
 
 
-def answering(params: dict, seed: int) -> dict[str, float]:
-    """The rows and steps of an Aligner without warm-up, but without answers to correct."""
-    corrections, _ = lesson_rows(seed)
-    model = train_aligner(0.0, (without_answers(corrections), []), seed)
-    return evaluate(model, some_tests("seen", "unseen"), blind=True)
-
-
 def edit_or_rewrite(params: dict, seed: int) -> dict[str, float]:
     """Minimal edits, or rewrites without faults, of the same answers."""
     rewrites = params["corrections"] == "rewrites"

@@ -1,252 +1,304 @@
-"""What is known, one sentence a claim with one number, read from the records.
-
-`python -m alignlib card` writes data/claims.json, from which the lessons show those about
-themselves. A record that changes changes the sentence there, and nowhere else.
-"""
+"""Claims on Aligners in Tinytown: lessons 02 and 03."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from pathlib import Path
-
-from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
-from alignlib.profiles import TINY, data_folder
+from alignlib.course.sweep import per_seed, recorded
+from alignlib.profiles import TINY
 from alignlib.stats import Estimate, crossing
 
 from .aligner import WARMUP_SHARE
-from .claim import Claim
-from .claims_real import REAL
-from .hbat import difference_as_chosen, forgotten, mean_over_seeds
-from .meet_controls import BOTH_STEPS
+from .claim import Claim, Number, level, minus, within_a_cell
+from .hbat import mean_over_seeds
 
 N = TINY.corrections
 WITH, WITHOUT = ({"share": share, "corrections": N} for share in (WARMUP_SHARE, 0.0))
+WARMED, COLD, BLIND = (
+    {"part": "aligner", "arm": arm} for arm in ("warm-up", "no warm-up", "answers hidden")
+)
+FAULTS = {"part": "faults"}
+LOW_RATE = 0.02  # of faults: one answer in nine has one
+REPORT_02, REPORT_03 = "evidence/02_aligner.ipynb", "evidence/03_upstreams.ipynb"
 
 
-def _warmup(metric: str, unit: str = "rate", **params: object) -> Callable[[], Estimate]:
-    return lambda: recorded(read_results("warmup"), metric, unit, **params)
-
-
-def _without_answers() -> Estimate:
-    answering = read_results("answering")
-    return recorded_difference(
-        read_results("warmup"), "fault_free_unseen", WITHOUT, {}, other=answering
-    )
-
-
-def _forgotten() -> Estimate:
-    return recorded_difference(read_results("learning"), "copying", {"steps": 50}, {"steps": 500})
-
-
-def _in_another_language() -> Estimate:
-    metric = "net_win_overall_language"
-    return recorded_difference(read_results("warmup"), metric, WITH, WITHOUT, "points")
-
-
-def _meet_arm(arm: str) -> Estimate:
-    cells = BOTH_STEPS["prompt"], BOTH_STEPS["prompt"] | {"arm": arm}
-    return recorded_difference(read_results("controls"), "sound_1_good", *cells)
-
-
-def _kept_by_a_head() -> Estimate:
-    kept, without = (
-        per_seed(read_results("looking"), f"kept_without_{head}") for head in ("none", "3.3")
-    )
-    return mean_over_seeds({s: kept[s] - without[s] for s in kept}, "difference")
-
-
-def _net_wins() -> list[Estimate]:
-    record, prefix = read_results("upstreams"), "net_win_overall/"
-    names = [m for m in record["cells"][0]["metrics"] if m.startswith(prefix)]
-    return [recorded(record, name, "points", taught=3) for name in names]
-
-
-def break_even_faults(taught: int) -> Estimate:
-    """From which fraction of faulty answers an Aligner does good, trained on so many upstreams."""
-    dial = read_results("dial")
-    rates = sorted({cell["params"]["rate"] for cell in dial["cells"]})
-    faulty = [recorded(dial, "faulty", taught=taught, rate=r).value for r in rates]
-    wins = [per_seed(dial, "net_win_overall", taught=taught, rate=r) for r in rates]
-    crossings = {seed: crossing(faulty, [win[seed] for win in wins]) for seed in wins[0]}
+def break_even_faults(record: dict, **params: object) -> Estimate:
+    """From which fraction of faulty answers an Aligner does good."""
+    cells = [c for c in record["cells"] if params.items() <= c["params"].items()]
+    names = [m for m in cells[0]["metrics"] if m.startswith("faulty/")]
+    crossings = {}
+    for cell in cells:
+        found = cell["metrics"]
+        wins = [found[name.replace("faulty", "net_win")] for name in names]
+        crossings[cell["seed"]] = crossing([found[name] for name in names], wins)
     return mean_over_seeds(crossings)
 
 
-REPORT_03 = "evidence/03_upstreams.ipynb"
-REPORT_04 = "evidence/04_inside.ipynb"
-REPORT_06 = "evidence/06_hbat.ipynb"
-REPORT_05 = "evidence/05_meet.ipynb"
-REPORT_02 = "evidence/02_aligner.ipynb"
-CLAIMS = (
+def _harm(record: dict) -> Estimate:
+    wins = per_seed(record, f"net_win/{LOW_RATE}", **FAULTS)
+    return mean_over_seeds({seed: -win for seed, win in wins.items()}, "points")
+
+
+def _smallest_win(record: dict) -> Estimate:
+    names = [m for m in record["cells"][0]["metrics"] if m.startswith("net_win_overall/")]
+    wins = [recorded(record, name, "points", taught=3) for name in names]
+    return min(wins, key=lambda win: win.low)
+
+
+def _over_untaught(record: dict) -> Estimate:
+    """The mean net win after upstreams that none was trained on: trained on three, minus on one."""
+    prefix, taught = "net_win_overall/", ("rude", "inventive", "careless")
+    names = [m for m in record["cells"][0]["metrics"] if m.startswith(prefix)]
+    names = [m for m in names if m.removeprefix(prefix) not in taught]
+    three, one = ([per_seed(record, m, taught=n) for m in names] for n in (3, 1))
+    gains = {s: sum(a[s] - b[s] for a, b in zip(three, one)) / len(names) for s in three[0]}
+    return mean_over_seeds(gains, "difference of points")
+
+
+def _rival(other: str, words: str) -> Number:
+    """Greedily: of sampled answers, the Aligner's corrections alone are greedy."""
+    return minus(f"fault_free_greedy_{words}", {"arm": "aligner"}, {"arm": other})
+
+
+def _over_best_of_ten(record: dict) -> Estimate:
+    aligner = per_seed(record, "fault_free_sampled_seen", arm="aligner")
+    best = per_seed(record, "fault_free_best_of_10_seen", arm="best of n")
+    return mean_over_seeds({s: aligner[s] - best[s] for s in aligner}, "difference")
+
+
+CORRECTING = (
     Claim(
         "aligner-unseen",
         "02",
-        "On words that no correction ever showed, {} of the answers have no fault after "
-        "correction; before it, one in five had none.",
-        _warmup("fault_free_unseen", **WITH),
+        "An Aligner fixes answers about words that no correction showed.",
+        "Aligner, table 1: it serves prompts and models that it never saw",
+        "answers without faults, unseen words",
+        "the same answers before correction",
+        "headlines",
+        within_a_cell("fault_free_unseen", "before_unseen", **WARMED),
         f"{REPORT_02}#warm-up",
+        "On words that no correction showed, {} of the answers have no fault after correction. "
+        "Before it, one in five had none.",
+        level("fault_free_unseen", **WARMED),
+        headline=True,
     ),
     Claim(
         "aligner-warmup",
         "02",
-        "Against the same number of steps without it, a warm-up makes no clear difference on known "
-        "words and costs two points on unseen ones. In a second language its net win is {} higher.",
-        _in_another_language,
+        "An identity warm-up raises the share of correct answers, at equal steps.",
+        "Aligner, figure 3",
+        "answers without faults, seen words",
+        "the same steps without a warm-up",
+        "headlines",
+        minus("fault_free_seen", WARMED, COLD),
         f"{REPORT_02}#warm-up",
+        "At equal steps, an identity warm-up makes no difference worth having: {} in correct "
+        "answers on known words.",
+        headline=True,
     ),
     Claim(
         "aligner-reads",
         "02",
-        "The Aligner uses the answer. On unseen words, one that is trained to answer without it "
-        "leaves {} fewer answers without faults; how many fewer varies a lot between seeds.",
-        _without_answers,
+        "The Aligner uses the answer that it corrects.",
+        "Aligner, equation 4: it models the correction given question and answer",
+        "answers without faults, unseen words",
+        "the same training and test with the answers left out",
+        "headlines",
+        minus("fault_free_unseen", COLD, BLIND),
         f"{REPORT_02}#answering",
+        "The Aligner uses the answer. On unseen words, a model that is trained without the answers "
+        "leaves {} fewer corrections without faults.",
+        headline=True,
+    ),
+    Claim(
+        "aligner-language",
+        "02",
+        "The warm-up helps where no correction was trained on, such as in a second language.",
+        "ours",
+        "net win, second language",
+        "the same steps without a warm-up",
+        "headlines",
+        minus("net_win_overall_language", WARMED, COLD, "points"),
+        f"{REPORT_02}#warm-up",
+    ),
+    Claim(
+        "aligner-most-warmup",
+        "02",
+        "A fifth of the steps is a better warm-up than a half.",
+        "Aligner, figure 3: 20 % is best, 50 % worse",
+        "answers without faults, seen words",
+        "half of the steps",
+        "warmup",
+        minus("fault_free_seen", WITH, {"share": 0.5, "corrections": N}),
+        f"{REPORT_02}#warm-up",
+    ),
+    Claim(
+        "aligner-edits",
+        "02",
+        "Minimal edits are easier to learn than whole rewrites.",
+        "Aligner: corrections are easier to learn than answers",
+        "answers without faults, seen words",
+        "rewrites of the same answers",
+        "edit_or_rewrite",
+        minus("fault_free_seen", {"corrections": "edits"}, {"corrections": "rewrites"}),
+        f"{REPORT_02}#edits",
     ),
     Claim(
         "aligner-forgets",
         "02",
+        "Longer training on corrections costs other skills.",
+        "ours",
+        "lists of random words copied, after 50 steps",
+        "after 500 steps",
+        "learning",
+        minus("copying", {"steps": 50}, {"steps": 500}),
+        f"{REPORT_02}#too-long",
         "Longer training costs other skills. Between 50 and 500 steps, copying lists of random "
         "words gets worse by {}.",
-        _forgotten,
-        f"{REPORT_02}#too-long",
     ),
     Claim(
-        "meet-lora",
-        "05",
-        "With LoRA controls, {} of the sampled answers have no fault when *good* is asked for, "
-        "and one in ten when *bad* is.",
-        lambda: recorded(read_results("controls"), "sound_1_good", **BOTH_STEPS["lora"]),
-        f"{REPORT_05}#order",
-    ),
-    Claim(
-        "meet-step-2",
-        "05",
-        "A soft prompt needs step 2: with all steps spent on the controls alone, {} fewer answers "
-        "have no fault.",
-        lambda: _meet_arm("step 1 alone"),
-        f"{REPORT_05}#order",
-    ),
-    Claim(
-        "meet-order",
-        "05",
-        "The paper's order, controls first, makes no clear difference here: {} against training "
-        "controls and model together from the start.",
-        lambda: _meet_arm("joint"),
-        f"{REPORT_05}#order",
-        clear=False,
-    ),
-    Claim(
-        "meet-one-behavior",
-        "05",
-        "Compared answer by answer with one special token per behavior, LoRA controls have a net "
-        "win of {}. Fine-tuning on the preferred answers alone, or DPO, does as well as *good*.",
-        lambda: recorded(
-            read_results("rivals_of_meet"), "meet, lora_over_one token_1", "points", task="qa"
+        "aligner-data",
+        "03",
+        "More corrections help: 4,000 rather than 1,500.",
+        "Aligner: trained on 20,000 to 50,000 rows",
+        "answers without faults, seen words",
+        "1,500 corrections, the same steps",
+        "data",
+        minus(
+            "fault_free_seen",
+            {"corrections": 4000, "wrong": 0.0},
+            {"corrections": N, "wrong": 0.0},
         ),
-        f"{REPORT_05}#rivals",
+        f"{REPORT_03}#amount",
     ),
     Claim(
         "upstreams-all",
         "03",
-        "One Aligner wins after all thirteen upstreams. The smallest net win is {}.",
-        lambda: min(_net_wins(), key=lambda win: win.low),
+        "One Aligner serves every upstream.",
+        "Aligner, table 1",
+        "the smallest net win of thirteen upstreams, overall",
+        "the upstream's answers",
+        "upstreams",
+        _smallest_win,
         f"{REPORT_03}#all",
+        "One Aligner wins after all thirteen upstreams. The smallest net win is {}.",
+    ),
+    Claim(
+        "upstreams-more",
+        "03",
+        "Trained on three upstreams instead of one, it does better on upstreams it never saw.",
+        "Aligner, figure 9: trained on answers of eight models",
+        "net win overall, mean of ten upstreams",
+        "as many corrections of one upstream, `rude`",
+        "upstreams",
+        _over_untaught,
+        f"{REPORT_03}#whom",
     ),
     Claim(
         "upstreams-harm",
         "03",
-        "Trained on the answers of three models, it does harm after an upstream with fewer than {} "
-        "faulty answers.",
-        lambda: break_even_faults(3),
+        "After an upstream that makes few faults, an Aligner does harm.",
+        "ours; Aligner, table 1 has negative entries",
+        "net loss overall, where one answer in nine is faulty",
+        "the answers before correction",
+        "headlines",
+        _harm,
         f"{REPORT_03}#harm",
+        "Trained on the answers of three models, it does harm after a program that makes faults in "
+        "fewer than {} of its answers.",
+        lambda record: break_even_faults(record, **FAULTS),
+        headline=True,
     ),
     Claim(
         "upstreams-sft",
         "03",
-        "If you own the upstream, fine-tuning it on the same corrections does as well on words in "
-        "them. On other words the Aligner leaves {} more answers without faults.",
-        lambda: recorded_difference(
-            read_results("rivals"), "fault_free_sampled_unseen", {"arm": "aligner"}, {"arm": "sft"}
-        ),
+        "On unseen words an Aligner fixes more than the upstream fine-tuned on the same rows.",
+        "ours",
+        "answers without faults, greedy, unseen words",
+        "the upstream, fine-tuned on the corrections",
+        "rivals",
+        _rival("sft", "unseen"),
         f"{REPORT_03}#rivals",
+        "If you own the upstream, fine-tuning it on the same corrections does as well on words in "
+        "them. On other words the Aligner leaves {} more answers without faults, but three seeds "
+        "cannot tell.",
+    ),
+    Claim(
+        "upstreams-dpo",
+        "03",
+        "An Aligner fixes more than DPO on the same rows.",
+        "Aligner, table 3",
+        "answers without faults, greedy, seen words",
+        "the upstream after DPO on correction against answer",
+        "rivals",
+        _rival("dpo", "seen"),
+        f"{REPORT_03}#rivals",
+    ),
+    Claim(
+        "upstreams-best-of-n",
+        "03",
+        "An Aligner fixes more than the best of ten answers by a reward model.",
+        "ours",
+        "answers without faults, seen words: greedy corrections of sampled answers",
+        "best of ten sampled answers, by a reward model trained on the same rows",
+        "rivals",
+        _over_best_of_ten,
+        f"{REPORT_03}#rivals",
+    ),
+    Claim(
+        "upstreams-weak-to-strong",
+        "03",
+        "A larger upstream gets better when it is fine-tuned on a small Aligner's corrections.",
+        "Aligner, table 4: weak to strong",
+        "net win overall, sampled, seen words",
+        "fine-tuned on its own answers",
+        "weak_to_strong",
+        minus("net_win_sampled_seen", {"arm": "sft"}, {"arm": "sft, own answers"}, "points"),
+        f"{REPORT_03}#weak-to-strong",
+    ),
+    Claim(
+        "upstreams-second-pass",
+        "03",
+        "A second pass of the Aligner over its own corrections adds something.",
+        "Aligner, first version, table 12: iterated correction",
+        "net win overall after two passes, seen words",
+        "after one pass",
+        "stacking",
+        within_a_cell("net_win_2_seen", "net_win_1_seen", "difference of points"),
+        f"{REPORT_03}#second-pass",
+    ),
+    Claim(
+        "upstreams-asked",
+        "03",
+        "An Aligner can be asked for another aim at inference, such as politeness.",
+        "Aligner, table 13: feedback in the prompt",
+        "polite corrections when asked for",
+        "when nothing is asked for",
+        "instructed",
+        within_a_cell("obeyed_in_question/more polite", "unasked/more polite", told=True),
+        f"{REPORT_03}#asked",
+    ),
+    Claim(
+        "upstreams-fresh",
+        "03",
+        "Corrections of fresh answers in each round do better than of the first answers.",
+        "Aligner, section 4: multi-round training",
+        "net win after three rounds, sampled",
+        "corrections of the first round's answers",
+        "rounds",
+        minus("net_win_sampled_round_3", {"answers": "fresh"}, {"answers": "stale"}, "points"),
+        f"{REPORT_03}#rounds",
     ),
     Claim(
         "upstreams-injection",
         "03",
+        "An answer that continues with another question hijacks the Aligner.",
+        "ours",
+        "answers to the other question instead",
+        "the same answers without the other question",
+        "hijacked",
+        within_a_cell("taken_over_escaped", "taken_over_none", shown=False),
+        f"{REPORT_03}#injection",
         "An answer that continues with another question hijacks the Aligner in {} of the cases. "
         "With such rows in training this hardly ever happens.",
-        lambda: recorded(read_results("hijacked"), "taken_over_escaped", shown=False),
-        f"{REPORT_03}#injection",
+        level("taken_over_escaped", shown=False),
     ),
-    Claim(
-        "hbat-forgetting",
-        "06",
-        "After the preferences, two stages follow {} fewer instructions than before. Most of these "
-        "answers are right and have the wrong style.",
-        lambda: forgotten(read_results("fronts")),
-        f"{REPORT_06}#forgetting",
-    ),
-    Claim(
-        "hbat-gain",
-        "06",
-        "With settings chosen on validation, HBAT follows {} more instructions than two stages, "
-        "for the same preferences.",
-        lambda: difference_as_chosen(read_results("fronts"), "two-stage"),
-        f"{REPORT_06}#methods",
-    ),
-    Claim(
-        "hbat-penalty",
-        "06",
-        "The penalty makes no clear difference: HBAT follows {} more instructions than alternating "
-        "without it, with an interval that holds zero. Mixing does as well too.",
-        lambda: difference_as_chosen(read_results("fronts"), "in turns"),
-        f"{REPORT_06}#methods",
-        clear=False,
-    ),
-    Claim(
-        "hbat-harm",
-        "06",
-        "Settings do not carry over. With those chosen here and the pairs of lesson 05, HBAT's "
-        "answers score {} lower than those of two stages.",
-        lambda: recorded_difference(
-            read_results("aims_met"),
-            "preference_0",
-            {"task": "qa", "method": "two-stage"},
-            {"task": "qa", "method": "hbat"},
-        ),
-        f"{REPORT_06}#elsewhere",
-    ),
-    Claim(
-        "inside-surprise",
-        "04",
-        "While it reads, the Aligner's surprise separates wrong words from right ones, with {}. No "
-        "probe of its states there does clearly better than chance.",
-        lambda: recorded(read_results("looking"), "surprise", "AUC"),
-        f"{REPORT_04}#probe",
-    ),
-    Claim(
-        "inside-patching",
-        "04",
-        "The answer's word is fetched in the last layer. Patched in before it, the right word is "
-        "written in {} of the cases.",
-        lambda: recorded(read_results("looking"), "patched_at_2"),
-        f"{REPORT_04}#patching",
-    ),
-    Claim(
-        "inside-copier",
-        "04",
-        "Good answers need the copier. With all heads, five in six of them come back unchanged; "
-        "with head 3 of the last layer switched off, {} fewer.",
-        _kept_by_a_head,
-        f"{REPORT_04}#heads",
-    ),
-    *REAL,
 )
-
-
-def write_claims() -> Path:
-    """Write data/claims.json."""
-    file = data_folder() / "claims.json"
-    text = json.dumps([claim.as_dict() for claim in CLAIMS], indent=1, ensure_ascii=False)
-    file.write_text(text + "\n", encoding="utf-8")
-    return file

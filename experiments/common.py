@@ -19,6 +19,7 @@ from alignlib.report import Comparison
 from alignlib.reward_models import rewards
 from alignlib.settings import SFTSettings
 from alignlib.stats import Estimate
+from alignlib.tinytown.oracle import ANSWER_CUE
 from alignlib.tokens import example
 from alignlib.train import reward_model, sft
 
@@ -69,6 +70,11 @@ def train_reward(pairs: Sequence[Preference], settings: SFTSettings) -> Reward:
     return lambda prompts, texts: rewards(model, tokenizer, prompts, texts).numpy()
 
 
+def marks(prompts: Texts, texts: Texts) -> dict[str, np.ndarray]:
+    """The exact judge's marks of answers to prompts that end with the cue for them."""
+    return JUDGE.scores([prompt.removesuffix(ANSWER_CUE) for prompt in prompts], texts)
+
+
 def swap(pair: Preference) -> Preference:
     """The pair with chosen and rejected text exchanged."""
     return replace(pair, chosen=pair.rejected, rejected=pair.chosen)
@@ -80,6 +86,14 @@ def mean_words(texts: Texts) -> float:
 
 def with_suffix(metrics: Mapping[str, float], suffix: str) -> dict[str, float]:
     return {f"{name}{suffix}": value for name, value in metrics.items()}
+
+
+def best_mean(found: Sequence[Mapping[str, float]], *aims: str) -> int:
+    """Which trial has the best mean of the aims: the one rule for choosing settings.
+
+    Pass metrics on validation rows; what is chosen is reported on the test.
+    """
+    return max(range(len(found)), key=lambda i: sum(found[i][aim] for aim in aims))
 
 
 def means(scores: Mapping[str, Sequence[float]], suffix: str = "") -> dict[str, float]:

@@ -18,7 +18,7 @@ from alignlib.models import load_model
 from alignlib.stats import Estimate, over_seeds
 from alignlib.tinytown.oracle import instructions_to_follow, pairs_to_prefer
 
-from .common import LoadedModel, with_suffix
+from .common import LoadedModel, best_mean, with_suffix
 from .two_aims import ROUNDS, evaluate, final_model, start_model, temporary_cache, train_stages
 
 Trial = dict[str, float]
@@ -52,7 +52,9 @@ TRIALS: dict[str, dict[str, tuple[Trial, ...]]] = {  # equally many for each met
         "hbat": trials(1e-4, 1.5e-4, 2e-4, 3e-4, strength=0.1),
     },
 }
-TUNED: dict[str, Trial] = {  # by DPO, as chosen in seed 0 of `fronts`
+# By DPO, as an earlier rule chose: the best of those that meet 70 % of the preferences. The records
+# `aims_met`, `factors`, `overhead` and `pulls` were made with these.
+TUNED: dict[str, Trial] = {
     "two-stage": {"rate": 1.25e-4},
     "restarted": {"rate": 8e-5},
     "mixed": {"rate": 5e-4, "weight": 1.0},
@@ -60,37 +62,36 @@ TUNED: dict[str, Trial] = {  # by DPO, as chosen in seed 0 of `fronts`
     "in turns": {"rate": 2e-4},
     "hbat": {"rate": 2e-4, "strength": 0.1},
 }
-MATCHED = 0.7  # preference that every method is to reach on validation
 
 
 def choose_trial(metrics: Sequence[dict[str, float]]) -> int:
-    """Of the trials that reach MATCHED the best in both objectives, else the nearest to it."""
-    preference = [m["preference_validation"] for m in metrics]
-    both = [m["instruct_validation"] + m["preference_validation"] for m in metrics]
-    matched = [i for i, p in enumerate(preference) if p >= MATCHED]
-    if matched:
-        return max(matched, key=lambda i: both[i])
-    return max(range(len(metrics)), key=lambda i: preference[i])
+    """The trial that is best in both objectives on validation."""
+    return best_mean(metrics, "instruct_validation", "preference_validation")
 
 
-def chosen_metrics(record: dict, method: str, by: str = "dpo") -> dict[int, dict[str, float]]:
-    """By seed: the metrics of the trial that is chosen in that seed."""
-    by_seed = _trials_by_seed(record, method, by)
-    return {seed: metrics[choose_trial(metrics)] for seed, metrics in by_seed.items()}
+def chosen_metrics(record: dict, method: str) -> dict[int, dict[str, float]]:
+    """By seed: the metrics of the method's trial that is chosen in that seed."""
+    by_seed = defaultdict(list)
+    for cell in record["cells"]:
+        if cell["params"].get("method") == method:
+            by_seed[cell["seed"]].append(cell["metrics"])
+    return {seed: metrics[choose_trial(metrics)] for seed, metrics in sorted(by_seed.items())}
 
 
-def difference_as_chosen(
-    record: dict, other: str, metric: str = "instruct", by: str = "dpo"
-) -> Estimate:
-    """A metric of HBAT minus that of another method on the test, each with its chosen trial."""
-    first, second = (chosen_metrics(record, method, by) for method in ("hbat", other))
-    name = f"{metric}_test"
-    return mean_over_seeds({s: first[s][name] - second[s][name] for s in first}, "difference")
+def difference_as_chosen(record: dict, other: str, *aims: str, method: str = "hbat") -> Estimate:
+    """A method minus another one on the test, each with its chosen trial: the mean of the aims."""
+    first, second = (chosen_metrics(record, name) for name in (method, other))
+    names = [f"{aim}_test" for aim in aims or ("instruct",)]
+    differences = {
+        seed: sum(first[seed][name] - second[seed][name] for name in names) / len(names)
+        for seed in first
+    }
+    return mean_over_seeds(differences, "difference")
 
 
-def forgotten(record: dict, metric: str = "instruct", by: str = "dpo") -> Estimate:
+def forgotten(record: dict, metric: str = "instruct") -> Estimate:
     """What two stages lose of a metric on instructions while they learn the preferences."""
-    chosen = chosen_metrics(record, "two-stage", by)
+    chosen = chosen_metrics(record, "two-stage")
     lost = {seed: m[f"{metric}_before"] - m[f"{metric}_test"] for seed, m in chosen.items()}
     return mean_over_seeds(lost, "difference")
 
@@ -98,14 +99,6 @@ def forgotten(record: dict, metric: str = "instruct", by: str = "dpo") -> Estima
 def mean_over_seeds(by_seed: dict[int, float], unit: str = "rate") -> Estimate:
     """The mean of recorded values, with its t interval."""
     return replace(over_seeds(list(by_seed.values()), unit, tuple(by_seed)), source="recorded")
-
-
-def _trials_by_seed(record: dict, method: str, by: str) -> dict[int, list[dict[str, float]]]:
-    metrics = defaultdict(list)
-    for cell in record["cells"]:
-        if (cell["params"]["method"], cell["params"]["by"]) == (method, by):
-            metrics[cell["seed"]].append(cell["metrics"])
-    return dict(sorted(metrics.items()))
 
 
 def fronts(params: dict, seed: int) -> dict[str, float]:
@@ -120,12 +113,14 @@ def fronts(params: dict, seed: int) -> dict[str, float]:
         return metrics | before_preferences(method, seed, **trial)
 
 
-def before_preferences(method: str, seed: int, **trial: object) -> dict[str, float]:
+def before_preferences(
+    method: str, seed: int, drawn: int | None = None, **trial: object
+) -> dict[str, float]:
     """Of two stages, the metrics after the first, which the cache holds."""
     if method != "two-stage":
         return {}
-    first = train_stages(method, seed, **trial)[0]
-    return with_suffix(evaluate(load_model(first.folder), trial.get("task", "manners")), "_before")
+    first = load_model(train_stages(method, seed, **trial)[0].folder)
+    return with_suffix(evaluate(first, trial.get("task", "manners"), drawn=drawn), "_before")
 
 
 def aims_met(params: dict, seed: int) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 
@@ -29,7 +30,7 @@ from alignlib.rows import Instruction, Preference
 from alignlib.tokens import prompt_ids
 from alignlib.workbench import HBAT_BENCHES
 
-from .common import LoadedModel, means, with_suffix
+from .common import LoadedModel, best_mean, means, with_suffix
 from .everyday import Answer, split_answers
 
 HBAT_LAPTOP = HBAT_BENCHES["laptop"]
@@ -113,14 +114,15 @@ TUNED: dict[str, dict[str, float]] = {  # the best trials, and the model before 
 
 
 def best_trials(record: dict) -> dict[str, dict[str, float]]:
-    """By method, the trial with the best mean of both aims on validation: the rule for all."""
-    best: dict[str, tuple[float, dict[str, float]]] = {}
+    """By method, the trial with the best mean of both aims on validation."""
+    trials, found = defaultdict(list), defaultdict(list)
     for cell in record["cells"]:
-        trial, found = dict(cell["params"]), cell["metrics"]
+        trial = dict(cell["params"])
         method = trial.pop("method")
-        both = found["instructions_validation"] + found["preference_validation"]
-        best[method] = max(best.get(method, (-1.0, {})), (both, trial), key=lambda one: one[0])
-    return {method: trial for method, (_, trial) in best.items()}
+        trials[method].append(trial)
+        found[method].append(cell["metrics"])
+    aims = ("instructions_validation", "preference_validation")
+    return {method: trials[method][best_mean(found[method], *aims)] for method in trials}
 
 
 def aims_of_a_method(params: dict[str, object], seed: int) -> dict[str, float]:

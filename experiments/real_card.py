@@ -52,6 +52,8 @@ def aims_rows() -> list[str]:
         rows.append(f"| `{method}` | {settings} | {' | '.join(cells)} | {loss} |")
     pairs = [("hbat", method) for method in TUNED if method not in ("base", "hbat")]
     for method, other in [*pairs, ("turns", "restarted")]:
-        cells = [_cell(aims(method, other, name)) for name in ("instructions", "preference")]
+        cells = [
+            _cell(aims(method, other, name)(record)) for name in ("instructions", "preference")
+        ]
         rows.append(f"| `{method}` minus `{other}` | {' | '.join(cells)} |")
     return rows

@@ -28,6 +28,13 @@ BOTH: dict[str, Control] = {
     for length in ("brief", "full")
 }
 
+STEPS = BENCH.settings.steps
+COSTS = {  # by arm: the controls, and the steps in all
+    "two controls": (("polite", "rude"), STEPS),
+    "preferred texts only": (("polite",), STEPS),
+    "preferred texts only, half": (("polite",), STEPS // 2),
+}
+
 
 def two_axes(params: dict[str, object], seed: int) -> dict[str, float]:
     """Four controls trained in turns: how rude and how long, asked for alone, mixed and together.
@@ -46,6 +53,27 @@ def two_axes(params: dict[str, object], seed: int) -> dict[str, float]:
         metrics[f"rude/{name}"] = sum(are_rude(answers)) / len(answers)
         metrics[f"words/{name}"] = mean_words(answers)
     return metrics
+
+
+def cost_of_controls(params: dict[str, object], seed: int) -> dict[str, float]:
+    """Controls for polite and rude answers, or fine-tuning by LoRA on the polite ones alone.
+
+    `loss` per token on polite answers to new prompts, and the fractions of answers that name the
+    right fact (`right`) and that are rude.
+    """
+    names, steps = COSTS[str(params["arm"])]
+    texts = texts_by_control(draw_pairs(seed)["train"], "polite", "rude")
+    settings = replace(BENCH.settings, steps=steps, seed=seed)
+    options = {"control": replace(BENCH.control, seed=seed), "form": BENCH.form}
+    rows = {name: texts[name] for name in names}
+    meet = Meet.train(SMOLLM2, rows, first=settings, progress=False, **options)
+    tests = split_answers(random.Random(seed))["test"][: PAIRS["test"]]
+    prompts = [test.prompt for test in tests]
+    answers = meet.generate(prompts, "polite", max_new_tokens=48)
+    right = [t.fact.lower() in answer.lower() for t, answer in zip(tests, answers, strict=True)]
+    loss = -meet.logprob(prompts, [test.answer for test in tests], "polite")
+    rude = sum(are_rude(answers)) / len(answers)
+    return {"loss": float(loss.mean()), "right": sum(right) / len(right), "rude": rude}
 
 
 def draw_styles(seed: int) -> tuple[Texts, list[str]]:

@@ -6,21 +6,15 @@ from alignlib.course.sweep import Sweep
 from alignlib.tinytown import sets
 from alignlib.tinytown.pretrain import Recipe
 
-from . import QUESTIONS
-from .aligner import (
-    TINY,
-    WARMUP_SHARE,
-    answering,
-    correctable,
-    edit_or_rewrite,
-    learning,
-    warmup,
-    warmup_arms,
-)
+from . import QUESTIONS, coverage
+from .aligner import TINY, WARMUP_SHARE, correctable, edit_or_rewrite, learning, warmup, warmup_arms
 from .baselines import TRIALS, rivals, tuning
 from .gates import forgetting, headroom, steer
 from .hbat import FACTORS, aims_met, factors, fronts, overhead, pulls
 from .hbat import TRIALS as HBAT_TRIALS
+from .headlines import CELLS as HEADLINES
+from .headlines import SEEDS as HEADLINE_SEEDS
+from .headlines import run_cell as run_headline
 from .inside import INSIDE, looking, two_heads
 from .meet import BASES, TASKS, base_size, meet_tuning, rivals_of_meet
 from .meet import TRIALS as MEET_TRIALS
@@ -31,7 +25,7 @@ from .real_models import ARMS as REAL_ARMS
 from .real_models import real_aligner
 from .real_styles import two_axes
 from .upstreams import data_amount, dial, every_upstream, hijacked, instructed
-from .uses import labels, rounds, stacking, weak_to_strong
+from .uses import rounds, stacking, weak_to_strong
 
 N = TINY.corrections
 
@@ -69,7 +63,6 @@ DEFINITIONS = {  # cells, what runs one, its minutes, and seeds if they are not 
         correctable,
         1.0,
     ),
-    "answering": ([{"arm": "answering"}], answering, 1.0),
     "edit_or_rewrite": (
         [{"corrections": kind} for kind in ("edits", "rewrites")],
         edit_or_rewrite,
@@ -125,7 +118,6 @@ DEFINITIONS = {  # cells, what runs one, its minutes, and seeds if they are not 
         weak_to_strong,
         2.0,
     ),
-    "labels": ([{}], labels, 2.5),
     "rounds": ([{"answers": kind} for kind in ("fresh", "stale")], rounds, 2.0),
     "stacking": ([{}], stacking, 3.0),
     "hijacked": ([{"shown": shown} for shown in (False, True)], hijacked, 1.0),
@@ -175,6 +167,13 @@ DEFINITIONS = {  # cells, what runs one, its minutes, and seeds if they are not 
         + [{"interference": 1.0, "arm": "joint"}],
         forgetting,
         0.8,
+    ),
+    "headlines": (HEADLINES, run_headline, 0.9, HEADLINE_SEEDS),
+    "coverage": (
+        [{"cell": number} for number in range(len(coverage.CELLS))],
+        coverage.again,
+        1.1,
+        coverage.SEEDS,
     ),
     "everyday": (
         [{"arm": arm, "model": "smollm2, 4 bits"} for arm in REAL_ARMS],

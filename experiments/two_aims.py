@@ -70,19 +70,33 @@ def training_rows(task: str, seed: int) -> tuple[list[Instruction], list[Prefere
 
 
 def evaluate(
-    loaded: LoadedModel, task: str = "manners", split: str = "test", **sampling: float
+    loaded: LoadedModel,
+    task: str = "manners",
+    split: str = "test",
+    drawn: int | None = None,
+    **sampling: float,
 ) -> dict[str, float]:
-    """Metrics of both objectives on new prompts, completed greedily by default."""
-    instructions = instructions_to_follow(split, n=NUM_PROMPTS)
-    if task == "manners":
-        pairs = pairs_to_prefer(split, n=NUM_PROMPTS)
-    else:
-        pairs = meet_methods.pairs(task, NUM_PROMPTS, split)
+    """Metrics of both objectives on new prompts, completed greedily by default.
+
+    Prompts are those of the seed `drawn`, or the same for all models.
+    """
+    instructions, pairs = test_rows(task, split, drawn)
     prompts = [row.prompt for row in (*instructions, *pairs)]
     limits = [24] * NUM_PROMPTS + [40 if task == "manners" else 100] * NUM_PROMPTS
     completions = generate(*loaded, prompts, max_new_tokens=limits, **sampling)
     plain, preferred = completions[:NUM_PROMPTS], completions[NUM_PROMPTS:]
     return means(_instruction_scores(instructions, plain) | _pair_scores(task, pairs, preferred))
+
+
+def test_rows(
+    task: str, split: str = "test", drawn: int | None = None
+) -> tuple[list[Instruction], list[Preference]]:
+    """New instructions and pairs, drawn by a seed or the same for all."""
+    seed = {} if drawn is None else {"seed": drawn}
+    instructions = instructions_to_follow(split, n=NUM_PROMPTS, **seed)
+    if task == "manners":
+        return instructions, pairs_to_prefer(split, n=NUM_PROMPTS, **seed)
+    return instructions, meet_methods.pairs(task, NUM_PROMPTS, split, **seed)
 
 
 def _instruction_scores(rows: Sequence[Instruction], texts: Texts) -> Scores:

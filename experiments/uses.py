@@ -9,7 +9,7 @@ from alignlib.aligner import Aligner
 from alignlib.data import QAC
 from alignlib.models import load_model
 from alignlib.report import Comparison
-from alignlib.tinytown import recordings, sets
+from alignlib.tinytown import recordings
 from alignlib.tinytown.annotator import annotate
 from alignlib.train import dpo
 
@@ -39,20 +39,6 @@ def _student(arm: str, seed: int) -> Answers:
     elif arm == "sft, annotator":
         rows = [replace(r, correction=annotate(r.question, r.answer)) for r in rows]
     return baselines.with_sft(rows, baselines.BEST["sft, twice the size"], seed, "large")
-
-
-def labels(params: dict, seed: int) -> dict[str, float]:
-    """The Aligner's corrections of new answers, to its training questions and to new ones."""
-    aligner = upstream_aligner(3, seed)
-    new_questions = tuple(r.question for r in sets.corrections(recordings.TRAIN, seed=501))
-    metrics = {}
-    for name, questions in (("known", baselines.training_questions()), ("new", new_questions)):
-        answers = baselines.own_answers("mixed", questions, "sampled", 100 + seed)
-        texts = {"before": answers, "after": aligner.correct(questions, answers)}
-        for when, judged in texts.items():
-            fault_free = JUDGE.scores(questions, judged)["fault_free"]
-            metrics[f"{when}_{name}"] = float(fault_free.mean())
-    return metrics
 
 
 ROUNDS = 3

@@ -17,13 +17,13 @@ CODE = ["alignlib", "experiments", "tests", "benchmarks", "notebooks/src"]
 OURS = sorted(chain(ROOT.glob("alignlib/**/*.py"), ROOT.glob("experiments/*.py")))
 LONGEST = 40  # lines of a function
 REAL = [*ROOT.glob("experiments/*everyday.py"), *ROOT.glob("experiments/real_*.py")]
-LEDGER = [*ROOT.glob("experiments/claim*.py")]
+LEDGER = [*ROOT.glob("experiments/claim*.py"), ROOT / "experiments" / "ledger.py"]
 BUDGETS = {  # lines of all files; the library includes Tinytown
     "library": (13_400, [*ROOT.glob("alignlib/*.py"), *ROOT.glob("alignlib/tinytown/*.py")]),
     "course": (2300, list(ROOT.glob("alignlib/course/**/*.py"))),
-    "experiments in Tinytown": (2700, [*{*ROOT.glob("experiments/*.py")} - {*REAL, *LEDGER}]),
+    "experiments in Tinytown": (3400, [*{*ROOT.glob("experiments/*.py")} - {*REAL, *LEDGER}]),
     "experiments on real models": (800, REAL),
-    "ledger of claims": (450, LEDGER),
+    "ledger of claims": (1200, LEDGER),
 }
 
 

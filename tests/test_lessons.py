@@ -171,9 +171,12 @@ def claims_of_05(m: dict) -> None:
 
 
 def claims_of_06(m: dict) -> None:
-    assert m["forgetting/instruct"]["low"] > 0.2 and m["hbat_gain/instruct"]["low"] > 0
-    methods = ("two_stage", "alternating", "hbat", "mixed")
-    assert all(m[f"{method}_dpo/preference"]["high"] > 0.7 for method in methods)
+    assert m["forgetting/instruct"]["low"] > 0 and m["hbat_gain/instruct"]["low"] > 0
+    both = {
+        method: m[f"{method}_dpo/instruct"]["value"] + m[f"{method}_dpo/preference"]["value"]
+        for method in ("two_stage", "alternating", "hbat", "mixed")
+    }
+    assert min(both, key=both.get) == "two_stage", both
 
 
 CLAIMS: dict[str, Callable[[dict], None]] = {

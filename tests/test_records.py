@@ -15,15 +15,15 @@ from alignlib.course.sweep import (
     results_file,
 )
 from alignlib.profiles import TINY, data_folder
-from alignlib.stats import prediction_interval
+from alignlib.stats import Estimate, prediction_interval
 from alignlib.tinytown import sets
-from alignlib.tinytown.pretrain import Recipe
-from alignlib.tinytown.recordings import asked
 from experiments.aligner import WARMUP_SHARE
 from experiments.card import card_text
 from experiments.claim import within_a_cell
 from experiments.claims_real import aims
-from experiments.hbat import BASELINE, chosen_metrics, difference_as_chosen, mean_over_seeds
+from experiments.coverage import SEEDS as COVERAGE_SEEDS
+from experiments.coverage import covered
+from experiments.hbat import chosen_metrics, mean_over_seeds
 from experiments.meet_controls import BOTH_STEPS
 from experiments.real_card import aims_rows, styles_rows
 from experiments.registry import EXPERIMENTS
@@ -63,38 +63,27 @@ def test_the_records_pass_the_gates_that_the_world_was_frozen_on() -> None:
         assert min(per_seed(forgot, wanted, interference=1.0, arm="joint").values()) > 0.9
 
 
-HEADLINE = {"share": WARMUP_SHARE, "corrections": TINY.corrections}
-LAST_CHECKPOINT = {"step": Recipe().steps, "share": WARMUP_SHARE}
-RERUN = {  # one cell of a record, and the metric that is its headline
-    "learning": ({"steps": 50}, "fault_free_seen"),
-    "warmup": (HEADLINE, "fault_free_seen"),
-    "correctable": (LAST_CHECKPOINT, "fault_free_seen"),
-    "inside": (LAST_CHECKPOINT, "says_right_aligner"),
-    "dial": ({"taught": 3, "rate": 0.2}, "fault_free"),
-    "factors": (BASELINE, "instruct"),
-}
-FRESH = 11  # a seed that is in no record
+def test_recorded_cells_on_fresh_seeds_lie_in_their_prediction_intervals() -> None:
+    """35 of 40: by chance 38 do, and fewer than 35 in about three cases of a hundred."""
+    rows = covered()
+    inside = [low <= value <= high for *_, (low, high), values in rows for value in values]
+    assert len(inside) == 40 and sum(inside) >= 35
+    records = [read_results(name) for name in {row[0] for row in rows}]
+    seeds = {cell["seed"] for record in records for cell in record["cells"]}
+    assert not seeds & {*COVERAGE_SEEDS}
 
 
-@pytest.mark.parametrize(
-    "name", [n if n == "learning" else pytest.param(n, marks=pytest.mark.slow) for n in RERUN]
-)
-def test_a_recorded_cell_on_a_fresh_seed_lies_in_its_prediction_interval(
-    name: str, monkeypatch: pytest.MonkeyPatch
+def test_a_recorded_cell_run_today_lies_in_its_prediction_interval(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """On the headline alone: of many numbers one in twenty falls outside by chance."""
-    asked()  # the upstreams' questions, kept before the sets are cut down
     every = sets.test_sets
-    seen_alone = lambda n, split="test": {"seen": every(n, split)["seen"]}  # noqa: E731
+    seen_alone = lambda n, split="test", seed=0: {"seen": every(n, split, seed)["seen"]}  # noqa: E731
     monkeypatch.setattr(sets, "test_sets", seen_alone)
-    params, metric = RERUN[name]
-    values = per_seed(read_results(name), metric, **params)
-    assert FRESH not in values
+    cell, fresh = {"steps": 50}, 11
+    values = per_seed(read_results("learning"), "fault_free_seen", **cell)
+    assert fresh not in values
     low, high = prediction_interval(list(values.values()))
-    again = EXPERIMENTS[name].run(params, FRESH)
-    assert low <= again[metric] <= high
-    if name == "correctable":
-        assert again["copying"] > 0.99 and again["induction"] > 0.3
+    assert low <= EXPERIMENTS["learning"].run(cell, fresh)["fault_free_seen"] <= high
 
 
 @pytest.mark.parametrize("name", ["correctable", "inside"])
@@ -120,7 +109,10 @@ def test_cells_are_paired_by_seed_within_a_record_and_across_two() -> None:
         ],
     }
     within = recorded_difference(record, "x", {"arm": "a"}, {"arm": "b"})
-    across = recorded_difference(record, "x", {"arm": "a"}, {"arm": "c"}, other=other)
+    pair = {"arm": "a"}, {"arm": "c"}
+    with pytest.raises(ValueError, match=r"one: x has seeds \[0, 1, 2\] .* and \[1, 2, 7\] for"):
+        recorded_difference(record, "x", *pair, other=other)
+    across = recorded_difference(record, "x", *pair, other=other, shared_seeds=True)
     assert (within.value, within.low, within.seeds) == (0.5, 0.5, (0, 1, 2)) and (
         across.value,
         across.seeds,
@@ -160,14 +152,28 @@ def least(record: str, prefix: str, **params: object) -> float:
     return min(value(record, name, **params) for name in names if name.startswith(prefix))
 
 
-WITH, WITHOUT = ({"share": share, "corrections": 1500} for share in (WARMUP_SHARE, 0.0))
 PROMPT, LORA = (BOTH_STEPS[kind] for kind in ("prompt", "lora"))
 FAST = PROMPT | {"arm": "faster model"}
-FRONTS, RIVALS = read_results("fronts"), read_results("rivals")
-TWO_STAGES = per_seed(read_results("everyday_aims"), "instructions_test", method="two_stage")
+RIVALS = read_results("rivals")
+REAL_AIMS = read_results("everyday_aims")
+
+
+def real(method: str, other: str, objective: str) -> Estimate:
+    return aims(method, other, objective)(REAL_AIMS)
+
+
+TWO_STAGES = per_seed(REAL_AIMS, "instructions_test", method="two_stage")
 SAID = {  # what claims and lessons say beside the number that is read from the record
-    "before it, one in five had none": (value("warmup", "before_unseen", **WITH), 0.17, 0.23),
-    "one in ten when *bad* is": (value("controls", "sound_1_bad", **LORA), 0.07, 0.13),
+    "Before it, one in five had none": (
+        value("headlines", "before_unseen", part="aligner", arm="warm-up"),
+        0.17,
+        0.23,
+    ),
+    "fewer than one in ten when *bad* is": (
+        value("headlines", "sound_1_bad", part="meet", arm="lora"),
+        0.05,
+        0.1,
+    ),
     "nine in ten come back word for word": (
         value("everyday", "good_kept", arm="corrections"),
         0.9,
@@ -178,7 +184,6 @@ SAID = {  # what claims and lessons say beside the number that is read from the 
         0,
         0,
     ),
-    "With all heads, five in six": (value("looking", "kept_without_none"), 0.81, 0.86),
     "With such rows in training this hardly ever happens": (
         value("hijacked", "taken_over_escaped", shown=True),
         0,
@@ -191,9 +196,12 @@ SAID = {  # what claims and lessons say beside the number that is read from the 
     ),
     "Most of these answers are right": (
         mean_over_seeds(
-            {s: m["content_test"] for s, m in chosen_metrics(FRONTS, "two-stage").items()}
+            {
+                seed: (m["content_test"] - m["instruct_test"]) / (1 - m["instruct_test"])
+                for seed, m in chosen_metrics(read_results("headlines"), "two-stage").items()
+            }
         ),
-        0.6,
+        0.5,
         1,
     ),
     "Asked for *polite*, none is": (value("everyday_styles", "rude/polite"), 0, 0),
@@ -215,11 +223,8 @@ SAID = {  # what claims and lessons say beside the number that is read from the 
         0.105,
         0.115,
     ),
-    "costs two points on unseen ones": (
-        recorded_difference(read_results("warmup"), "fault_free_unseen", WITH, WITHOUT),
-        -0.025,
-        -0.015,
-    ),
+    "in three of five": (value("looking", "patched_at_3"), 0.55, 0.65),
+    "the same model fixes none": (value("everyday", "fixed", arm="shuffled"), 0, 0.005),
     "shrinks to 3 points": (
         recorded_difference(read_results("controls"), "sound_1_good", FAST, FAST | {"size": 1}),
         0.025,
@@ -227,28 +232,23 @@ SAID = {  # what claims and lessons say beside the number that is read from the 
     ),
 }
 NO_CLEAR_DIFFERENCE = {
-    "warm-up on known words": recorded_difference(
-        read_results("warmup"), "fault_free_seen", WITH, WITHOUT
-    ),
     "fine-tuning does as well on known words": recorded_difference(
         RIVALS, "fault_free_greedy_seen", {"arm": "aligner"}, {"arm": "sft"}
     ),
-    "plain fine-tuning does as well as good": recorded(
-        read_results("rivals_of_meet"), "meet, lora_over_sft_1", "points", task="qa"
+    "LoRA needs no step 2": recorded_difference(
+        read_results("controls"), "sound_1_good", LORA, LORA | {"arm": "step 1 alone"}
     ),
-    "DPO does as well as good": recorded(
-        read_results("rivals_of_meet"), "meet, lora_over_dpo_1", "points", task="qa"
+    "the real model, HBAT and turns": real("hbat", "turns", "instructions"),
+    "the real model, HBAT and mixing": real("hbat", "mixed", "preference"),
+    "the real model, about as many preferences": aims("turns", "restarted", "preference")(
+        REAL_AIMS
     ),
-    "for the same preferences": difference_as_chosen(FRONTS, "two-stage", "preference"),
-    "HBAT and mixing": difference_as_chosen(FRONTS, "mixed"),
-    "HBAT and alternating": difference_as_chosen(FRONTS, "in turns"),
-    "the real model, HBAT and turns": aims("hbat", "turns", "preference"),
-    "the real model, HBAT and mixing": aims("hbat", "mixed", "instructions"),
-    "the real model, about as many preferences": aims("turns", "restarted", "preference"),
-    "the real model, two stages vary too much": aims("hbat", "two_stage", "instructions"),
+    "the real model, two stages vary too much": aims("hbat", "two_stage", "instructions")(
+        REAL_AIMS
+    ),
     "the real model, no longer than without a control": within_a_cell(
-        read_results("everyday_styles"), "words/full", "words/base", "words"
-    ),
+        "words/full", "words/base", "words"
+    )(read_results("everyday_styles")),
     "the larger prompt with a faster model": SAID["shrinks to 3 points"][0],
 }
 
@@ -261,7 +261,7 @@ def test_what_is_said_beside_a_claims_number_is_in_the_record(words: str) -> Non
 
 def test_what_is_said_there_stands_in_a_claim_or_a_lesson() -> None:
     folder = data_folder().parent
-    files = [folder / "data" / "claims.json", *folder.glob("notebooks/src/**/*.py")]
+    files = [folder / "data" / "results" / "ledger.json", *folder.glob("notebooks/src/**/*.py")]
     said = " ".join(file.read_text(encoding="utf-8") for file in files).replace("\n#", " ")
     said = " ".join(said.split())
     assert [words for words in SAID if words not in said] == []

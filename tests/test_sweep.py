@@ -27,6 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of results, and a world that takes no time to digest."""
     monkeypatch.setattr(sweep, "results_file", lambda name: tmp_path / f"{name}.json")
     monkeypatch.setattr(sweep, "made_with", lambda: dict(MADE_WITH))
+    monkeypatch.setattr(sweep, "of_experiment", lambda run: {"code": 0})
     return tmp_path
 
 
@@ -88,23 +89,50 @@ def test_a_sweep_that_fails_midway_keeps_what_is_done_and_runs_none_of_it_again(
     assert ran.total() == 11  # and the one that failed
 
 
-def test_a_cell_of_another_machine_or_library_than_the_records_says_so(
+@pytest.mark.parametrize("what", ["code", "machine", "libraries"])
+def test_a_record_takes_no_cell_of_other_code_machine_or_libraries(
+    what: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in (0, 1):
+        run_sweep("shards", toy(), [0], (part, 2))
+    change(folder / "shards.shard-1-of-2.json", **{what: "another"})
+    run_sweep("toy", toy(), [0])
+    change(folder / "toy.json", **{what: "another"})
+    before = {file.name: file.read_text() for file in folder.glob("*.json")}
+    with pytest.raises(ValueError, match=f"made with {what} .*another.*sweep shards --shard 1/2"):
+        merge("shards", toy(), [0])
+    with pytest.raises(ValueError, match=f"toy.json was made with {what} another, not "):
+        run_sweep("toy", toy(), [0, 1])
+    assert {file.name: file.read_text() for file in folder.glob("*.json")} == before
+    run_sweep("toy", toy(), [0])  # nothing is missing, so nothing is mixed
+
+
+def test_a_record_names_the_code_and_the_constants_of_its_experiment() -> None:
+    from alignlib.course.provenance import of_experiment
+    from experiments import aligner, upstreams
+
+    found = of_experiment(upstreams.dial)
+    assert found["constants"]["upstreams.STYLES"] == repr(upstreams.STYLES)
+    assert found["constants"]["aligner.STEPS"] == aligner.STEPS  # of a module that it takes from
+    assert not any(name.startswith(("hbat.", "meet.")) for name in found["constants"])
+    assert found["code"] != of_experiment(aligner.warmup)["code"]
+
+
+def test_the_version_of_the_code_changes_with_what_it_does_and_not_with_comments(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run_sweep("toy", toy(), [0])
-    here = sweep._machine()
-    elsewhere = {"machine": "Plan9 mips, 1 cores", "libraries": here["libraries"]}
-    monkeypatch.setattr(sweep, "_machine", lambda: elsewhere)
-    run_sweep("toy", toy(), [0, 1], None)
-    run_sweep("shards", toy(), [0], (1, 2))
-    monkeypatch.setattr(sweep, "_machine", lambda: here)
-    run_sweep("shards", toy(), [0], (0, 2))
-    merge("shards", toy(), [0])
-    record, merged = read_results("toy"), read_results("shards")
-    assert record["machine"] == merged["machine"] == here["machine"]
-    assert [c.get("machine") for c in record["cells"]] == [None] * 4 + [elsewhere["machine"]] * 4
-    assert [c.get("machine") for c in merged["cells"]] == [None, elsewhere["machine"]] * 2
-    assert not any("libraries" in c for c in record["cells"] + merged["cells"])
+    from alignlib.course import provenance
+    from experiments import gates
+
+    real, version = provenance.source_of, provenance.of_experiment(gates.steer)["code"]
+    changes = {
+        lambda s: f"# more\n{s}": True,
+        lambda s: s.replace('"""', '"""More. ', 1): True,
+        lambda s: f"{s}\nmore = 1\n": False,
+    }
+    for change, same in changes.items():
+        monkeypatch.setattr(provenance, "source_of", lambda m: change(real(m)))  # noqa: B023
+        assert (provenance.of_experiment(gates.steer)["code"] == version) == same
 
 
 # --- shards ---------------------------------------------------------------------------------------
@@ -202,7 +230,7 @@ def test_two_files_with_different_metrics_of_one_cell_are_refused(
 ) -> None:
     run_sweep("toy", toy(), [0], (0, 2))
     other = folder / ("toy.json" if in_record else "toy.shard-0-of-3.json")
-    other.write_text((folder / "toy.shard-0-of-2.json").read_text().replace("1.1", "1.25"))
+    other.write_text((folder / "toy.shard-0-of-2.json").read_text().replace(": 1.1", ": 1.25"))
     before = {file.name: file.read_text() for file in folder.glob("*.json")}
     files = {other.name, "toy.shard-0-of-2.json"}
     with pytest.raises(ValueError, match="different metrics of {'arm': 'b'.*seed 0; dele") as error:
@@ -222,6 +250,7 @@ from alignlib.course.sweep import Sweep, run_sweep
 folder, shard = Path(sys.argv[1]), sys.argv[2:]
 sweep.results_file = lambda name: folder / f"{name}.json"
 sweep.made_with = lambda: MADE_WITH
+sweep.of_experiment = lambda run: {"code": 0}
 started = []
 
 def run(params, seed):
@@ -293,6 +322,14 @@ def test_a_second_sweep_is_refused_while_one_without_shards_runs_but_not_after_i
     first.wait()
     run_sweep("toy", toy(), SEEDS)
     assert cells_of() == serial()
+
+
+def test_a_file_without_cells_is_made_anew_with_the_code_of_today(folder: Path) -> None:
+    run_sweep("toy", toy(), [0], (0, 2))
+    place = folder / "toy.shard-0-of-2.json"
+    change(place, cells=[], code="of yesterday")
+    run_sweep("toy", toy(), [0], (0, 2))
+    assert json.loads(place.read_text())["code"] == 0
 
 
 def test_a_shard_is_known_before_its_first_cell_is_done(folder: Path) -> None:

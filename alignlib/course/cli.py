@@ -72,7 +72,7 @@ def _add_evidence(commands: argparse._SubParsersAction) -> None:
     everyday.add_argument("--model", default="smollm2", help="folder or hub id")
     everyday.set_defaults(does=_everyday)
 
-    about = "write the base model's card, data/claims.json and the README's drawing"
+    about = "write the base model's card, the ledger, RESULTS.md and the README's drawing"
     card = commands.add_parser("card", help=about)
     card.set_defaults(does=_card)
 
@@ -221,7 +221,7 @@ def _everyday(args: argparse.Namespace) -> int:
 def _card(args: argparse.Namespace) -> int:
     from .lessons import write_picture
 
-    made = _experiments("card").write_card, _experiments("claims").write_claims, write_picture
+    made = _experiments("card").write_card, _experiments("ledger").write_ledger, write_picture
     for write in made:
         print(f"done: {write()}")
     return 0

@@ -7,7 +7,7 @@
 A cell tagged `exercise` is the stub that students fill in, `solution` its solution, and `check`
 holds an attempt against the reference and hands back something that works. Editions: `student` has
 the solutions folded under the stubs, `class` has none, `solved` has them in the stubs' place.
-A line `<!-- known -->` becomes the claims about that lesson in data/claims.json.
+A line `<!-- known -->` becomes the sentences about that lesson in data/results/ledger.json.
 """
 
 from __future__ import annotations
@@ -124,11 +124,11 @@ def _folded(cell: NotebookNode) -> NotebookNode:
 
 def known_about(name: str) -> str:
     """What is known of a lesson's subject, a sentence and a link for each claim."""
-    claims = json.loads((data_folder() / "claims.json").read_text(encoding="utf-8"))
+    ledger = (data_folder() / "results" / "ledger.json").read_text(encoding="utf-8")
     return "\n".join(
-        f"- {claim['sentence']} ([evidence]({claim['link']}))"
-        for claim in claims
-        if claim["lesson"] == name
+        f"- {claim['sentence']} ([evidence]({claim['evidence']}))"
+        for claim in json.loads(ledger)["claims"]
+        if claim["lesson"] == name and "sentence" in claim
     )
 
 

@@ -4,32 +4,26 @@ A record holds one entry for each cell and seed (`params`, `seed`, `metrics`, `w
 soon as it is done, so a sweep that was stopped continues with what is missing. With `--shard i/n`
 a process runs every n-th cell and writes to a file of its own, and `--merge` puts these files into
 the record. A record names the world, judge, base and settings it was made with, and is refused if
-they are not the package's. A cell names its machine and libraries where they are not the record's.
+they are not the package's. It also names the experiment's code and constants, the machine and the
+libraries: cells that were made otherwise are not added to it.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields, replace
-from functools import lru_cache
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from ..artefacts import LIBRARIES
-from ..profiles import TINY, data_folder
-from ..settings import SFTSettings
+from ..profiles import data_folder
 from ..stats import Estimate, over_seeds
-from ..tinytown import sets
-from ..tinytown.judge import score_answer
-from ..tinytown.words import WORLD_VERSION, digest
+from .provenance import machine, made_with, of_experiment
 
 
 @dataclass(frozen=True)
@@ -60,46 +54,6 @@ def _command(file: Path) -> str:
     name, _, shard = file.stem.partition(".shard-")
     part = f" --shard {shard.replace('-of-', '/')}" if shard else ""
     return f"python -m alignlib sweep {name}{part}"
-
-
-def made_with() -> dict[str, object]:
-    """What a record must agree on: the world's version, the base's weights, the lesson's
-    settings.
-    """
-    from ..model_names import fingerprint  # imports torch
-
-    stages = [_chosen(TINY.warmup), _chosen(TINY.training)]
-    settings = [TINY.corrections, TINY.identity, TINY.tests, *stages, sets.LEVEL, sets.FAULT_RATE]
-    return {
-        "world": WORLD_VERSION,
-        "judge": _marks(),
-        "base": fingerprint(TINY.base)[:16],
-        "settings": digest(repr(settings)),
-    }
-
-
-@lru_cache(maxsize=1)
-def _marks() -> int:
-    """A digest of the judge: its marks on spoilt answers, as they are and with more said."""
-    rows = sets.corrections(200, "validation", "all", rate=0.6, combinations=True)
-    return digest(
-        repr(
-            [
-                score_answer(r.question, f"{r.answer} {more}")
-                for r in rows
-                for more in ("", r.correction, r.answer, "lamp the")
-            ]
-        )
-    )
-
-
-def _chosen(settings: SFTSettings) -> dict[str, object]:
-    """The settings that differ from their defaults: a field added later, at its default, leaves
-    records valid.
-    """
-    return {
-        f.name: value for f in fields(settings) if (value := getattr(settings, f.name)) != f.default
-    }
 
 
 def read_results(name: str) -> dict:
@@ -147,16 +101,20 @@ def run_sweep(
     """
     file = _shard_file(name, *shard) if shard else results_file(name)
     with _locked(file):
-        record = _read(file) if file.exists() else _new_record(name, experiment)
+        record = _read(file) if file.exists() else {"cells": []}
+        if not record["cells"]:  # also of a run that died before its first cell
+            record = _new_record(name, experiment)
         if shard:
             _announce_shard(name, file, record)
         else:
             _refuse_shards(name)
         todo = _missing(name, experiment, seeds, shard)
+        if todo and record["cells"]:
+            _refuse_mix(file, record, _circumstances(experiment))
         minutes = len(todo) * experiment.minutes
         print(f"{name}: {len(todo)} cells to run, about {minutes:.0f} minutes on 2 cores")
         for params, seed in tqdm(todo, desc=name):
-            record["cells"].append(_run_cell(experiment, params, seed, record))
+            record["cells"].append(_run_cell(experiment, params, seed))
             _write(file, record)
     return file
 
@@ -175,26 +133,31 @@ def _refuse_shards(name: str) -> None:
 
 
 def _new_record(name: str, experiment: Sweep) -> dict:
-    about = {"name": name, "question": experiment.question, **made_with(), **_machine()}
-    return {**about, "cells": []}
+    about = {"name": name, "question": experiment.question, **made_with()}
+    return about | _circumstances(experiment) | {"cells": []}
 
 
-def _machine() -> dict[str, object]:
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    return {"machine": machine, "libraries": {lib: version(lib) for lib in LIBRARIES}}
+def _circumstances(experiment: Sweep) -> dict[str, object]:
+    """What all cells share: the experiment's code and constants, the machine, the libraries."""
+    return of_experiment(experiment.run) | machine()
 
 
-def _run_cell(experiment: Sweep, params: dict[str, object], seed: int, record: dict) -> dict:
+def _refuse_mix(file: Path, record: dict, others: dict[str, object]) -> None:
+    """A record takes no cells that were made otherwise."""
+    for what in ("code", "machine", "libraries"):
+        if record.get(what) != others.get(what):
+            raise ValueError(
+                f"{file.name} was made with {what} {record.get(what)}, not {others.get(what)}; a "
+                "record mixes neither code nor machines nor libraries: move it away, and "
+                f"`{_command(file)}` makes it anew"
+            )
+
+
+def _run_cell(experiment: Sweep, params: dict[str, object], seed: int) -> dict:
     started = time.monotonic()
     metrics = experiment.run(params, seed)
     wall = round(time.monotonic() - started, 1)
-    cell = {"params": params, "seed": seed, "metrics": metrics, "wall_s": wall}
-    return cell | _unlike(record, _machine())
-
-
-def _unlike(record: dict, machine: dict[str, object]) -> dict[str, object]:
-    """What a cell says of its machine and libraries: where they are not the record's."""
-    return {k: v for k, v in machine.items() if record.get(k) != v}
+    return {"params": params, "seed": seed, "metrics": metrics, "wall_s": wall}
 
 
 def _missing(
@@ -254,11 +217,13 @@ def _new_cells(file: Path, record: dict, shards: list[Path], experiment: Sweep) 
     new = []
     for shard_file in shards:
         shard = _read(shard_file)
+        if shard["cells"]:
+            _refuse_mix(shard_file, shard, record)
         for cell in shard["cells"]:
             key = _key(cell["params"], cell["seed"])
             if key not in known:
                 known[key] = (shard_file, cell)
-                new.append(_as_cell_of(record, shard, cell))
+                new.append(cell)
             other_file, other = known[key]
             if json.dumps(cell["metrics"]) != json.dumps(other["metrics"]):
                 raise ValueError(
@@ -267,12 +232,6 @@ def _new_cells(file: Path, record: dict, shards: list[Path], experiment: Sweep) 
                 )
     order = {_key(params, 0): i for i, params in enumerate(experiment.cells)}
     return sorted(new, key=lambda c: (c["seed"], order.get(_key(c["params"], 0), len(order))))
-
-
-def _as_cell_of(record: dict, shard: dict, cell: dict) -> dict:
-    """A shard's cell, with its machine and libraries where they are not the record's."""
-    machine = {k: cell.get(k, shard[k]) for k in ("machine", "libraries")}
-    return {k: v for k, v in cell.items() if k not in machine} | _unlike(record, machine)
 
 
 def per_seed(record: dict, metric: str, **params: object) -> dict[int, float]:
@@ -295,12 +254,26 @@ def recorded(record: dict, metric: str, unit: str = "rate", **params: object) ->
 
 
 def recorded_difference(
-    record: dict, metric: str, a: dict, b: dict, unit: str = "rate", *, other: dict | None = None
+    record: dict,
+    metric: str,
+    a: dict,
+    b: dict,
+    unit: str = "rate",
+    *,
+    other: dict | None = None,
+    shared_seeds: bool = False,
 ) -> Estimate:
     """Mean over seeds of a metric in cell `a` less that in cell `b` (of the `other` record),
     paired by seed, with its t interval.
+
+    Raises ValueError if one of the two lacks a seed, unless `shared_seeds` are asked for.
     """
     first, second = per_seed(record, metric, **a), per_seed(other or record, metric, **b)
+    if first.keys() != second.keys() and not shared_seeds:
+        raise ValueError(
+            f"{record['name']}: {metric} has seeds {sorted(first)} for {a} and {sorted(second)} "
+            f"for {b}; run the sweep of the one that lacks some, or pass shared_seeds=True"
+        )
     shared = sorted(first.keys() & second.keys())
     differences = [first[s] - second[s] for s in shared]
     unit = {"rate": "difference", "points": "difference of points"}.get(unit, unit)

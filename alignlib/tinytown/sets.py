@@ -108,7 +108,7 @@ def one_word_off(
     return rows
 
 
-def test_sets(n: int, split: str = "test") -> dict[str, list[QAC]]:
+def test_sets(n: int, split: str = "test", seed: int = 0) -> dict[str, list[QAC]]:
     """Four sets of n rows, with answers of an upstream that no training correction is for.
 
     `seen` has words as in training, `unseen` words never corrected, `combinations` has
@@ -121,7 +121,7 @@ def test_sets(n: int, split: str = "test") -> dict[str, list[QAC]]:
         "language": {"language": "other"},
     }
     return {
-        name: corrections(n, split, upstream=STRANGER, **options)
+        name: corrections(n, split, upstream=STRANGER, seed=seed, **options)
         for name, options in settings.items()
     }
 

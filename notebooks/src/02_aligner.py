@@ -306,9 +306,8 @@ for bug in (forget_the_end, cancel_the_shift):
 #
 # One idea of the paper comes on top. Most of a correction is copied from the answer. So a first stage,
 # the **[identity warm-up](../GLOSSARY.md#identity-row)**, trains on copying: the "correction" is the
-# answer itself, faults included. Nobody has to annotate such rows. In our runs it makes no clear
-# difference on words of the training corrections, costs a little on other words, and helps in a second
-# language ([evidence](evidence/02_aligner.ipynb#warm-up)).
+# answer itself, faults included. Nobody has to annotate such rows. The paper finds that it helps; here it
+# makes no difference worth having (see *What is known*).
 
 # %%
 aligner = Aligner.cached(

@@ -489,10 +489,10 @@ print("written to", metrics.write().name)
 # - MEET keeps several behaviors in one model. A small control selects one of them.
 # - Step 1 trains the controls with the model frozen, step 2 trains both. The loss is the same, and it
 #   needs texts of each kind, not pairs.
-# - The head start of the controls, which is the paper's idea, makes no clear difference here.
+# - The head start of the controls, which is the paper's idea, makes no difference worth having here.
 # - Two controls can be mixed. Compare controls only after tuning the learning rate of each.
-# - If you want one behavior only, you do not need MEET: plain fine-tuning on the preferred answers does as
-#   well here.
+# - If you want one behavior only, you do not need MEET: plain fine-tuning on the preferred answers does a
+#   little better here.
 #
 # ## Quiz
 #
@@ -504,7 +504,7 @@ print("written to", metrics.write().name)
 # clear difference here.</details>
 #
 # <details><summary>3. You want one behavior only. Do you need MEET?</summary>
-# No. Plain fine-tuning on the preferred answers does as well here (see "What is known").</details>
+# No. Plain fine-tuning on the preferred answers does a little better here (see "What is known").</details>
 #
 # **Next:** [06, aligning without forgetting](06_hbat.ipynb). With a real model and your own texts:
 # [09, your own MEET](09_your_meet.ipynb).

@@ -17,9 +17,10 @@ import numpy as np
 from alignlib import Metrics
 from alignlib.course.sweep import per_seed, read_results, recorded, recorded_difference
 from alignlib.plots import bars, curves, new_figure, show_table
-from alignlib.stats import over_seeds
+from alignlib.stats import crossing, over_seeds
 from alignlib.tinytown.recordings import TAUGHT
 from experiments.claims import break_even_faults
+from experiments.hbat import mean_over_seeds
 
 metrics = Metrics("evidence-03", "tiny", 0, OUT)
 
@@ -85,8 +86,19 @@ axis.axhline(0, color="black", linewidth=0.8)
 metrics.save_figure(figure, "dial")
 figure
 
+
 # %%
-rows = [[who, break_even_faults(k)] for who, k in WHO.items()]
+def dial_break_even(taught: int):
+    """Where the net win passes zero, with an Aligner trained on so many upstreams."""
+    shares = [recorded(dial, "faulty", taught=taught, rate=r).value for r in rates]
+    wins = [per_seed(dial, "net_win_overall", taught=taught, rate=r) for r in rates]
+    crossings = {seed: crossing(shares, [win[seed] for win in wins]) for seed in wins[0]}
+    return mean_over_seeds(crossings)
+
+
+rows = [[who, dial_break_even(k)] for who, k in WHO.items()]
+fresh = break_even_faults(read_results("headlines"), part="faults")
+rows.append(["trained on three, five fresh seeds with prompts of their own", fresh])
 show_table(["", "does harm below this fraction of faulty answers"], rows)
 
 # %% [markdown]
@@ -124,7 +136,7 @@ ARMS = {
     "dpo": "DPO",
 }
 figure, axes = new_figure(
-    "On unseen words, and for sampled answers, the Aligner is ahead", width=11, columns=2
+    "Greedily, the three do about as well on known words", width=11, columns=2
 )
 for axis, how in zip(axes, ("greedy", "sampled")):
     groups = {
@@ -152,6 +164,10 @@ for how in ("greedy", "sampled"):
 show_table(["answers", "words", "Aligner minus SFT", "Aligner minus DPO"], rows)
 
 # %% [markdown]
+# Of sampled answers, the corrections of the Aligner are greedy and those of the others are not, so that
+# half of the table favours it. Greedily, three seeds show no clear difference.
+
+# %% [markdown]
 # <a id="weak-to-strong"></a>
 # ## A small Aligner can teach a larger model, mainly what to say more often
 #
@@ -165,6 +181,53 @@ for arm in dict.fromkeys(cell["params"]["arm"] for cell in teaching["cells"]):
     places = ("sampled_seen", "greedy_seen")
     rows.append([arm, *(recorded(teaching, f"net_win_{p}", "points", arm=arm) for p in places)])
 show_table(["", "sampled answers", "greedy answers"], rows)
+
+# %% [markdown]
+# <a id="second-pass"></a>
+# ## A second pass adds next to nothing
+#
+# Net win on the answers of `mixed`, after one, two and three passes. Command: `python -m alignlib sweep
+# stacking`.
+
+# %%
+passes = read_results("stacking")
+rows = [
+    [words, *(recorded(passes, f"net_win_{i}_{words}", "points") for i in (1, 2, 3))]
+    for words in ("seen", "unseen")
+]
+show_table(["words", "one pass", "two", "three"], rows)
+
+# %% [markdown]
+# <a id="asked"></a>
+# ## It can be asked for another style, if some training rows ask
+#
+# A third of the training rows ends the question with a request for each style. *Obeyed*: corrections in
+# that style, with the request in the question or, where it should not count, in the answer. Command:
+# `python -m alignlib sweep instructed`.
+
+# %%
+asked = read_results("instructed")
+rows = []
+for style in ("more polite", "shorter"):
+    places = (f"unasked/{style}", f"obeyed_in_question/{style}", f"obeyed_in_answer/{style}")
+    rows.append([style, *(recorded(asked, place, told=True) for place in places)])
+show_table(["style", "not asked", "asked in the question", "in the answer"], rows)
+
+# %% [markdown]
+# <a id="rounds"></a>
+# ## Fresh answers in each round make no clear difference
+#
+# DPO on the Aligner's corrections in three rounds: of fresh answers in each round, or of the first ones.
+# Command: `python -m alignlib sweep rounds`.
+
+# %%
+in_rounds = read_results("rounds")
+rows = []
+for decoding in ("sampled", "greedy"):
+    name, kinds = f"net_win_{decoding}_round_3", ({"answers": k} for k in ("fresh", "stale"))
+    each = [recorded(in_rounds, name, "points", answers=k) for k in ("fresh", "stale")]
+    rows.append([decoding, *each, recorded_difference(in_rounds, name, *kinds, "points")])
+show_table(["answers", "fresh", "stale", "difference"], rows)
 
 # %% [markdown]
 # <a id="injection"></a>

@@ -3,9 +3,10 @@
 #
 # This report reads recorded experiments and runs in seconds. Each heading is its claim. Values are
 # means over training seeds with 95 % t intervals: five seeds by DPO, three by PPO and in the single
-# factors. Tests are a fixed set of 300 prompts of each kind. Every method has the same rows and steps,
-# and four settings, one of which is chosen on validation prompts in each seed: the best in both
-# objectives among those that meet 70 % of the preferences. See [lesson 06](../06_hbat.ipynb).
+# factors. Tests have 300 prompts of each kind. Every method has the same rows and steps, and four
+# settings, one of which is chosen in each seed: the one with the best mean of both objectives on
+# validation prompts. In the record `headlines` each seed draws its own prompts; elsewhere they are a
+# fixed set. See [lesson 06](../06_hbat.ipynb).
 #
 # - *two-stage*: all instructions, then all pairs,
 # - *restarted*: the same in five stages each, with a new optimizer and reference, as in HBAT,
@@ -35,80 +36,94 @@ from experiments.hbat import (
 )
 
 metrics = Metrics("evidence-06", "tiny", 0, OUT)
-records = {"dpo": read_results("fronts"), "ppo": read_results("fronts_ppo")}
+records = {
+    "DPO, fresh seeds": read_results("headlines"),
+    "DPO": read_results("fronts"),
+    "PPO": read_results("fronts_ppo"),
+}
 AIMS = {"instruct": "instructions followed", "preference": "preferences met"}
 
 
 def as_chosen(aim: str, method: str, by: str):
     """A metric of the settings that were chosen in each seed, on the test."""
-    chosen = chosen_metrics(records[by], method, by)
+    chosen = chosen_metrics(records[by], method)
     return mean_over_seeds({seed: found[f"{aim}_test"] for seed, found in chosen.items()})
 
 
 # %% [markdown]
 # <a id="forgetting"></a>
-# ## Two stages lose most instructions, mainly because the style spills over
+# ## In these trainings two stages lose instructions, mainly because the style spills over
 #
 # What two stages lose while they learn the preferences. *Right answers*: a friendly phrase before or
-# after the answer is ignored. Commands: `python -m alignlib sweep fronts`, `... sweep fronts_ppo`.
+# after the answer is ignored. Commands: `python -m alignlib sweep headlines`, `... sweep fronts`,
+# `... sweep fronts_ppo`.
 
 # %%
 rows = [
-    [by, *(forgotten(records[by], aim, by) for aim in ("instruct", "content", "rouge_l"))]
+    [by, *(forgotten(records[by], aim) for aim in ("instruct", "content", "rouge_l"))]
     for by in records
 ]
 show_table(["lost by two stages", "instructions followed", "right answers", "ROUGE-L"], rows)
 
 # %% [markdown]
 # <a id="methods"></a>
-# ## HBAT keeps more instructions than two stages; alternating does it, and mixing does as well
+# ## HBAT does better than two stages; alternating does it, and mixing does better still
 #
-# By DPO, five seeds.
+# By DPO, on five fresh seeds.
 
 # %%
+NAMES = {"two-stage": "two stages", "in turns": "alternating", "mixed": "mixed", "hbat": "HBAT"}
 shown = {
-    label: {method: as_chosen(aim, method, "dpo") for method in TRIALS["dpo"]}
+    label: {name: as_chosen(aim, method, "DPO, fresh seeds") for method, name in NAMES.items()}
     for aim, label in AIMS.items()
 }
-title = "Alternating and mixing keep the instructions, for the same preferences"
+title = "Alternating does better than two stages, and mixing better still"
 figure, [axis] = new_figure(title, width=9, height=3.8)
 bars(axis, shown, "% of test prompts")
 axis.set_ylim(0, 105)
 metrics.save_figure(figure, "methods")
 figure
 
+
 # %%
-rows = [
-    [other, *(difference_as_chosen(records["dpo"], other, aim) for aim in AIMS)]
-    for other in TRIALS["dpo"]
-    if other != "hbat"
-]
-show_table(["HBAT minus", *AIMS.values()], rows)
+def differences(by: str, methods: list[str]) -> list[list]:
+    """HBAT minus each method: both aims, and their mean."""
+    each = [(aim,) for aim in AIMS] + [tuple(AIMS)]
+    return [
+        [f"{by}: {m}", *(difference_as_chosen(records[by], m, *aims) for aims in each)]
+        for m in methods
+    ]
+
+
+COLUMNS = ["HBAT minus", *AIMS.values(), "mean of both"]
+show_table(COLUMNS, differences("DPO, fresh seeds", ["two-stage", "in turns", "mixed"]))
 
 # %% [markdown]
-# With the same preferences met, HBAT follows more instructions than two stages and than the restarted
-# version. *In turns*, without the penalty, does as well, so the alternation is what helps. From mixing
-# no clear difference. The intervals are wide: from one setting to the next a method can jump from
-# nearly all instructions to nearly none. Look at both objectives on validation prompts, at several
-# settings.
+# The five seeds that settings were first tried on, with two methods more:
+
+# %%
+show_table(COLUMNS, differences("DPO", [m for m in TRIALS["dpo"] if m != "hbat"]))
+
+# %% [markdown]
+# HBAT follows more instructions than two stages and meets more preferences. *Alternating*, without the
+# penalty, does as well, so the alternation is what helps. The mixed loss does better than HBAT, on
+# fresh seeds and on the first five. Which method looks best depends on the rule that
+# chooses the settings: with the trial nearest to the preferences of two stages instead, the same records
+# had HBAT above mixing in instructions and below it in preferences. So the rule was fixed first, and both
+# objectives are reported.
 
 # %% [markdown]
 # <a id="ppo"></a>
-# ## By PPO it is the same
+# ## By PPO too, HBAT does better than two stages
 #
 # Three seeds. PPO is rewarded by the very score that is measured, so do not compare it with DPO here.
 
 # %%
-rows = [[m, *(as_chosen(aim, m, "ppo") for aim in AIMS)] for m in TRIALS["ppo"]]
+rows = [[m, *(as_chosen(aim, m, "PPO") for aim in AIMS)] for m in TRIALS["ppo"]]
 show_table(["method", *AIMS.values()], rows)
 
 # %%
-rows = [
-    [other, *(difference_as_chosen(records["ppo"], other, aim, "ppo") for aim in AIMS)]
-    for other in TRIALS["ppo"]
-    if other != "hbat"
-]
-show_table(["HBAT minus", *AIMS.values()], rows)
+show_table(COLUMNS, differences("PPO", [m for m in TRIALS["ppo"] if m != "hbat"]))
 
 # %% [markdown]
 # <a id="parts"></a>
@@ -164,7 +179,7 @@ show_table(["importance", "strength", "instructions followed", "minus movement"]
 # ## Where nothing interferes, HBAT has little to keep, and can do harm
 #
 # The same instructions beside preferences of another kind: answers without faults (*qa*) and good
-# summaries, with settings as chosen above. Three seeds. Command: `python -m alignlib sweep aims_met`.
+# summaries, with settings that were chosen for the main task. Three seeds. Command: `python -m alignlib sweep aims_met`.
 
 # %%
 elsewhere = read_results("aims_met")
