@@ -6,8 +6,9 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from itertools import cycle, product
+from itertools import combinations, cycle, product
 from pathlib import Path
 
 import numpy as np
@@ -848,3 +849,63 @@ def test_along_a_run_every_stage_is_looked_into(
     assert {f"moved_embed_tokens_weight_{i}" for i in range(1, 5)} <= set(found) and found[
         "moved_layers.0_mlp_3"
     ] > 0
+
+
+# --- headlines ------------------------------------------------------------------------------------
+
+
+def test_a_headlines_seed_draws_rows_and_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[int, list] = {}
+
+    def note(seed: int, *texts: object) -> None:
+        drawn.setdefault(seed, []).append(texts)
+
+    def evaluate_sets(aligner: int, tests: dict, blind: bool = False) -> dict[str, float]:
+        note(aligner, *(row.question for rows in tests.values() for row in rows[:5]))
+        return {"blind": float(blind)}
+
+    def train(share: float, rows: tuple, seed: int) -> int:
+        note(seed, *(row.question for row in rows[0][:5]))
+        return seed
+
+    monkeypatch.setattr(headlines, "train_aligner", train)
+    monkeypatch.setattr(headlines, "evaluate", evaluate_sets)
+    for seed in (20, 21):
+        for cell in headlines.CELLS[:3]:
+            found = headlines.run_cell(cell, seed)
+            assert found["blind"] == (cell["arm"] == "answers hidden")
+    for first, second in zip(drawn[20], drawn[21], strict=True):
+        assert not {*first} & {*second}
+
+
+def test_both_aims_of_a_headline_are_measured_on_prompts_of_its_seed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+    monkeypatch.setattr(headlines, "final_model", lambda method, seed, **trial: (method, trial))
+    monkeypatch.setattr(headlines, "before_preferences", lambda *given, **options: {})
+
+    def measure(loaded: tuple, split: str, drawn: int) -> dict[str, float]:
+        asked.append((split, drawn))
+        return {"instruct": 1.0, "rate": loaded[1]["rate"]}
+
+    monkeypatch.setattr(headlines, "evaluate_aims", measure)
+    monkeypatch.setattr(headlines, "temporary_cache", lambda seed: nullcontext())
+    found = headlines.run_cell(
+        {"part": "aims", "method": "hbat", "rate": 2e-4, "strength": 0.1}, 22
+    )
+    assert asked == [("validation", 22), ("test", 22)]
+    assert found == {
+        f"{name}_{split}": value
+        for split in ("validation", "test")
+        for name, value in (("instruct", 1.0), ("rate", 2e-4))
+    }
+    every = [two_aims.test_rows("manners", "test", seed) for seed in (None, 20, 21)]
+    prompts = [{row.prompt for rows in some for row in rows} for some in every]
+    assert not any(a & b for a, b in combinations(prompts, 2))
+
+
+def test_settings_are_chosen_by_the_best_mean_and_ties_go_to_the_first() -> None:
+    found = [{"a": 0.2, "b": 0.9, "c": 9.0}, {"a": 0.6, "b": 0.6}, {"a": 0.9, "b": 0.3}]
+    assert common.best_mean(found, "a", "b") == 1
+    assert common.best_mean(found, "a") == 2 and common.best_mean(found, "b") == 0
