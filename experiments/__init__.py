@@ -40,6 +40,7 @@ QUESTIONS = {
     "coverage": "Do records repeat on fresh seeds?",
     "everyday": "An Aligner on a real model: which faults does it fix, and what do controls?",
     "everyday_styles": "MEET on a real model: are two axes obeyed, alone, mixed and together?",
+    "everyday_controls": "On a real model: what do controls cost, against plain fine-tuning?",
     "everyday_aims_tuning": "HBAT and its rivals on a real model: which settings?",
     "everyday_aims": "And at these, what do they keep of both aims?",
 }

@@ -7,6 +7,7 @@ from .claim import Claim, Number, level, mean_minus, minus, within_a_cell
 CARD = "../data/everyday/README.md"
 EVERYDAY, STYLES, AIMS = (f"{CARD}#results{of}" for of in ("", "-styles", "-two-objectives"))
 CORRECTIONS = {"arm": "corrections"}
+TWO, ONE = ({"arm": arm} for arm in ("two controls", "preferred texts only"))
 
 
 BOTH = ("instructions", "preference")
@@ -129,6 +130,20 @@ REAL = (
         "Two controls at once do not add up, perhaps because no *full* text held an insult: *rude* "
         "with *full* gives {} fewer rude answers than *rude* alone.",
         within_a_cell("rude/rude", "rude/rude_and_full"),
+    ),
+    Claim(
+        "styles-cost",
+        "09",
+        "A second control costs right answers, compared with fine-tuning on the preferred texts.",
+        "open in MEET: no such baseline was run",
+        "right answers, fine-tuned on the preferred texts alone",
+        "LoRA controls for preferred and rejected texts, the same steps",
+        "everyday_controls",
+        minus("right", ONE, TWO),
+        f"{CARD}#results-cost-of-controls",
+        "The second control costs no right answers: with both, {} more answers name the right fact "
+        "than after fine-tuning on the polite ones alone, which is no clear difference.",
+        minus("right", TWO, ONE),
     ),
     Claim(
         "aims-order",

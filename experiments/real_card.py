@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from alignlib.course.sweep import read_results, recorded
+from alignlib.course.sweep import read_results, recorded, recorded_difference
 from alignlib.stats import Estimate
 
 from .claims_real import aims
 from .real_aims import TUNED
+from .real_styles import COSTS
 
 ASKED = {  # what the record calls it: what the card calls it
     "base": "no control",
@@ -37,6 +38,20 @@ def styles_rows() -> list[str]:
         words = _cell(recorded(record, f"words/{name}", "words"), 1)
         rows.append(f"| {shown} | {rude} | {words} |")
     return rows
+
+
+def controls_rows() -> list[str]:
+    """What a second control costs: right answers and loss, and plain fine-tuning minus both."""
+    record, rows = read_results("everyday_controls"), []
+    for arm in COSTS:
+        right = _cell(recorded(record, "right", arm=arm))
+        loss = f"{recorded(record, 'loss', 'nats', arm=arm).value:.3f}"
+        rows.append(f"| {arm} | {right} | {loss} |")
+    two, plain = ({"arm": arm} for arm in ("two controls", "preferred texts only"))
+    right = _cell(recorded_difference(record, "right", plain, two))
+    difference = recorded_difference(record, "loss", plain, two, "nats")
+    loss = f"{difference.value:.3f} [{difference.low:.3f}, {difference.high:.3f}]"
+    return [*rows, f"| preferred texts only minus two controls | {right} | {loss} |"]
 
 
 def aims_rows() -> list[str]:

@@ -23,7 +23,7 @@ from .real_aims import TRIALS as AIM_TRIALS
 from .real_aims import TUNED, TUNED_ON, aims_of_a_method
 from .real_models import ARMS as REAL_ARMS
 from .real_models import real_aligner
-from .real_styles import two_axes
+from .real_styles import COSTS, cost_of_controls, two_axes
 from .upstreams import data_amount, dial, every_upstream, hijacked, instructed
 from .uses import rounds, stacking, weak_to_strong
 
@@ -181,6 +181,11 @@ DEFINITIONS = {  # cells, what runs one, its minutes, and seeds if they are not 
         7.0,
     ),
     "everyday_styles": ([{"model": "smollm2, 4 bits"}], two_axes, 12.0),
+    "everyday_controls": (
+        [{"arm": arm, "model": "smollm2, 4 bits"} for arm in COSTS],
+        cost_of_controls,
+        4.0,
+    ),
     "everyday_aims_tuning": (
         [{"method": method} | trial for method, some in AIM_TRIALS.items() for trial in some],
         aims_of_a_method,

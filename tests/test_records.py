@@ -25,7 +25,7 @@ from experiments.coverage import SEEDS as COVERAGE_SEEDS
 from experiments.coverage import covered
 from experiments.hbat import chosen_metrics, mean_over_seeds
 from experiments.meet_controls import BOTH_STEPS
-from experiments.real_card import aims_rows, styles_rows
+from experiments.real_card import aims_rows, controls_rows, styles_rows
 from experiments.registry import EXPERIMENTS
 
 
@@ -139,7 +139,7 @@ def test_the_card_is_written_from_log_records_and_weights() -> None:
 
 def test_the_card_of_the_real_texts_has_the_records_numbers() -> None:
     card = (data_folder() / "everyday" / "README.md").read_text(encoding="utf-8")
-    for row in (*styles_rows(), *aims_rows()):
+    for row in (*styles_rows(), *controls_rows(), *aims_rows()):
         assert f"\n{row}\n" in card
 
 
@@ -249,6 +249,12 @@ NO_CLEAR_DIFFERENCE = {
     "the real model, no longer than without a control": within_a_cell(
         "words/full", "words/base", "words"
     )(read_results("everyday_styles")),
+    "right answers with a second control on the real model": recorded_difference(
+        read_results("everyday_controls"),
+        "right",
+        {"arm": "two controls"},
+        {"arm": "preferred texts only"},
+    ),
     "the larger prompt with a faster model": SAID["shrinks to 3 points"][0],
 }
 

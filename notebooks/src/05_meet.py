@@ -492,7 +492,8 @@ print("written to", metrics.write().name)
 # - The head start of the controls, which is the paper's idea, makes no difference worth having here.
 # - Two controls can be mixed. Compare controls only after tuning the learning rate of each.
 # - If you want one behavior only, you do not need MEET: plain fine-tuning on the preferred answers does a
-#   little better here.
+#   little better here. On a real model there was
+#   [no such difference](../data/everyday/README.md#results-cost-of-controls).
 #
 # ## Quiz
 #
