@@ -11,7 +11,6 @@ from .claim import Claim, Number, level, minus, within_a_cell
 from .hbat import mean_over_seeds
 
 N = TINY.corrections
-WITH, WITHOUT = ({"share": share, "corrections": N} for share in (WARMUP_SHARE, 0.0))
 WARMED, COLD, BLIND = (
     {"part": "aligner", "arm": arm} for arm in ("warm-up", "no warm-up", "answers hidden")
 )
@@ -127,7 +126,10 @@ CORRECTING = (
         "answers without faults, seen words",
         "half of the steps",
         "warmup",
-        minus("fault_free_seen", WITH, {"share": 0.5, "corrections": N}),
+        minus(
+            "fault_free_seen",
+            *({"share": share, "corrections": N} for share in (WARMUP_SHARE, 0.5)),
+        ),
         f"{REPORT_02}#warm-up",
     ),
     Claim(

@@ -108,7 +108,7 @@ METHODS = (
         "a model fine-tuned on the preferred texts, all steps",
         "headlines",
         minus("sound_1_good", LORA, PLAIN),
-        f"{REPORT_05}#rivals",
+        f"{REPORT_05}#order",
         "For one behavior alone, fine-tuning on the preferred answers is the simpler choice. It "
         "leaves {} more answers without faults than asking for *good*.",
         minus("sound_1_good", PLAIN, LORA),
@@ -321,7 +321,7 @@ METHODS = (
         "aims_met",
         _harm,
         f"{REPORT_06}#elsewhere",
-        "Settings do not carry over. With those chosen here, HBAT on the pairs of lesson 05 lowers "
-        "the score of the answers by {}.",
+        "Settings do not carry over. With settings that suit the task of this lesson, HBAT on the "
+        "pairs of lesson 05 lowers the score of the answers by {}.",
     ),
 )

@@ -41,7 +41,8 @@ names the record and leads to its report. To make one again, delete its file and
 - **Holds**: the interval lies above zero. **Does not hold**: it ends below an effect worth having,
   which is {100 * WORTH["rate"]:.0f} points. **Cannot tell**: neither. An effect that holds can
   still be too small to matter.
-- **Smallest**: the true effect that so many seeds would find in four cases of five.
+- **Smallest**: the true effect that so many seeds would find in four cases of five, for a headline
+  after the correction.
 - **Headlines** are on five seeds that no setting was chosen on. A seed draws the training rows, the
   test prompts and the training. Where methods are compared that trade one aim for another, the
   setting of each is the one with the best mean of both aims on validation prompts of that seed.

@@ -30,7 +30,7 @@ rivals = read_results("rivals_of_meet")
 
 # %% [markdown]
 # <a id="order"></a>
-# ## The order of the steps makes no clear difference, and a soft prompt needs step 2
+# ## The order of the steps makes no difference worth having, and a soft prompt needs step 2
 #
 # The same 250 steps spent differently: MEET's *both steps*; controls and model *joint* from the start;
 # all steps on the controls (*step 1 alone*); all on the model, with controls that stay as they were
@@ -126,7 +126,7 @@ show_table(["learning rates", "asked for good", "answers without faults"], rows)
 
 # %% [markdown]
 # <a id="rivals"></a>
-# ## LoRA controls beat one token and words; for one behavior, plain fine-tuning does better
+# ## LoRA controls beat one token and words; plain fine-tuning and DPO do as well for one behavior
 #
 # Every method gets the same pairs and steps, and four settings to choose from on validation. Five
 # seeds. *Words*: the control is the word "better" or "worse" (chain of hindsight). *Preferred only*:
