@@ -1,4 +1,4 @@
-"""Drawings of the methods in one visual language (lessons 00 to 06).
+"""Drawings of the methods in one visual language (lessons 00 to 07).
 
 Texts are round boxes, one colour each for question, answer and correction. Weights that are trained
 are dark; frozen weights are white with a dashed frame. A loss is an ellipse, and the dashed arrow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from matplotlib.figure import Figure
 
 from .diagrams import Drawing
@@ -27,36 +29,37 @@ def draw_methods() -> Figure:
         drawing.arrow(way, correction)
     drawing.note("MEET: read with the question", 1.9, 2.85)
     drawing.note("corrects it", 8.35, 2.8)
-    drawing.note("picks one of many", 8.3, 1.2)
+    drawing.note("picks one of many", 8.5, 1.2)
     return drawing.figure
 
 
-def draw_choice() -> Figure:
-    """Questions that lead to a method, from left to right."""
-    drawing = Drawing(9.6, 5.0)
-    ask = [
-        drawing.text("question", "Can you train\nthe model itself?", 1.1, 2.6, 1.7),
-        drawing.text("question", "Is there a judge\nthat cannot be fooled?", 4.0, 3.9, 2.0),
-        drawing.text("question", "Corrections\nof answers?", 4.0, 1.0, 1.7),
-        drawing.text("question", "A second aim that\nmust not suffer?", 6.0, 2.6, 1.8),
-    ]
-    ways = {
-        "RLOO, PPO": drawing.text("correction", "RLOO or PPO", 8.5, 4.6, 1.7),
-        "HBAT": drawing.text("correction", "mixed loss,\nor HBAT", 8.5, 3.3, 1.7),
-        "SFT": drawing.text("correction", "SFT or DPO,\nMEET for a dial", 8.5, 2.2, 1.7),
-        "Aligner": drawing.text("correction", "Aligner", 8.5, 1.2, 1.7),
-        "best of n": drawing.text("correction", "best of n", 8.5, 0.4, 1.7),
+def draw_choice(without_fault: Mapping[str, float]) -> Figure:
+    """Questions that lead to a method, and the fraction of its sampled answers without faults."""
+    drawing = Drawing(9.8, 5.0)
+    asked = {
+        "train": drawing.text("question", "Can you train\nthe model itself?", 1.1, 2.6, 1.7),
+        "judge": drawing.text(
+            "question", "Is there a judge\nthat cannot be fooled?", 3.9, 3.9, 2.1
+        ),
+        "correct": drawing.text("question", "Corrections\nof answers?", 3.9, 1.0, 1.7),
+        "second": drawing.text("question", "A second objective\nto keep?", 5.9, 2.6, 1.9),
     }
     paths = (
-        (ask[0], ask[1], "yes"),
-        (ask[0], ask[2], "no"),
-        (ask[1], ways["RLOO, PPO"], "yes"),
-        (ask[1], ask[3], "no"),
-        (ask[2], ways["Aligner"], "yes"),
-        (ask[2], ways["best of n"], "no, only marks"),
-        (ask[3], ways["HBAT"], "yes"),
-        (ask[3], ways["SFT"], "no"),
+        ("train", "judge", "yes"),
+        ("train", "correct", "no"),
+        ("judge", "second", "no"),
+        ("judge", ("RLOO", "RLOO or PPO", 4.6), "yes"),
+        ("second", ("mixed loss", "mixed loss, or HBAT", 3.4), "yes"),
+        ("second", ("SFT", "SFT; MEET for a dial", 2.3), "no"),
+        ("correct", ("Aligner", "Aligner", 1.3), "yes"),
+        ("correct", ("best of 8", "best of n", 0.4), "no, only marks"),
     )
     for start, end, words in paths:
-        drawing.arrow(start, end, words)
+        if isinstance(end, tuple):
+            method, label, y = end
+            label = f"{label}\n{100 * without_fault[method]:.0f} % without faults"
+            box = drawing.text("correction", label, 8.6, y, 2.0)
+        else:
+            box = asked[end]
+        drawing.arrow(asked[start], box, words)
     return drawing.figure

@@ -40,6 +40,8 @@ METHODS = {  # one colour and hatch for each method, in all figures; they differ
     "asked for good": ("#c8553d", ""),
     "no control": ("#c9c9c9", ""),
     "HBAT": ("#1a7f64", ""),
+    "best of n": ("#7a5c9e", ""),
+    "PPO": ("#6b8e23", ""),
 }
 BARS = ((LIGHT, ""), (DARK, ""), (ACCENT, "//"), (MUTED, ".."))  # colour and hatch
 BARS += tuple((color, "xx") for color, _ in BARS)  # a fifth group must not look like the first

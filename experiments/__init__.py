@@ -38,6 +38,8 @@ QUESTIONS = {
     "forgetting": "Do preferences make the model forget instructions?",
     "headlines": "Do the eight headlines hold on fresh seeds, rows and prompts?",
     "coverage": "Do records repeat on fresh seeds?",
+    "board": "All methods of the course on one board: what does each reach?",
+    "goodhart": "A biased reward model, optimised harder and harder: where does each method peak?",
     "everyday": "An Aligner on a real model: which faults does it fix, and what do controls?",
     "everyday_styles": "MEET on a real model: are two axes obeyed, alone, mixed and together?",
     "everyday_controls": "On a real model: what do controls cost, against plain fine-tuning?",

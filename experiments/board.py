@@ -51,9 +51,9 @@ TESTS = 300  # of each aim
 RLOO_STEPS, RLOO_PROMPTS, RLOO_SAMPLES = 75, 4, 8  # per step: prompts, and answers to each
 REWARD_RATE = 1e-3
 TRIALS: dict[str, tuple[dict[str, float], ...]] = {  # those without one have been tuned before
-    "mixed": tuple({"rate": rate, "weight": 0.3} for rate in (1e-5, 3e-5, 1e-4)),
+    "mixed": tuple({"rate": rate, "weight": 0.3} for rate in (3e-5, 1e-4, 3e-4)),
     "hbat": tuple({"rate": rate, "strength": 0.1} for rate in (1e-5, 3e-5, 1e-4)),
-    "rloo": tuple({"rate": rate} for rate in (3e-5, 1e-4, 3e-4)),
+    "rloo": tuple({"rate": rate} for rate in (1e-4, 3e-4, 1e-3)),
 }
 TUNED = ("upstream", "sft", "dpo", "meet", "aligner", "best of n")
 CELLS = [{"method": method} for method in TUNED]

@@ -6,7 +6,7 @@ from alignlib.course.sweep import per_seed
 from alignlib.stats import Estimate
 
 from .claim import Claim, Number, level, mean_minus, minus, within_a_cell
-from .hbat import BASELINE, difference_as_chosen, forgotten, mean_over_seeds
+from .hbat import BASELINE, BOTH, difference_as_chosen, forgotten, mean_over_seeds
 from .meet_controls import BOTH_STEPS
 
 REPORT_05, REPORT_06 = "evidence/05_meet.ipynb", "evidence/06_hbat.ipynb"
@@ -15,7 +15,6 @@ LORA, PROMPT, JOINT, PLAIN = (
     for arm in ("lora", "prompt", "prompt, joint", "preferred texts only")
 )
 SOUND = "answers without faults, sampled, asked for good"
-BOTH = ("instruct", "preference")
 MEAN = "mean of instructions followed and preferences met"
 
 

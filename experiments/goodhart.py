@@ -41,14 +41,14 @@ from .common import (
 )
 
 BONUS = 0.3  # of the annotator, for a sentence of padding
-PAIRS, QUESTIONS, TESTS = 1500, 600, 150  # labelled pairs, prompts to optimise on, test prompts
-REWARD_RATE, REWARD_STEPS = 1e-3, 250
-BEST_OF = (1, 2, 4, 8, 16, 32, 64)
+PAIRS, QUESTIONS, TESTS = 800, 300, 100  # labelled pairs, prompts to optimise on, test prompts
+REWARD_RATE, REWARD_STEPS = 1e-3, 200
+BEST_OF = (1, 2, 4, 8, 16, 32)
 DPO_RATES, DPO_STEPS, BETA = (1e-5, 3e-5, 1e-4, 3e-4), 75, 0.1
-PPO_ITERATIONS, PPO_RATE = (10, 20, 40, 80), 2e-4
-ALIGNER_BEST_OF, ALIGNER_STEPS = (2, 4, 16), 200
-CANDIDATES = 16  # sampled answers to each question, for DPO and the Aligner
-MIXTURE = 32  # base answers over which an Aligner's probability is averaged
+PPO_ITERATIONS, PPO_RATE = (10, 20, 40), 3e-4
+ALIGNER_BEST_OF, ALIGNER_STEPS = (2, 4, 8), 150
+CANDIDATES = 8  # sampled answers to each question, for DPO and the Aligner
+MIXTURE = 16  # base answers over which an Aligner's probability is averaged
 
 Step = tuple[float, list[str], float, float]  # strength, answers, and KL between two bounds
 

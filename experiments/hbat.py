@@ -64,24 +64,35 @@ TUNED: dict[str, Trial] = {
 }
 
 
-def choose_trial(metrics: Sequence[dict[str, float]]) -> int:
-    """The trial that is best in both objectives on validation."""
-    return best_mean(metrics, "instruct_validation", "preference_validation")
+BOTH = ("instruct", "preference")
 
 
-def chosen_metrics(record: dict, method: str) -> dict[int, dict[str, float]]:
+def choose_trial(metrics: Sequence[dict[str, float]], aims: Sequence[str] = BOTH) -> int:
+    """The trial that is best in both objectives on validation; a single one needs no choice."""
+    return best_mean(metrics, *(f"{aim}_validation" for aim in aims)) if len(metrics) > 1 else 0
+
+
+def chosen_metrics(
+    record: dict, method: str, aims: Sequence[str] = BOTH
+) -> dict[int, dict[str, float]]:
     """By seed: the metrics of the method's trial that is chosen in that seed."""
     by_seed = defaultdict(list)
     for cell in record["cells"]:
         if cell["params"].get("method") == method:
             by_seed[cell["seed"]].append(cell["metrics"])
-    return {seed: metrics[choose_trial(metrics)] for seed, metrics in sorted(by_seed.items())}
+    return {seed: some[choose_trial(some, aims)] for seed, some in sorted(by_seed.items())}
 
 
-def difference_as_chosen(record: dict, other: str, *aims: str, method: str = "hbat") -> Estimate:
-    """A method minus another one on the test, each with its chosen trial: the mean of the aims."""
-    first, second = (chosen_metrics(record, name) for name in (method, other))
-    names = [f"{aim}_test" for aim in aims or ("instruct",)]
+def difference_as_chosen(
+    record: dict,
+    other: str,
+    *metrics: str,
+    method: str = "hbat",
+    chosen_by: Sequence[str] = BOTH,
+) -> Estimate:
+    """A method minus another one on the test, each with its chosen trial: the metrics' mean."""
+    first, second = (chosen_metrics(record, name, chosen_by) for name in (method, other))
+    names = [f"{metric}_test" for metric in metrics]
     differences = {
         seed: sum(first[seed][name] - second[seed][name] for name in names) / len(names)
         for seed in first

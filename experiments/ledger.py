@@ -15,17 +15,19 @@ from alignlib.stats import FORMATS, Estimate
 
 from .claim import LEVEL, WORTH, ledger_entries
 from .claims import CORRECTING
+from .claims_choosing import CHOOSING
 from .claims_inside import INSIDE
 from .claims_methods import METHODS
 from .claims_real import REAL
 
-CLAIMS = (*CORRECTING, *INSIDE, *METHODS, *REAL)
+CLAIMS = (*CORRECTING, *INSIDE, *METHODS, *CHOOSING, *REAL)
 SUBJECTS = {
     "02": "Aligner",
     "03": "Aligner, many upstreams",
     "04": "Inside an Aligner",
     "05": "MEET",
     "06": "HBAT",
+    "07": "Which method when",
     "08": "Aligner on SmolLM2",
     "09": "MEET on SmolLM2",
     "10": "HBAT on SmolLM2",

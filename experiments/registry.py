@@ -6,7 +6,7 @@ from alignlib.course.sweep import Sweep
 from alignlib.tinytown import sets
 from alignlib.tinytown.pretrain import Recipe
 
-from . import QUESTIONS, coverage
+from . import QUESTIONS, board, coverage, goodhart
 from .aligner import TINY, WARMUP_SHARE, correctable, edit_or_rewrite, learning, warmup, warmup_arms
 from .baselines import TRIALS, rivals, tuning
 from .gates import forgetting, headroom, steer
@@ -175,6 +175,8 @@ DEFINITIONS = {  # cells, what runs one, its minutes, and seeds if they are not 
         1.1,
         coverage.SEEDS,
     ),
+    "board": (board.CELLS, board.on_the_board, 0.6),
+    "goodhart": ([{"biased": biased} for biased in (True, False)], goodhart.lab, 5.0),
     "everyday": (
         [{"arm": arm, "model": "smollm2, 4 bits"} for arm in REAL_ARMS],
         real_aligner,

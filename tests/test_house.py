@@ -23,7 +23,7 @@ BUDGETS = {  # lines of all files; the library includes Tinytown
     "course": (2300, list(ROOT.glob("alignlib/course/**/*.py"))),
     "experiments in Tinytown": (3400, [*{*ROOT.glob("experiments/*.py")} - {*REAL, *LEDGER}]),
     "experiments on real models": (800, REAL),
-    "ledger of claims": (1300, LEDGER),
+    "ledger of claims": (1420, LEDGER),
 }
 
 

@@ -57,6 +57,10 @@ WANTED = {
             for aim in ("instruct", "preference")
         ),
     },
+    "07": {
+        "same_order",
+        *(f"best_of_{n}/{what}" for n in (1, 2, 8, 32) for what in ("overall", "padding")),
+    },
 }
 
 
@@ -179,12 +183,21 @@ def claims_of_06(m: dict) -> None:
     assert min(both, key=both.get) == "two_stage", both
 
 
+def claims_of_07(m: dict) -> None:
+    """Some answers are better than one, and of many the most padded is picked."""
+    marks = {n: m[f"best_of_{n}/overall"]["value"] for n in (1, 2, 8, 32)}
+    assert max(marks[2], marks[8]) > marks[1] and marks[32] < max(marks.values())
+    assert m["best_of_32/padding"]["low"] > m["best_of_1/padding"]["high"]
+    assert m["same_order"]["low"] > 0.5
+
+
 CLAIMS: dict[str, Callable[[dict], None]] = {
     "02": claims_of_02,
     "03": claims_of_03,
     "04": claims_of_04,
     "05": claims_of_05,
     "06": claims_of_06,
+    "07": claims_of_07,
 }
 
 

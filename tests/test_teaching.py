@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from matplotlib.figure import Figure
 
-from alignlib import diagrams
+from alignlib import diagrams, overview
 from alignlib.course.lessons import (
     ROOT,
     SOURCES,
@@ -154,12 +154,18 @@ def test_a_report_reads_records_and_trains_nothing(name: str) -> None:
 
 # --- drawings -------------------------------------------------------------------------------------
 
-DRAWINGS = [name for name in vars(diagrams) if name.startswith("draw_")]
+DRAWINGS = {
+    name: draw
+    for module in (diagrams, overview)
+    for name, draw in vars(module).items()
+    if name.startswith("draw_")
+}
+REACHED = dict.fromkeys(("RLOO", "mixed loss", "SFT", "Aligner", "best of 8"), 0.5)
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_a_drawing_is_drawn_with_everything_on_the_page(name: str) -> None:
-    figure = getattr(diagrams, name)()
+    figure = DRAWINGS[name](*([REACHED] if name == "draw_choice" else []))
     assert isinstance(figure, Figure)
     figure.canvas.draw()
     page = figure.bbox

@@ -18,7 +18,7 @@
 # | time | 30 minutes to read, 25 for the four exercises, 3 to run |
 # | you need | PyTorch, and the [cross-entropy loss](../GLOSSARY.md#cross-entropy-loss) of a language model |
 # | paper | [Hybrid Alignment Training for Large Language Models](https://arxiv.org/abs/2406.15178). We could read its abstract and its released code, not the full text. |
-# | lessons | previous: [05, one model in several styles](05_meet.ipynb) · in practice: [10, your own HBAT](10_your_hbat.ipynb) |
+# | lessons | previous: [05, one model in several styles](05_meet.ipynb) · next: [07, which method when](07_which_method.ipynb) · in practice: [10, your own HBAT](10_your_hbat.ipynb) |
 
 # %% tags=["parameters"]
 SEED = 0
@@ -607,7 +607,7 @@ print(f"divided by the mean instead: from {by_mean.min():.2f} to {by_mean.max():
 draw_ppo()
 
 # %% [markdown]
-# It uses each sample several times. Samples grow stale as the model changes, so each update is limited:
+# It uses each sample several times. They grow stale, so each update is limited:
 #
 # $$L = -\min\big(\rho A,\; \text{clip}(\rho, 1 - c, 1 + c)\, A\big)$$
 #
@@ -678,4 +678,4 @@ print("written to", metrics.write().name)
 # A penalty such as EWC's, with an importance that was measured while the rows were there. Alternating and
 # mixing both need the rows.</details>
 #
-# **Next:** a real model and your own data, in [10, your own HBAT](10_your_hbat.ipynb).
+# **Next:** [07, which method when](07_which_method.ipynb), or [10, your own HBAT](10_your_hbat.ipynb).

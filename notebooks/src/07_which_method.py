@@ -1,23 +1,22 @@
 # %% [markdown]
 # # 07 · Which method when?
 #
-# You know a handful of ways to make a model's answers better. They need different things: the model's
-# weights, corrections, pairs, or a judge. And each can be pushed until it does harm. This lesson puts all of
-# them on one board, and then breaks four of them on purpose.
+# You know several ways to make a model's answers better. They need different things: the model's weights,
+# corrections, pairs, or a judge. Each can be pushed until it does harm. This lesson puts all of them on one
+# board. Then it breaks four of them on purpose.
 #
 # **By the end you can**
 #
 # - name, for each method, what it needs, what it costs and what breaks it,
-# - train a [reward model](../GLOSSARY.md#reward-model) by hand, and say what it learns that you did not want,
-# - read a plot of reward against distance, and say where to stop,
-# - score your own predictions.
+# - train a [reward model](../GLOSSARY.md#reward-model), and see what it learns that you did not want,
+# - read a plot of quality against distance from the model, and say where to stop.
 #
 # | | |
 # |---|---|
 # | time | 25 minutes to read, 15 for the three exercises, 2 to run |
 # | you need | lessons [02](02_aligner.ipynb), [05](05_meet.ipynb) and [06](06_hbat.ipynb), or their takeaways |
-# | papers | Gao et al. 2023, [Scaling Laws for Reward Model Overoptimization](https://arxiv.org/abs/2210.10760); those of the methods are named in their lessons |
-# | lessons | previous: [06, two objectives](06_hbat.ipynb) · next: [08, your own Aligner](08_your_aligner.ipynb) |
+# | papers | Gao et al. 2023, [Scaling Laws for Reward Model Overoptimization](https://arxiv.org/abs/2210.10760) (abstract read) |
+# | lessons | previous: [06, aligning without forgetting](06_hbat.ipynb) · next: [08, your own Aligner](08_your_aligner.ipynb) |
 
 # %% tags=["parameters"]
 SEED = 0
@@ -26,7 +25,6 @@ OUT = None  # where metrics and figures go; None: runs/07
 
 # %%
 import json
-import math
 import random
 from collections import defaultdict
 
@@ -41,10 +39,11 @@ from alignlib.course.checks import lesson07 as check
 from alignlib.course.sweep import read_results, results_file
 from alignlib.models import load_model
 from alignlib.overview import draw_choice, draw_methods
-from alignlib.plots import METHODS, heatmap, new_figure, show_diffs
+from alignlib.plots import curves, heatmap, new_figure, show_diffs, show_table
 from alignlib.profiles import scaled_rows, scaled_steps
 from alignlib.reward_models import rewards
 from alignlib.settings import SFTSettings
+from alignlib.stats import Estimate, bootstrap_mean, over_seeds, rate
 from alignlib.tinytown import sets
 from alignlib.tinytown.answers import parse
 from alignlib.tinytown.judge import score_answer
@@ -95,16 +94,17 @@ draw_methods()
 #
 # ## First, your guesses
 #
-# Put a probability from 0 to 1 behind each statement. How sure are you? At the end you get a score. As long
-# as they are `None`, nothing happens.
+# Put a probability from 0 to 1 behind each statement about the board and the experiment that follow. At the
+# end you get a score. As long as they are `None`, nothing happens.
 
 # %%
 GUESSES = {
-    "upstreams-sft": None,  # an Aligner beats fine-tuning the upstream, on unseen words
-    "meet-order": None,  # MEET: controls first is better than both at once
-    "hbat-gain": None,  # HBAT is better than two stages
-    "hbat-mixed": None,  # HBAT is better than the mixed loss
-    "hbat-importance": None,  # HBAT's importance is better than random numbers
+    "choose-aligner": None,  # an Aligner leaves fewer faults than SFT on the same rows
+    "choose-best-of-8": None,  # the best of 8 answers has fewer faults than SFT's
+    "choose-rloo": None,  # RLOO, which may ask the exact judge, beats SFT
+    "choose-mixed": None,  # the mixed loss follows more instructions than DPO
+    "goodhart-ppo": None,  # a small bias of the reward model makes PPO's answers worse
+    "goodhart-best-of-n": None,  # and those of best of 32
 }
 
 # %% [markdown]
@@ -127,6 +127,21 @@ ROWS = {
     "best of n": "best of 8",
     "rloo": "RLOO, exact judge",
 }
+AIMS = ("fault_free_sampled", "instructions")
+
+
+def chosen_cells(method: str) -> list[dict[str, float]]:
+    """The metrics of a method: in each seed those of its best setting on validation data."""
+    by_seed = defaultdict(list)
+    for cell in board["cells"]:
+        if cell["params"]["method"] == method:
+            by_seed[cell["seed"]].append(cell["metrics"])
+    # Methods with one setting have no metrics on validation
+    quality = lambda found: sum(found.get(f"{aim}_validation", 0) for aim in AIMS)
+    return [max(cells, key=quality) for cells in by_seed.values()]
+
+
+# %%
 COLUMNS = {
     "helpful_sampled": "helpful",
     "harmless_sampled": "harmless",
@@ -135,45 +150,49 @@ COLUMNS = {
     "fault_free_greedy": "no fault,\ngreedy",
     "instructions": "instructions\nfollowed",
 }
-
-
-def chosen_cells(method: str) -> list[dict]:
-    """The metrics of a method: in each seed those of its best setting on validation data."""
-    by_seed = defaultdict(list)
-    for cell in board["cells"]:
-        if cell["params"]["method"] == method:
-            by_seed[cell["seed"]].append(cell["metrics"])
-    aims = ("fault_free_sampled_validation", "instructions_validation")
-    return [max(some, key=lambda m: sum(m.get(a, 0) for a in aims)) for some in by_seed.values()]
-
-
-values = [
-    [100 * np.mean([m[f"{name}_test"] for m in chosen_cells(method)]) for name in COLUMNS]
+reached = {
+    method: {name: np.mean([m[f"{name}_test"] for m in chosen_cells(method)]) for name in COLUMNS}
     for method in ROWS
-]
-figure, [axis] = new_figure("TITLE OF THE BOARD", width=9, height=4.4)
-heatmap(axis, np.round(values), list(ROWS.values()), list(COLUMNS.values()), "percent")
+}
+values = np.array([list(found.values()) for found in reached.values()])
+labels = []
+for method, label in ROWS.items():
+    seconds = np.mean([found["seconds"] for found in chosen_cells(method)])
+    labels.append(f"{label}  ·  {seconds:.0f} s")
+title = "Most methods answer about as well; they differ in what they forget"
+figure, [axis] = new_figure(title, width=9, height=4.4)
+heatmap(axis, values, labels, list(COLUMNS.values()), "mean mark, or share of 300 prompts")
 metrics.save_figure(figure, "answer")
 figure
 
 # %% [markdown]
-# What the board cannot show, in words:
+# The number after each name is the time of its training, on one processor core. Read the board by columns:
+#
+# - **Sampled answers.** As it is, the model leaves fewer than a quarter without faults. SFT, DPO, the Aligner and
+#   RLOO all reach about twice as many, and none of them is clearly better than SFT. MEET comes close.
+# - **Greedy answers.** Here nothing helps: greedy decoding already avoids the faults that training removes. Compare
+#   methods at the temperature that you will use.
+# - **Instructions.** Training on answers alone makes the model forget them. The mixed loss and HBAT train on
+#   them too, and the Aligner and best of n leave the model alone.
+#
+# RLOO did not win although its judge is exact: it had 75 steps, about the time of the others. What the board
+# cannot show:
 #
 # | method | labels it needs | access to the model | cost of an answer | what breaks it |
 # |---|---|---|---|---|
-# | SFT | good answers | weights | 1 | good answers that the model could not have written |
+# | SFT | good answers | weights | 1 | skills that no row shows are forgotten |
 # | DPO | pairs | weights | 1 | a high learning rate: both answers become unlikely |
 # | MEET | good and bad answers | weights, or an adapter | 1 | behaviors that no text shows together |
-# | mixed loss | rows of both objectives | weights | 1 | a weight that was tuned for other data |
-# | HBAT | rows of both objectives | weights | 1 | the same, and the stage at which you stop |
+# | mixed loss | rows of both objectives | weights | 1 | settings that were tuned on other data |
+# | HBAT | rows of both objectives | weights | 1 | the same |
 # | Aligner | corrections | its answers only | 2 | an upstream that makes few mistakes |
-# | best of n | pairs, for a reward model | samples | n, and the reward model | a reward model with a bias |
+# | best of n | pairs, for a reward model | its answers only | n, and a reward model | a reward model with a bias |
 # | RLOO, PPO | a judge | weights | 1 | a judge that can be fooled |
 #
 # ## A judge that can be fooled
 #
-# RLOO did well because its judge is exact. Most judges are not. We now build one that is wrong in one small
-# way, and see what each method makes of it.
+# RLOO asked a judge that is never wrong. Most judges are learned, and wrong somewhere. We now build one that is
+# wrong in one small way, and see what four methods make of it.
 #
 # Our annotator marks as the exact judge does, but likes *padding*: sentences without content, such as "that is
 # a long story". For each of up to two, it adds 0.3 to its mark.
@@ -193,15 +212,16 @@ def annotator(question: str, answer: str) -> float:
 # Two answers of the model to each question, ordered by the annotator
 rows = sets.corrections(scaled_rows(1000, SCALE), "train", "all", seed=1000 + SEED)
 questions = [row.question for row in rows]
-prompts = [question + town.answer_cue for question in questions]
+prompts = [asked + town.answer_cue for asked in questions]
 first, second = (generate(base, tokenizer, prompts, temperature=1.0, seed=SEED + i) for i in (1, 2))
 pairs = []
-for question, prompt, a, b in zip(questions, prompts, first, second):
-    mark_a, mark_b = annotator(question, a), annotator(question, b)
+for asked, a, b in zip(questions, first, second):
+    mark_a, mark_b = annotator(asked, a), annotator(asked, b)
     if mark_a != mark_b:
-        pairs.append(Preference(prompt, *((a, b) if mark_a > mark_b else (b, a))))
-print(len(pairs), "pairs; for example:")
-show_diffs([pairs[0].rejected], [pairs[0].chosen])
+        chosen, rejected = (a, b) if mark_a > mark_b else (b, a)
+        pairs.append(Preference(asked + town.answer_cue, chosen, rejected))
+print(len(pairs), "pairs; the first, from the rejected answer to the chosen one:")
+show_diffs([(pairs[0].prompt, pairs[0].rejected, pairs[0].chosen)])
 
 # %% [markdown]
 # A **reward model** gives a text one number, $r_\phi(x, y)$. The Bradley-Terry model says how likely an
@@ -285,8 +305,8 @@ with torch.no_grad():
 by_library = rewards(judge, tokenizer, test_prompts, one) > rewards(
     judge, tokenizer, test_prompts, other
 )
-same = (by_hand == by_library).float().mean()
-print(f"the two order {100 * same:.0f} % of the pairs in the same way")
+same = (by_hand == by_library).numpy()
+print("pairs that both order in the same way:", metrics.add("same_order", rate(same)))
 
 # %% [markdown]
 # ## Best of n, live
@@ -326,61 +346,85 @@ sampled = [
 ]
 scored = [rewards(judge, tokenizer, test_prompts, answers).tolist() for answers in sampled]
 by_prompt = list(zip(zip(*sampled), zip(*scored)))  # the answers and rewards of each prompt
+test_questions = [row.question for row in tests]
+rows = []
 for n in (1, 2, 8, 32):
-    best = [best_of_n(answers, marks, n) for answers, marks in by_prompt]
-    exact = np.mean([score_answer(row.question, text).overall for row, text in zip(tests, best)])
-    padded = np.mean([num_padding(text) for text in best])
-    kl = math.log(n) - (n - 1) / n
-    print(f"n = {n:2}   KL {kl:.2f}   exact judge {exact:.2f}   padding {padded:.2f}")
+    best = [best_of_n(answers, found, n) for answers, found in by_prompt]
+    marks = [score_answer(*pair).overall for pair in zip(test_questions, best)]
+    padded = bootstrap_mean([num_padding(text) for text in best], "sentences")
+    kl = np.log(n) - (n - 1) / n
+    rows.append([n, f"{kl:.2f}", f"{np.mean(marks):.2f}", f"{padded.value:.2f}"])
+    metrics.add(f"best_of_{n}/overall", bootstrap_mean(marks))
+    metrics.add(f"best_of_{n}/padding", padded)
+show_table(["n", "KL at most", "exact judge", "sentences of padding"], rows)
 
 # %% [markdown]
-# What does the winner of 32 look like, beside the first sample?
+# The first answers are picked for being better. Further on, more and more of them are picked for padding.
+#
+# **Your turn.** Write an answer to the question at the top. What does one more sentence do to the reward, and
+# to the exact mark?
 
 # %%
-firsts = [answers[0] for answers, _ in by_prompt]
-bests = [best_of_n(answers, marks, SAMPLES) for answers, marks in by_prompt]
-padded = [i for i, text in enumerate(bests) if num_padding(text)][:2]
-show_diffs([firsts[i] for i in padded], [bests[i] for i in padded])
+my_answer = generate(base, tokenizer, [prompt])[0]
+for answer in (my_answer, f"{my_answer} that is a long story ."):
+    [by_model] = rewards(judge, tokenizer, [prompt], [answer]).tolist()
+    print(f"reward {by_model:5.2f}   exact {score_answer(question, answer).overall:.2f}   {answer}")
 
 # %% [markdown]
 # ## Goodhart's law: when a measure becomes a target
 #
-# Now four methods optimise against such a reward model, harder and harder. *Best of n* takes larger n. DPO
-# trains on the best against the worst of 16 samples, at rising learning rates. PPO runs for more iterations.
-# An Aligner learns to turn an answer into the best of n. These are recorded runs of three seeds each.
+# Four methods now optimise such a reward model, harder and harder. *Best of n* takes up to 32 answers. DPO
+# trains on the best against the worst of 8 samples, at four learning rates. PPO runs for up to 40 iterations.
+# An Aligner learns to turn an answer into the best of n. These are recorded runs of three seeds.
 
 # %%
 lab = [cell["metrics"] for cell in read_results("goodhart")["cells"] if cell["params"]["biased"]]
-COLORS = {"best of n": "#7a5c9e", "PPO": "#3d6b1f"}
-COLORS |= {method: METHODS[method][0] for method in ("DPO", "Aligner")}
 
 
-def course_of(method: str, metric: str) -> np.ndarray:
-    """A metric after each strength, the mean over seeds."""
+def course_of(method: str, metric: str) -> list[Estimate]:
+    """A metric of the model as it is, which is the best of 1, and after each strength."""
     names = [name for name in lab[0] if name.startswith(f"{metric}/{method}/")]
-    return np.array([np.mean([cell[name] for cell in lab]) for name in names])
+    names = [f"{metric}/best of n/1", *(name for name in names if not name.endswith("n/1"))]
+    return [over_seeds([cell[name] for cell in lab], "mark") for name in names]
 
 
-figure, (left, right) = new_figure("TITLE OF THE LAB", width=10, columns=2)
-for (method, color), marker in zip(COLORS.items(), "os^D"):
-    distance = course_of(method, "kl")
-    order = np.argsort(distance)
-    look = {"marker": marker, "color": color, "label": method}
-    left.plot(distance[order], course_of(method, "proxy")[order], **look)
-    right.plot(distance[order], 100 * course_of(method, "overall")[order], **look)
-left.set(xlabel="KL from the model (nats per answer)", ylabel="reward model, above the start")
-right.set(xlabel="KL from the model (nats per answer)", ylabel="exact judge, %")
-left.legend()
+title = "The reward keeps rising while the answers get worse"
+figure, axes = new_figure(title, width=10, columns=2)
+PARTS = {"proxy": ("reward model, above the start", 1), "overall": ("exact judge, %", 100)}
+for axis, (metric, (label, scale)) in zip(axes, PARTS.items()):
+    lines = {}
+    for method in ("best of n", "DPO", "PPO", "Aligner"):
+        distances = [max(0, distance.value) ** 0.5 for distance in course_of(method, "kl")]
+        lines[method] = distances, course_of(method, metric)
+    curves(axis, lines, "√KL from the model, nats per answer", label, scale)
 metrics.save_figure(figure, "goodhart")
 figure
 
 # %% [markdown]
-# TEXT OF THE LAB
+# Every line starts at the left, with the model as it is. What happens to the right of it?
+#
+# - **All four find the bias.** The reward rises with every push, and so does the padding.
+# - **The answers get better, and then worse.** Best of n peaks at four answers. The strongest pushes of DPO and PPO
+#   lose half of the mark. The Aligner is pushed the least, and changes the least.
+# - **The distance differs.** Best of n stays close to the model, because it only picks among its answers. PPO and
+#   DPO leave it far behind.
+#
+# Is it the bias, or the distance? With a fair annotator, four in ten answers of the best of 32 have no fault, and
+# with the biased one almost none: that is the bias. But PPO and DPO fall as far with the fair one
+# ([evidence](evidence/07_which_method.ipynb#goodhart)): a reward model is right only near the answers that it was
+# trained on. That is why PPO usually has a penalty for distance, which we left out here.
 #
 # ## Which one?
 
 # %%
-draw_choice()
+NAMES = {
+    "sft": "SFT",
+    "mixed": "mixed loss",
+    "aligner": "Aligner",
+    "best of n": "best of 8",
+    "rloo": "RLOO",
+}
+draw_choice({label: reached[name]["fault_free_sampled"] for name, label in NAMES.items()})
 
 # %% [markdown]
 # ### Exercise 3 · how good were your guesses? (5 minutes, easy)
@@ -415,7 +459,7 @@ if made:
     outcomes = [float(verdicts[name] == "holds") for name in made]
     print(f"Brier score of {len(made)} guesses: {brier(list(made.values()), outcomes):.2f}")
 for name in GUESSES:
-    print(f"{name:18} {verdicts[name]}")
+    print(f"{name:20} {verdicts[name]}")
 
 # %%
 print("written to", metrics.write().name)
@@ -447,7 +491,10 @@ print("written to", metrics.write().name)
 #
 # ## Takeaways
 #
-# TAKEAWAYS
+# - Choose by what you have: access to the model, corrections or pairs or a judge, and what must not get worse.
+#   Quality alone hardly separates these methods.
+# - Compare at the temperature that you will use, and measure what was not trained on.
+# - A reward model is a measure, not the goal. Watch the distance and read samples, and stop before the peak.
 #
 # ## Quiz
 #
@@ -458,7 +505,7 @@ print("written to", metrics.write().name)
 # Because the reward model is only a model. Beyond some distance its errors are what is being optimised. Watch
 # something else: the KL divergence, and people's judgement of samples.</details>
 #
-# <details><summary>3. Why could best of n not do as much harm here as PPO?</summary>
-# It only picks among the model's own answers, so its distance grows with the logarithm of n.</details>
+# <details><summary>3. Why do the answers of best of n not fall apart as those of PPO do?</summary>
+# It only picks among the model's own answers, so its distance grows no faster than the logarithm of n.</details>
 #
 # **Next:** a real model and your own data, in [08, your own Aligner](08_your_aligner.ipynb).
