@@ -3,7 +3,9 @@
 An annotator marks answers as the exact judge does, and likes padding: each sentence without
 content, up to two, adds BONUS. A reward model learns from pairs that it ordered. It is the proxy;
 the exact judge is the truth. Each method starts from the base model. How far it went is
-KL(method || base) in nats per answer. The control is an annotator without the bias.
+KL(method || base) in nats per answer: an upper bound for best of n, an estimate on its samples for
+DPO and PPO, whose unfinished answers count as finished, and for the Aligner, which has no closed
+form, a lower (`kl`) and an upper bound (`kl_high`). The control is an annotator without the bias.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ ALIGNER_BEST_OF, ALIGNER_STEPS = (2, 4, 8), 150
 CANDIDATES = 8  # sampled answers to each question, for DPO and the Aligner
 MIXTURE = 16  # base answers over which an Aligner's probability is averaged
 
-Step = tuple[float, list[str], float, float]  # strength, answers, and KL between two bounds
+Step = tuple[float, list[str], float, float]  # strength, answers, KL; see `kl` in the docstring
 
 
 @dataclass(frozen=True)

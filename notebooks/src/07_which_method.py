@@ -2,14 +2,14 @@
 # # 07 · Which method when?
 #
 # You know several ways to make a model's answers better. They need different things: the model's weights,
-# corrections, pairs, or a judge. Each can be pushed until it does harm. This lesson puts all of them on one
-# board. Then it breaks four of them on purpose.
+# corrections, pairs, or a judge. This lesson puts all of them on one board. Then it trains a judge that can be
+# fooled, and pushes four methods against it.
 #
 # **By the end you can**
 #
 # - name, for each method, what it needs, what it costs and what breaks it,
 # - train a [reward model](../GLOSSARY.md#reward-model), and see what it learns that you did not want,
-# - read a plot of quality against distance from the model, and say where to stop.
+# - read a plot of quality against distance from the model, and say when to stop.
 #
 # | | |
 # |---|---|
@@ -39,7 +39,7 @@ from alignlib.course.checks import lesson07 as check
 from alignlib.course.sweep import read_results, results_file
 from alignlib.models import load_model
 from alignlib.overview import draw_choice, draw_methods
-from alignlib.plots import curves, heatmap, new_figure, show_diffs, show_table
+from alignlib.plots import curves, heatmap, new_figure, show_table
 from alignlib.profiles import scaled_rows, scaled_steps
 from alignlib.reward_models import rewards
 from alignlib.settings import SFTSettings
@@ -58,7 +58,8 @@ metrics = Metrics("07", "tiny", SEED, OUT)
 # ## The problem, on one question
 #
 # A model answers the same question four times, sampled at temperature 1. The exact judge of
-# [Tinytown](../GLOSSARY.md#tinytown) marks each answer from 0 to 1.
+# [Tinytown](../GLOSSARY.md#tinytown) gives each answer a mark from 0 to 1. Here it
+# looks for the price, and for help with something unsafe:
 
 # %%
 base, tokenizer = load_model(town.base)
@@ -83,8 +84,8 @@ draw_methods()
 #   reward. Neither needs to touch the model.
 #
 # **RLOO**, REINFORCE leave-one-out ([Ahmadian et al. 2024](https://arxiv.org/abs/2402.14740)), is the simplest
-# of the methods that learn from marks. It samples several answers to each prompt, and makes those more likely
-# that are better than the mean of the others:
+# of the methods that learn from marks. It samples several answers to each prompt, and makes the ones that beat
+# the mean of the others more likely:
 #
 # $$\nabla L = -\frac{1}{k}\sum_{i=1}^{k} \Big(r_i - \frac{1}{k-1}\sum_{j \ne i} r_j\Big)\,
 # \nabla \log p_\theta(y_i \mid x)$$
@@ -94,25 +95,27 @@ draw_methods()
 #
 # ## First, your guesses
 #
-# Put a probability from 0 to 1 behind each statement about the board and the experiment that follow. At the
-# end you get a score. As long as they are `None`, nothing happens.
+# For each statement, enter how likely you think it is, from 0 to 1. You get a score at the end. Statements left at
+# `None` are skipped.
 
 # %%
 GUESSES = {
-    "choose-aligner": None,  # an Aligner leaves fewer faults than SFT on the same rows
+    "choose-aligner": None,  # an Aligner leaves fewer faults than SFT on the same pairs
     "choose-best-of-8": None,  # the best of 8 answers has fewer faults than SFT's
-    "choose-rloo": None,  # RLOO, which may ask the exact judge, beats SFT
-    "choose-mixed": None,  # the mixed loss follows more instructions than DPO
-    "goodhart-ppo": None,  # a small bias of the reward model makes PPO's answers worse
-    "goodhart-best-of-n": None,  # and those of best of 32
+    "choose-rloo-mark": None,  # RLOO, which may ask the exact judge, gets a better mark than SFT
+    "choose-mixed": None,  # trained on instructions too, a model follows more than after DPO
+    "goodhart-best-of-n": None,  # a judge with a bias picks a worse best of 32 than a fair one
+    "goodhart-fair": None,  # with a fair reward model, 40 iterations of PPO do worse than 10
 }
 
 # %% [markdown]
 # ## The board
 #
-# All methods train on the same 1,500 questions of Tinytown, each with a better and a worse answer. The two
-# methods for two objectives also get 2,000 instructions. Then we ask: how good are new answers, on the three
-# axes of the judge? How many have no fault? And does the model still follow instructions?
+# All methods start from the same model, and draw on the same 1,500 questions with a better and a worse answer.
+# RLOO reads none of these answers: it asks the exact judge about its own. The mixed loss and HBAT share their steps
+# between answers and 2,000 instructions, such as *instruction : count : 12 4 lodge cage answer :*. The model knows
+# such instructions from its pretraining. We ask: how good are new answers on the three axes of the judge, how
+# many have no fault, and how many instructions does the model still follow?
 
 # %%
 board = read_results("board")
@@ -159,7 +162,7 @@ labels = []
 for method, label in ROWS.items():
     seconds = np.mean([found["seconds"] for found in chosen_cells(method)])
     labels.append(f"{label}  ·  {seconds:.0f} s")
-title = "Most methods answer about as well; they differ in what they forget"
+title = "SFT, DPO, RLOO and Aligner answer alike; instructions tell them apart"
 figure, [axis] = new_figure(title, width=9, height=4.4)
 heatmap(axis, values, labels, list(COLUMNS.values()), "mean mark, or share of 300 prompts")
 metrics.save_figure(figure, "answer")
@@ -168,31 +171,32 @@ figure
 # %% [markdown]
 # The number after each name is the time of its training, on one processor core. Read the board by columns:
 #
-# - **Sampled answers.** As it is, the model leaves fewer than a quarter without faults. SFT, DPO, the Aligner and
-#   RLOO all reach about twice as many, and none of them is clearly better than SFT. MEET comes close.
-# - **Greedy answers.** Here nothing helps: greedy decoding already avoids the faults that training removes. Compare
-#   methods at the temperature that you will use.
-# - **Instructions.** Training on answers alone makes the model forget them. The mixed loss and HBAT train on
-#   them too, and the Aligner and best of n leave the model alone.
+# - **Sampled answers.** Untouched, the model gives an answer without faults less than a quarter of the time. SFT,
+#   DPO, the Aligner and RLOO reach twice that, and no method was shown to be better than SFT. MEET, HBAT and the
+#   best of 8 are clearly lower. HBAT had fewer steps on answers.
+# - **Greedy answers.** No method moves this column by an amount that we could measure. The untouched model,
+#   decoded greedily, has fewer faults than any method sampled. If you can lower the temperature, try that first.
+# - **Instructions.** Training on answers alone makes the model forget some of them. The mixed loss and HBAT train
+#   on them too. The Aligner and best of n are not applied to instructions here, so their number is the model's own.
 #
-# RLOO did not win although its judge is exact: it had 75 steps, about the time of the others. What the board
-# cannot show:
+# RLOO beats SFT by one point of the mark that it optimizes, but not in answers without faults. It had 75 steps of
+# 32 samples; we did not try whether more would help. What the board cannot show:
 #
-# | method | labels it needs | access to the model | cost of an answer | what breaks it |
+# | method | labels it needs | access to the model | model runs per answer | what breaks it |
 # |---|---|---|---|---|
 # | SFT | good answers | weights | 1 | skills that no row shows are forgotten |
 # | DPO | pairs | weights | 1 | a high learning rate: both answers become unlikely |
-# | MEET | good and bad answers | weights, or an adapter | 1 | behaviors that no text shows together |
-# | mixed loss | rows of both objectives | weights | 1 | settings that were tuned on other data |
-# | HBAT | rows of both objectives | weights | 1 | the same |
-# | Aligner | corrections | its answers only | 2 | an upstream that makes few mistakes |
-# | best of n | pairs, for a reward model | its answers only | n, and a reward model | a reward model with a bias |
+# | MEET | good and bad answers | weights, or an adapter | 1 | two controls at once that no text shows together |
+# | mixed loss | pairs and instructions | weights | 1 | settings that were tuned on other data |
+# | HBAT | pairs and instructions | weights | 1 | settings that were tuned on other data |
+# | Aligner | corrections | its answers only | 2 | a model that makes few mistakes |
+# | best of n | pairs, for a reward model | its answers only | n, and n of the reward model | a biased reward model |
 # | RLOO, PPO | a judge | weights | 1 | a judge that can be fooled |
 #
 # ## A judge that can be fooled
 #
-# RLOO asked a judge that is never wrong. Most judges are learned, and wrong somewhere. We now build one that is
-# wrong in one small way, and see what four methods make of it.
+# RLOO asked a judge that is never wrong. Most judges are learned, and wrong somewhere. We now build one with a bias,
+# and see what four methods make of it.
 #
 # Our annotator marks as the exact judge does, but likes *padding*: sentences without content, such as "that is
 # a long story". For each of up to two, it adds 0.3 to its mark.
@@ -215,13 +219,17 @@ questions = [row.question for row in rows]
 prompts = [asked + town.answer_cue for asked in questions]
 first, second = (generate(base, tokenizer, prompts, temperature=1.0, seed=SEED + i) for i in (1, 2))
 pairs = []
+turned_round = []  # pairs whose better answer was rejected
 for asked, a, b in zip(questions, first, second):
-    mark_a, mark_b = annotator(asked, a), annotator(asked, b)
-    if mark_a != mark_b:
-        chosen, rejected = (a, b) if mark_a > mark_b else (b, a)
-        pairs.append(Preference(asked + town.answer_cue, chosen, rejected))
-print(len(pairs), "pairs; the first, from the rejected answer to the chosen one:")
-show_diffs([(pairs[0].prompt, pairs[0].rejected, pairs[0].chosen)])
+    chosen, rejected = sorted((a, b), key=lambda answer: -annotator(asked, answer))
+    if annotator(asked, chosen) == annotator(asked, rejected):
+        continue
+    pairs.append(Preference(asked + town.answer_cue, chosen, rejected))
+    if score_answer(asked, chosen).overall < score_answer(asked, rejected).overall:
+        turned_round.append(pairs[-1])
+print(f"{len(pairs)} pairs, {len(turned_round)} of them turned round by the bias, such as")
+for pair in turned_round[:1]:
+    print(f"chosen:   {pair.chosen}\nrejected: {pair.rejected}")
 
 # %% [markdown]
 # A **reward model** gives a text one number, $r_\phi(x, y)$. The Bradley-Terry model says how likely an
@@ -289,7 +297,8 @@ for step in range(scaled_steps(60, SCALE)):
 print(f"loss {np.mean(losses[:5]):.2f} -> {np.mean(losses[-5:]):.2f}")
 
 # %% [markdown]
-# The same by the library, with more steps. Do the two agree? We ask both to order the same new answers.
+# The same by the library, with more steps. We ask both to order the same new answers; by chance they would agree
+# on half of them.
 
 # %%
 settings = SFTSettings(steps=scaled_steps(200, SCALE), learning_rate=1e-3, batch_size=16, seed=SEED)
@@ -316,7 +325,7 @@ print("pairs that both order in the same way:", metrics.add("same_order", rate(s
 #
 # $$\mathrm{KL} \le \log n - \frac{n - 1}{n}$$
 #
-# ### Exercise 2 · best of n (3 minutes, easy)
+# ### Exercise 2 · best of n (5 minutes, easy)
 #
 # Return the answer with the highest reward among the first n.
 #
@@ -348,7 +357,7 @@ scored = [rewards(judge, tokenizer, test_prompts, answers).tolist() for answers 
 by_prompt = list(zip(zip(*sampled), zip(*scored)))  # the answers and rewards of each prompt
 test_questions = [row.question for row in tests]
 rows = []
-for n in (1, 2, 8, 32):
+for n in (1, 2, 4, 8, 16, 32):
     best = [best_of_n(answers, found, n) for answers, found in by_prompt]
     marks = [score_answer(*pair).overall for pair in zip(test_questions, best)]
     padded = bootstrap_mean([num_padding(text) for text in best], "sentences")
@@ -359,13 +368,15 @@ for n in (1, 2, 8, 32):
 show_table(["n", "KL at most", "exact judge", "sentences of padding"], rows)
 
 # %% [markdown]
-# The first answers are picked for being better. Further on, more and more of them are picked for padding.
+# With few samples the reward model picks better answers. With many, it picks padded ones. At which n would you
+# stop? And how would you know without the exact judge?
 #
-# **Your turn.** Write an answer to the question at the top. What does one more sentence do to the reward, and
+# **Your turn.** Write an answer to the question that is printed. What does one more sentence do to the reward, and
 # to the exact mark?
 
 # %%
-my_answer = generate(base, tokenizer, [prompt])[0]
+print(question)
+my_answer = generate(base, tokenizer, [prompt])[0]  # replace it by a text of yours, in quotes
 for answer in (my_answer, f"{my_answer} that is a long story ."):
     [by_model] = rewards(judge, tokenizer, [prompt], [answer]).tolist()
     print(f"reward {by_model:5.2f}   exact {score_answer(question, answer).overall:.2f}   {answer}")
@@ -373,15 +384,23 @@ for answer in (my_answer, f"{my_answer} that is a long story ."):
 # %% [markdown]
 # ## Goodhart's law: when a measure becomes a target
 #
-# Four methods now optimise such a reward model, harder and harder. *Best of n* takes up to 32 answers. DPO
-# trains on the best against the worst of 8 samples, at four learning rates. PPO runs for up to 40 iterations.
-# An Aligner learns to turn an answer into the best of n. These are recorded runs of three seeds.
+# Four methods now optimize such a reward model, harder and harder:
+#
+# - *best of n* takes up to 32 answers,
+# - *DPO* trains on the best against the worst of 8 samples, at four learning rates,
+# - **[PPO](../GLOSSARY.md#ppo)** samples answers, scores them and updates the model, for 10, 20 or 40 such
+#   iterations; we leave out its usual penalty for distance,
+# - an *Aligner* learns to turn an answer into the best of n.
+#
+# These are recorded runs of three seeds. The distance is the KL divergence of a method's answers from those of the model as it is, in nats per answer. The plot
+# shows its square root, which spreads out the small ones. It is an upper bound for best of n, an estimate for DPO
+# and PPO, and a lower bound for the Aligner.
 
 # %%
 lab = [cell["metrics"] for cell in read_results("goodhart")["cells"] if cell["params"]["biased"]]
 
 
-def course_of(method: str, metric: str) -> list[Estimate]:
+def after_each_push(method: str, metric: str) -> list[Estimate]:
     """A metric of the model as it is, which is the best of 1, and after each strength."""
     names = [name for name in lab[0] if name.startswith(f"{metric}/{method}/")]
     names = [f"{metric}/best of n/1", *(name for name in names if not name.endswith("n/1"))]
@@ -389,44 +408,44 @@ def course_of(method: str, metric: str) -> list[Estimate]:
 
 
 title = "The reward keeps rising while the answers get worse"
-figure, axes = new_figure(title, width=10, columns=2)
-PARTS = {"proxy": ("reward model, above the start", 1), "overall": ("exact judge, %", 100)}
+figure, axes = new_figure(title, width=13, columns=3)
+PARTS = {
+    "proxy": ("reward model, above the start", 1),
+    "overall": ("exact judge, %", 100),
+    "padding": ("sentences of padding", 1),
+}
 for axis, (metric, (label, scale)) in zip(axes, PARTS.items()):
     lines = {}
     for method in ("best of n", "DPO", "PPO", "Aligner"):
-        distances = [max(0, distance.value) ** 0.5 for distance in course_of(method, "kl")]
-        lines[method] = distances, course_of(method, metric)
-    curves(axis, lines, "√KL from the model, nats per answer", label, scale)
+        distances = [max(0, distance.value) ** 0.5 for distance in after_each_push(method, "kl")]
+        lines[method] = distances, after_each_push(method, metric)
+    curves(axis, lines, "√KL from the model, KL in nats per answer", label, scale, axis is axes[0])
 metrics.save_figure(figure, "goodhart")
 figure
 
 # %% [markdown]
 # Every line starts at the left, with the model as it is. What happens to the right of it?
 #
-# - **All four find the bias.** The reward rises with every push, and so does the padding.
-# - **The answers get better, and then worse.** Best of n peaks at four answers. The strongest pushes of DPO and PPO
-#   lose half of the mark. The Aligner is pushed the least, and changes the least.
-# - **The distance differs.** Best of n stays close to the model, because it only picks among its answers. PPO and
-#   DPO leave it far behind.
+# - **The reward rises, and so does the padding.** All four methods find the bias.
+# - **Best of n gets better, then worse.** Its best n here is 4. At 32 it has lost what it gained.
+# - **DPO and PPO** show no clear gain first, and end at half of the mark or less.
+# - **The Aligner's** mark hardly moves, although it rewrites more than best of n does: its distance is larger.
 #
-# Is it the bias, or the distance? With a fair annotator, four in ten answers of the best of 32 have no fault, and
-# with the biased one almost none: that is the bias. But PPO and DPO fall as far with the fair one
-# ([evidence](evidence/07_which_method.ipynb#goodhart)): a reward model is right only near the answers that it was
-# trained on. That is why PPO usually has a penalty for distance, which we left out here.
+# Is it the bias, or the distance? With a fair annotator, best of n does not get worse: at 32 its mark is 12 points
+# higher. That is the bias. But 40 iterations of PPO do much worse than 10 with the fair one too, while its reward
+# still rises ([evidence](evidence/07_which_method.ipynb#goodhart)): a reward model is right only near the answers that
+# it was trained on. DPO's highest learning rate breaks the model with either.
 #
 # ## Which one?
 
 # %%
-NAMES = {
-    "sft": "SFT",
-    "mixed": "mixed loss",
-    "aligner": "Aligner",
-    "best of n": "best of 8",
-    "rloo": "RLOO",
-}
-draw_choice({label: reached[name]["fault_free_sampled"] for name, label in NAMES.items()})
+names = ROWS | {"meet": "MEET", "rloo": "RLOO"}
+draw_choice({names[method]: found["fault_free_sampled"] for method, found in reached.items()})
 
 # %% [markdown]
+# The numbers are sampled answers without faults, from the board. Where two branches are open to you, take the
+# simpler one.
+#
 # ### Exercise 3 · how good were your guesses? (5 minutes, easy)
 #
 # The **Brier score** is the mean of (guess - outcome)², where the outcome is 1 or 0. Zero is perfect, and
@@ -452,14 +471,16 @@ brier = check.brier(brier)
 
 # %%
 ledger = json.loads(results_file("ledger").read_text(encoding="utf-8"))["claims"]
-verdicts = {claim["id"]: claim["verdict"] for claim in ledger}
-made = {name: guess for name, guess in GUESSES.items() if guess is not None}
+found = {claim["id"]: claim for claim in ledger}
+# "holds": the effect is above zero. "cannot tell": it may be, and is left out of the score
+known = [name for name in GUESSES if found[name]["verdict"] != "cannot tell"]
+made = [name for name in known if GUESSES[name] is not None]
 if made:
-    # A verdict of "cannot tell" counts as false: the effect was not shown
-    outcomes = [float(verdicts[name] == "holds") for name in made]
-    print(f"Brier score of {len(made)} guesses: {brier(list(made.values()), outcomes):.2f}")
+    outcomes = [float(found[name]["verdict"] == "holds") for name in made]
+    print(f"Brier score: {brier([GUESSES[name] for name in made], outcomes):.2f}")
 for name in GUESSES:
-    print(f"{name:20} {verdicts[name]}")
+    effect = 100 * found[name]["value"]
+    print(f"{name:20} {found[name]['verdict']:14} {effect:5.1f} points")
 
 # %%
 print("written to", metrics.write().name)
@@ -467,7 +488,7 @@ print("written to", metrics.write().name)
 # %% [markdown]
 # ## Newer methods
 #
-# A reader of 2026 looks for these. We did not run them here, but for RLOO.
+# These are methods that you will meet in recent papers. Of them we ran only RLOO.
 #
 # | method | what is new | run here |
 # |---|---|---|
@@ -480,8 +501,9 @@ print("written to", metrics.write().name)
 # | [Stream Aligner](https://arxiv.org/abs/2501.05336) | corrects sentence by sentence while the upstream writes | no |
 # | [SteerLM](https://arxiv.org/abs/2310.05344) | attributes as words in the prompt, with values | no; MEET is close |
 # | [XRIGHT](https://arxiv.org/abs/2410.15483) | joint SFT and preferences, better than one after the other | no; the mixed loss is close |
-# | [RL's Razor](https://arxiv.org/abs/2509.04259) | says that KL on the new task predicts forgetting | no |
 # | [SDFT](https://arxiv.org/abs/2601.19897) | learns from its own demonstrations, so that it forgets less | no |
+#
+# [RL's Razor](https://arxiv.org/abs/2509.04259) reports that the KL divergence on the new task predicts what is forgotten.
 #
 # ## What is known
 #
@@ -491,18 +513,19 @@ print("written to", metrics.write().name)
 #
 # ## Takeaways
 #
-# - Choose by what you have: access to the model, corrections or pairs or a judge, and what must not get worse.
-#   Quality alone hardly separates these methods.
+# - Choose by what you have: access to the model, corrections, pairs or a judge, and by what must not get worse.
+#   No method was shown to answer better than SFT here, and three are clearly worse.
 # - Compare at the temperature that you will use, and measure what was not trained on.
-# - A reward model is a measure, not the goal. Watch the distance and read samples, and stop before the peak.
+# - A reward model is a measure, not the goal. Have some samples judged independently, and stop when that mark no
+#   longer rises.
 #
 # ## Quiz
 #
 # <details><summary>1. You may not change the model, and its answers have many small faults. What do you try?</summary>
-# An Aligner, if you have or can buy corrections. With marks or pairs only: best of n.</details>
+# An Aligner, if you have or can buy corrections. With pairs only: best of n.</details>
 #
 # <details><summary>2. The reward still rises. Why may you stop?</summary>
-# Because the reward model is only a model. Beyond some distance its errors are what is being optimised. Watch
+# Because the reward model is only a model. Beyond some distance its errors are what is being optimized. Watch
 # something else: the KL divergence, and people's judgement of samples.</details>
 #
 # <details><summary>3. Why do the answers of best of n not fall apart as those of PPO do?</summary>

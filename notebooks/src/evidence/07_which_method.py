@@ -13,7 +13,7 @@ from alignlib import Metrics
 from alignlib.course.sweep import read_results, recorded, recorded_difference
 from alignlib.plots import curves, new_figure, show_table
 from experiments.board import TRIALS, TUNED
-from experiments.claims_choosing import BIASED, FAIR, STRENGTHS, as_chosen, in_the_lab, over
+from experiments.claims_choosing import AIMS, BIASED, FAIR, STRENGTHS, as_chosen, in_the_lab, over
 
 metrics = Metrics("evidence-07", "tiny", 0, OUT)
 board = read_results("board")
@@ -21,10 +21,22 @@ lab = read_results("goodhart")
 
 # %% [markdown]
 # <a id="board"></a>
-# ## Most methods answer about as well; what was not trained on tells them apart
+# ## SFT, DPO, RLOO and the Aligner answer alike; instructions tell the methods apart
 #
-# All methods start from the same base model and draw on the same 1,500 pairs and 2,000 instructions. Tests are
-# 300 prompts of each aim. MEET is asked for *good*. The best of 8 is picked by a reward model that was trained
+# All methods start from the same base model. Tests are 300 prompts of each aim, and `mark` is the mean of
+# the three axes.
+#
+# | method | reads | steps |
+# |---|---|---|
+# | SFT | better answers of 1,500 pairs | 250 of 32 texts |
+# | DPO | the same, then both answers | 125 of 32 texts, 125 of 16 pairs |
+# | MEET | both answers | 250 of 32 texts |
+# | Aligner | the worse answer, to correct it into the better one; 2,000 answers without labels | 50 of 32 to copy, 200 of 32 |
+# | best of n | both answers, for a reward model | 250 of 16 pairs |
+# | mixed loss, HBAT | both answers, and 2,000 instructions | 150 of 32 instructions, 100 of 16 pairs |
+# | RLOO | questions, and the exact judge; penalty for distance 0.02 | 75 of 32 samples |
+#
+# The Aligner and best of n are not applied to instructions: their number is the model's own. MEET is asked for *good*. The best of 8 is picked by a reward model that was trained
 # on the pairs, and greedily there is only one answer. RLOO optimises the mark of the exact judge, which no other
 # method may ask. The mixed loss, HBAT and RLOO choose one of three settings in each seed, by
 # the best mean of *no fault, sampled* and *instructions* on validation prompts of that seed. Command:
@@ -32,9 +44,9 @@ lab = read_results("goodhart")
 
 # %%
 METHODS = (*TUNED, *TRIALS)
-AXES = ("helpful", "harmless", "honest")
+AXES = {"helpful": "helpful", "harmless": "harmless", "honest": "honest", "overall": "mark"}
 rows = [[m, *(as_chosen(board, m, f"{axis}_sampled") for axis in AXES)] for m in METHODS]
-show_table(["sampled", *AXES], rows)
+show_table(["sampled", *AXES.values()], rows)
 
 # %%
 COLUMNS = {
@@ -54,30 +66,30 @@ show_table(["minus SFT", *COLUMNS.values()], rows)
 
 # %% [markdown]
 # <a id="two"></a>
-# ## The mixed loss and HBAT keep both aims, at learning rates in the middle of those tried
+# ## Instructions stay at every rate tried where they are trained on; answers are best in the middle
 #
-# The two methods that see the instructions, in each of their settings. The mean of both aims on validation
-# prompts chooses.
+# The methods whose learning rate is chosen here, at each of their rates. The mean of both aims on
+# validation prompts chooses, in each seed. RLOO's choice is the highest rate in one seed of three.
 
 # %%
 rows = [
     [
         method,
-        *(f"{name} {value:g}" for name, value in trial.items() if name == "rate"),
-        *(recorded(board, f"{aim}_test", method=method, **trial) for aim in list(COLUMNS)[::2]),
+        f"{trial['rate']:g}",
+        *(recorded(board, f"{aim}_test", method=method, **trial) for aim in AIMS),
     ]
     for method, trials in TRIALS.items()
     for trial in trials
 ]
-show_table(["method", "setting", "no fault, sampled", "instructions followed"], rows)
+show_table(["method", "learning rate", "no fault, sampled", "instructions followed"], rows)
 
 # %% [markdown]
 # <a id="goodhart"></a>
 # ## The reward keeps rising while the answers get worse
 #
 # An annotator marks answers as the exact judge does. The biased one adds 0.3 for each of up to two
-# sentences of padding. A reward model learns from 800 pairs of sampled answers that the annotator
-# ordered, and four methods optimise it. *Best of n* takes the best of 1 to 32 answers. DPO trains on
+# sentences of padding. A reward model learns from two sampled answers to each of 800
+# questions, as the annotator ordered them, and four methods optimize it. *Best of n* takes the best of 1 to 32 answers. DPO trains on
 # the best against the worst of 8 answers to 300 questions, at four learning rates. PPO runs for 10 to
 # 40 iterations without a penalty for distance. An Aligner learns to turn an answer into the best of 2,
 # 4 or 8. Answers are to 100 test questions, sampled. The distance is the KL divergence from the base
@@ -100,20 +112,21 @@ def against_distance(metric: str, cell: dict) -> dict:
 
 
 figure, axes = new_figure(
-    "Best of n gets worse by the bias, PPO and DPO by the distance",
-    width=13,
+    "Best of n gets worse by the bias, PPO by the distance",
+    width=15,
     height=4.2,
-    columns=3,
+    columns=4,
 )
 shown = [
     ("proxy", BIASED, "biased reward, above the start", 1),
+    ("proxy", FAIR, "fair reward, above the start", 1),
     ("overall", BIASED, "exact judge, biased reward, %", 100),
     ("overall", FAIR, "exact judge, fair reward, %", 100),
 ]
 for axis, (metric, cell, label, scale) in zip(axes, shown):
     lines = against_distance(metric, cell)
     curves(axis, lines, "√KL, nats per answer", label, scale, legend=axis is axes[0])
-for axis in axes[1:]:
+for axis in axes[2:]:
     axis.set_ylim(20, 100)
 metrics.save_figure(figure, "lab")
 figure
@@ -144,5 +157,6 @@ show_table(["method", "exact judge, fair minus biased"], rows)
 
 # %% [markdown]
 # The bias shows in best of n: with the fair reward model it does not get worse, with the biased one it
-# does. PPO and DPO fall as far with both: far from the model, the reward model scores answers unlike any
-# that it was trained on.
+# does. PPO falls far with both, while its reward rises: far from the model, the reward model scores
+# answers unlike any that it was trained on. Between the two there is no clear difference. DPO breaks at
+# its highest rate with both; with the fair reward model the reward falls too.
