@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_the_annotator_marks_as_the_judge_does_and_likes_padding_twice_at_most()
 def test_reward_models_are_trained_on_pairs_that_their_own_annotator_ordered(
     small_lab: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    padded, plain = f"{GOOD} {PADDING[0]}", f"{GOOD} the oven costs 9 ."
+    padded, plain = f"{GOOD} {PADDING[0]}", GOOD
     monkeypatch.setattr(goodhart, "_sampled", lambda base, prompts, *_: [[padded] * 3, [plain] * 3])
     monkeypatch.setattr(goodhart, "questions", lambda *_: [PROMPT] * 3)
     monkeypatch.setattr(goodhart, "train_reward", lambda pairs, settings: pairs)
@@ -58,7 +59,7 @@ def test_reward_models_are_trained_on_pairs_that_their_own_annotator_ordered(
         pairs = goodhart.learned_reward(load_model(TINY.base), 0, bonus)
         best = (padded, plain)[int(np.argmax(marks))]
         assert {pair.chosen for pair in pairs} == {best} and len(pairs) == 3
-    assert biased[0] > biased[1]
+    assert biased[0] > biased[1] and fair[0] < fair[1]
 
 
 def test_the_distance_of_a_policy_is_its_mean_log_ratio_to_the_base() -> None:
@@ -101,8 +102,23 @@ def test_every_method_is_measured_after_every_strength(small_lab: None) -> None:
     rising = [found[f"proxy/best of n/{n}"] for n in (1, 2, 4)]
     assert rising == sorted(rising) and rising[0] < rising[-1]
     assert found["kl/best of n/4"] == pytest.approx(math.log(4) - 3 / 4)
-    for n in (2, 3):  # a correction's own answer can only add to its probability
-        assert found[f"kl/Aligner/{n}"] <= found[f"kl_high/Aligner/{n}"]
+
+
+def test_a_corrections_probability_is_a_mean_over_answers_without_or_with_its_own() -> None:
+    base = load_model(TINY.base)
+    prompts, texts = [PROMPT] * 2, [GOOD, f"{GOOD} {PADDING[0]}"]
+    answers = [["its own"] * 2, *([f"other {i}"] * 2 for i in range(goodhart.MIXTURE))]
+    per_token = {"its own": 0.1} | {f"other {i}": 1 + i / 10 for i in range(goodhart.MIXTURE)}
+    stub = SimpleNamespace(nll=lambda rows, some: torch.tensor([per_token[a] for a in some]))
+    lab = goodhart.Lab(base, None, prompts, answers, [], [], np.zeros(0), 0)
+    tokens = goodhart.num_tokens(base, texts).numpy()
+    of_base = goodhart.logprob(base, prompts, texts).detach().numpy()
+    wanted = []
+    for known in (list(per_token.values())[1:], list(per_token.values())):
+        mixture = np.log(np.mean([np.exp(-nll * tokens) for nll in known], axis=0))
+        wanted.append(float(np.mean(mixture - of_base)))
+    found = goodhart._kl_of_aligner(stub, prompts, texts, lab)
+    assert found == pytest.approx(wanted, abs=1e-4) and found[0] < found[1]
 
 
 # --- the board ------------------------------------------------------------------------------------
@@ -193,9 +209,3 @@ def test_the_lesson_shows_what_the_report_does() -> None:
             shown = np.mean([found[f"{metric}_test"] for found in lesson["chosen_cells"](method)])
             wanted = claims_choosing.as_chosen(read_results("board"), method, metric)
             assert shown == pytest.approx(wanted.value), (method, metric)
-
-
-def test_methods_with_two_aims_have_as_many_trials_and_others_were_tuned() -> None:
-    assert len(board.TRIALS["mixed"]) == len(board.TRIALS["hbat"])
-    counted = Counter(cell["method"] for cell in board.CELLS)
-    assert counted == {m: len(board.TRIALS.get(m, "1")) for m in board.TRAIN}
