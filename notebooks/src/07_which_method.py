@@ -58,8 +58,7 @@ metrics = Metrics("07", "tiny", SEED, OUT)
 # ## The problem, on one question
 #
 # A model answers the same question four times, sampled at temperature 1. The exact judge of
-# [Tinytown](../GLOSSARY.md#tinytown) gives each answer a mark from 0 to 1. Here it
-# looks for the price, and for help with something unsafe:
+# [Tinytown](../GLOSSARY.md#tinytown) gives each answer a mark from 0 to 1.
 
 # %%
 base, tokenizer = load_model(town.base)
@@ -424,7 +423,7 @@ metrics.save_figure(figure, "goodhart")
 figure
 
 # %% [markdown]
-# Every line starts at the left, with the model as it is. What happens to the right of it?
+# Every line starts at the left, with the model as it is.
 #
 # - **The reward rises, and so does the padding.** All four methods find the bias.
 # - **Best of n gets better, then worse.** Its best n here is 4. At 32 it has lost what it gained.
@@ -488,7 +487,7 @@ print("written to", metrics.write().name)
 # %% [markdown]
 # ## Newer methods
 #
-# These are methods that you will meet in recent papers. Of them we ran only RLOO.
+# These are methods that you will meet in recent papers.
 #
 # | method | what is new | run here |
 # |---|---|---|
@@ -502,8 +501,6 @@ print("written to", metrics.write().name)
 # | [SteerLM](https://arxiv.org/abs/2310.05344) | attributes as words in the prompt, with values | no; MEET is close |
 # | [XRIGHT](https://arxiv.org/abs/2410.15483) | joint SFT and preferences, better than one after the other | no; the mixed loss is close |
 # | [SDFT](https://arxiv.org/abs/2601.19897) | learns from its own demonstrations, so that it forgets less | no |
-#
-# [RL's Razor](https://arxiv.org/abs/2509.04259) reports that the KL divergence on the new task predicts what is forgotten.
 #
 # ## What is known
 #
