@@ -42,7 +42,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit('$(WRONG_PYTHON)')"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(PIP) install -q -c constraints.txt -e '.[test,lab]'
+	$(PIP) install -q -c constraints.txt -e '.[lab,serve,test]'
 	@touch $@
 
 clean:

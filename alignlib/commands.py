@@ -1,4 +1,4 @@
-"""Commands for a model of your own: `train`, `correct`, `build-rows`.
+"""Commands for a model of your own: `train`, `correct`, `serve`, `build-rows`.
 
 Nothing heavy is imported before the arguments are known to be right.
 """
@@ -6,7 +6,9 @@ Nothing heavy is imported before the arguments are known to be right.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from importlib.util import find_spec
 
 from .place import DataError
 from .records import data_path
@@ -19,6 +21,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     """Add them to the command line's parser."""
     add_train(commands.add_parser("train", help="train a model of your own on your own rows"))
     _add_correct(commands.add_parser("correct", help="correct answers in a file or a pipe"))
+    _add_serve(commands.add_parser("serve", help="an Aligner behind OpenAI's protocol"))
     about = "make rows for an Aligner from your own questions"
     _add_build_rows(commands.add_parser("build-rows", help=about))
 
@@ -29,6 +32,27 @@ def _add_correct(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="-", help="a file (default: standard output)")
     parser.add_argument("--base", help="the Aligner's base model, where that has moved")
     parser.set_defaults(does=_correct)
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--aligner", required=True, help="its folder, or a hub id")
+    parser.add_argument("--base", help="the Aligner's base model, where that has moved")
+    upstream = "the address of the server that answers, such as http://localhost:11434/v1"
+    parser.add_argument("--upstream", help=f"{upstream}; without it, answers are sent along")
+    parser.add_argument("--model", help="the name of the upstream's model, and of this one")
+    parser.add_argument("--host", default="127.0.0.1", help="default: this machine alone")
+    parser.add_argument("--port", type=int, default=8080)
+    for who, option in (
+        ("clients send", "--key-variable"),
+        ("goes to the upstream", "--upstream-key-variable"),
+    ):
+        variable = f"name of the environment variable with the key that {who}"
+        parser.add_argument(option, help=variable)
+    timeout = "seconds that the upstream may take (default: 120)"
+    parser.add_argument("--timeout", type=float, default=120.0, help=timeout)
+    places = "requests under way, at most; more are told to come again (default: 256)"
+    parser.add_argument("--places", type=int, default=256, help=places)
+    parser.set_defaults(does=_serve)
 
 
 def _add_build_rows(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +81,34 @@ def _correct(args: argparse.Namespace) -> int:
     outcomes = correct_stream(args.aligner, args.source, args.out, args.base)
     print(", ".join(f"{count} {what}" for what, count in outcomes.items()), file=sys.stderr)
     return 1 if outcomes["bad line"] else 0
+
+
+def _serve(args: argparse.Namespace) -> int:
+    if bool(args.upstream) != bool(args.model):
+        raise DataError("--upstream and --model go together: the server, and its model's name")
+    keys = [_key(name) for name in (args.key_variable, args.upstream_key_variable)]
+    if find_spec("starlette") is None or find_spec("uvicorn") is None:
+        raise DataError("`serve` needs two packages more: pip install starlette uvicorn")
+
+    from .aligner import Aligner
+    from .microbatches import MicroBatches
+    from .serve import Asked, Service, run_service
+
+    upstream = Asked(args.upstream, keys[1], args.timeout) if args.upstream else None
+    batches = MicroBatches(Aligner.from_pretrained(args.aligner, args.base))
+    name = args.model or "aligner"
+    service = Service(batches, name, upstream, key=keys[0], places=args.places)
+    print(f"{name} at http://{args.host}:{args.port}/v1 (Ctrl+C stops it)", flush=True)
+    run_service(service, args.host, args.port)
+    return 0
+
+
+def _key(variable: str | None) -> str:
+    """The key in an environment variable. Raises DataError if a variable is named and empty."""
+    key = os.environ.get(variable, "").strip() if variable else ""
+    if variable and not key:
+        raise DataError(f"no key in the environment variable {variable}; set it before you start")
+    return key
 
 
 def _build_rows(args: argparse.Namespace) -> int:

@@ -63,9 +63,7 @@ class Refusal:
 
 def read_reply(completion: object, max_tokens: int) -> Reply | Refusal:
     """The answer in a completion as the client returns it. Raises NoCompletion."""
-    if isinstance(completion, str):
-        completion = _from_stream(completion)
-    body = completion if isinstance(completion, dict) else _dumped(completion)
+    body = completion_body(completion)
     choices = body.get("choices")
     if error := body.get("error"):
         return _refusal(error)
@@ -81,7 +79,12 @@ def read_reply(completion: object, max_tokens: int) -> Reply | Refusal:
     return _answer(message, choices[0].get("finish_reason"), max_tokens)
 
 
-def _dumped(completion: object) -> dict:
+def completion_body(completion: object) -> dict:
+    """A completion as JSON has it, also of a stream that nobody asked for. Raises NoCompletion."""
+    if isinstance(completion, str):
+        return _from_stream(completion)
+    if isinstance(completion, dict):
+        return completion
     try:
         return completion.model_dump(warnings=False)
     except AttributeError as error:
@@ -107,7 +110,7 @@ def needs_user(status: int, message: str) -> bool:
 
 
 def _answer(message: dict, finish: str | None, max_tokens: int) -> Reply:
-    text, thought = without_thought(_text(message.get("content")))
+    text, thought = without_thought(message_text(message.get("content")))
     thought = thought or bool(message.get("reasoning_content") or message.get("reasoning"))
     if not text and (refusal := _refused(message)):
         return Reply(refusal, "refused")
@@ -130,7 +133,7 @@ def _refused(message: dict) -> str:
     return next((text.strip() for text in found if isinstance(text, str) and text.strip()), "")
 
 
-def _text(content: object) -> str:
+def message_text(content: object) -> str:
     """The text of a message's content, which may be a list of parts; raises NoCompletion."""
     if content is None:
         return ""
@@ -169,7 +172,7 @@ def _from_stream(text: str) -> dict:
             for choice in event.get("choices") or []:
                 delta = choice.get("delta") or choice.get("message") or {}
                 for key in message:
-                    message[key] += _text(delta.get(key))
+                    message[key] += message_text(delta.get(key))
                 finish = choice.get("finish_reason") or finish
     except (ValueError, AttributeError, TypeError) as error:
         raise NoCompletion(NO_COMPLETION) from error

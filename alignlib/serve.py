@@ -1,0 +1,342 @@
+"""An Aligner behind OpenAI's protocol (`python -m alignlib serve`).
+
+    POST /v1/chat/completions    an upstream server answers, and the Aligner corrects
+    POST /v1/corrections         {"question", "answer"} -> {"correction", "kept_because"}
+    GET  /v1/models  /healthz    the model's name; whether it runs, and what was counted
+
+The header `X-Aligner: off` switches the correction off, and "original": true in the body puts the
+answer before its correction beside it, as the message's `original`. A stream is sent once the
+correction is there. Each request that waits holds one of a limited number of places.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import re
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from .dialogues import Dropped, Record, as_text
+from .microbatches import MicroBatches
+from .place import DataError, Place
+from .replies import NoCompletion, completion_body, error_text, message_text, without_thought
+from .texts import whole_characters
+
+BODY = 2**20  # bytes of a request's body, at most
+READING = 30.0  # seconds in which a body must have arrived
+DRAINED = 2**26  # bytes of a body that is too long which are read, and forgotten, to say so
+COUNTED = ("corrected", "unchanged", "cut", "failed")
+
+log = logging.getLogger("alignlib.serve")
+
+
+class Refused(Exception):
+    """A request that gets an error in place of an answer."""
+
+    def __init__(self, status: int, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status, self.headers = status, {k.replace("_", "-"): v for k, v in headers.items()}
+
+
+@dataclass
+class Service:
+    """What all requests share. `upstream` asks the model before the Aligner, where there is one."""
+
+    batches: MicroBatches
+    model: str
+    upstream: Callable[[dict], Awaitable[dict]] | None = None
+    key: str = ""  # that clients must send; "" for none
+    places: int = 256  # requests that may be under way
+    counts: Counter[str] = field(default_factory=Counter)
+    under_way: int = 0
+
+    def check_key(self, request: Request) -> None:
+        sent = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if self.key and not hmac.compare_digest(sent.encode(), self.key.encode()):
+            raise Refused(401, "wrong or no API key", www_authenticate="Bearer")
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a place for a request. Raises Refused if all are taken."""
+        if self.under_way >= self.places:
+            raise Refused(503, f"{self.places} requests are under way", retry_after="1")
+        self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+
+    async def corrected(self, question: str | None, answer: str) -> str:
+        """The correction of an answer, or the answer itself if there is none. Counts either."""
+        if question is None or not answer.strip():
+            self.counts["unchanged"] += 1
+            return answer
+        found = await self.batches.correct(question, answer)
+        kind = "cut" if found.kept_because else "unchanged"
+        self.counts[kind if found.text == answer else "corrected"] += 1
+        return found.text
+
+
+def build_app(service: Service) -> Starlette:
+    """The application: an ASGI server such as uvicorn runs it."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        worker = asyncio.create_task(service.batches.run())
+        yield
+        worker.cancel()
+
+    routes = [
+        Route("/v1/chat/completions", _guarded(_chat), methods=["POST"]),
+        Route("/v1/corrections", _guarded(_correction), methods=["POST"]),
+        Route("/v1/models", _models),
+        Route("/healthz", _health),
+    ]
+    handlers = {Refused: _refuse, Exception: _fail}
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    app.state.service = service
+    return app
+
+
+def _guarded(handle: Callable[[Service, Request, dict], Coroutine]) -> Callable:
+    """An endpoint for those with a key and a place, which stops when the client hangs up."""
+
+    async def endpoint(request: Request) -> Response:
+        service = request.app.state.service
+        service.check_key(request)
+        with service.place():
+            body = await _read_body(request)
+            return await _unless_gone(request, handle(service, request, body))
+
+    return endpoint
+
+
+async def _models(request: Request) -> Response:
+    service = request.app.state.service
+    service.check_key(request)
+    about = {"id": service.model, "object": "model", "created": 0, "owned_by": "alignlib"}
+    return JSONResponse({"object": "list", "data": [about]})
+
+
+async def _health(request: Request) -> Response:
+    service = request.app.state.service
+    about = {"status": "ok", "model": service.model, "under_way": service.under_way}
+    return JSONResponse(about | {kind: service.counts[kind] for kind in COUNTED})
+
+
+def _refuse(request: Request, error: Refused) -> Response:
+    request.app.state.service.counts["failed"] += 1
+    return _error(error.status, str(error), error.headers)
+
+
+def _fail(request: Request, error: Exception) -> Response:
+    log.error("a request failed", exc_info=error)
+    request.app.state.service.counts["failed"] += 1
+    return _error(500, f"{type(error).__name__}: {error}", {})
+
+
+# --- requests -------------------------------------------------------------------------------------
+
+
+async def _chat(service: Service, request: Request, body: dict) -> Response:
+    if service.upstream is None:
+        raise Refused(404, "no upstream: start it with --upstream, or POST to /v1/corrections")
+    if body.get("model") != service.model:
+        raise Refused(404, f"no model {body.get('model')!r}; this is {service.model!r}")
+    is_stream, stream_options = body.pop("stream", False), body.pop("stream_options", None)
+    wants_original = body.pop("original", False)
+    completion = await service.upstream(body)
+    if request.headers.get("x-aligner", "").lower() != "off":
+        question = _question(body.get("messages"))
+        choices = completion["choices"]
+        await asyncio.gather(*(_correct(service, question, c, wants_original) for c in choices))
+    if not is_stream:
+        return JSONResponse(completion)
+    with_usage = isinstance(stream_options, dict) and stream_options.get("include_usage")
+    return StreamingResponse(_events(completion, with_usage), media_type="text/event-stream")
+
+
+async def _correct(service: Service, question: str | None, choice: dict, original: bool) -> None:
+    """Put the correction into the place of a choice's answer, unless that calls a tool."""
+    message = choice["message"]
+    text = message_text(message.get("content"))
+    answer, _ = without_thought(text)
+    if message.get("tool_calls"):
+        answer = ""
+    corrected = await service.corrected(question, answer)
+    if corrected != answer:
+        message["content"] = corrected
+    if original:
+        message["original"] = text
+
+
+async def _correction(service: Service, request: Request, body: dict) -> Response:
+    texts = [body.get(name) for name in ("question", "answer")]
+    if not all(isinstance(text, str) and text.strip() for text in texts):
+        raise Refused(400, "write texts under 'question' and 'answer'")
+    question, answer = map(whole_characters, texts)
+    return JSONResponse({"correction": await service.corrected(question, answer)})
+
+
+def _question(messages: object) -> str | None:
+    """The prompt that the Aligner reads: all turns as one text, as the readers of rows make it.
+
+    None for what they would leave out, such as a picture.
+    """
+    try:
+        turns = Record({"messages": messages}, Place("the request", 1)).turns("messages")
+        return as_text(turns or [])
+    except (Dropped, DataError):
+        return None
+
+
+async def _read_body(request: Request) -> dict:
+    """The JSON object that a request holds. Raises Refused if it holds none, or is too long."""
+    data = bytearray()
+    length = 0
+    try:
+        async with asyncio.timeout(READING):
+            async for chunk in request.stream():
+                length += len(chunk)
+                if length <= BODY:
+                    data += chunk
+                elif length > DRAINED:
+                    break
+    except TimeoutError:
+        raise Refused(408, f"the body did not arrive within {READING:.0f} s") from None
+    if length > BODY:
+        raise Refused(413, f"the body has more than {BODY} bytes", connection="close")
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise Refused(400, "the body is no JSON object")
+    return body
+
+
+async def _unless_gone(request: Request, work: Coroutine) -> Response:
+    """The result of some work, which is cancelled when the client hangs up."""
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else Response(status_code=499)  # which nobody reads
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+# --- replies --------------------------------------------------------------------------------------
+
+
+def _error(status: int, message: str, headers: dict[str, str]) -> Response:
+    """An error as OpenAI's clients read it."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    body = {"error": {"message": message, "type": kind, "code": status}}
+    return JSONResponse(body, status, headers)
+
+
+def _events(completion: dict, with_usage: bool) -> Iterator[str]:
+    """A completion as the events of a stream, a word in each."""
+    about = {name: completion.get(name) for name in ("id", "created", "model")}
+    about["object"] = "chat.completion.chunk"
+    for choice in completion["choices"]:
+        index, message = choice.get("index", 0), dict(choice["message"])
+        words = re.findall(r"\S+\s*|\s+", message_text(message.pop("content", None)))
+        deltas = [{"role": "assistant"} | message, *({"content": word} for word in words), {}]
+        for i, delta in enumerate(deltas):
+            end = choice.get("finish_reason") or "stop" if i == len(deltas) - 1 else None
+            part = {"index": index, "delta": delta, "finish_reason": end}
+            yield _event(about | {"choices": [part]})
+    if with_usage:
+        yield _event(about | {"choices": [], "usage": completion.get("usage")})
+    yield "data: [DONE]\n\n"
+
+
+def _event(body: dict) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+
+
+# --- the upstream ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Asked:
+    """A server that speaks OpenAI's protocol; failures become errors that say what is wrong."""
+
+    url: str
+    key: str = ""
+    timeout: float = 120.0  # seconds, for one answer with all its repetitions
+    retries: int = 2
+
+    def __post_init__(self) -> None:
+        from openai import AsyncOpenAI
+
+        options = {"timeout": self.timeout, "max_retries": self.retries}
+        self._client = AsyncOpenAI(api_key=self.key or "none", base_url=self.url, **options)
+
+    async def __call__(self, body: dict) -> dict:
+        """The completion of a request, with at least one choice. Raises Refused."""
+        import openai
+
+        try:
+            async with asyncio.timeout(self.timeout):
+                found = await self._client.post("/chat/completions", cast_to=object, body=body)
+            return _completed(found, body)
+        except TimeoutError:
+            raise Refused(502, f"the upstream took longer than {self.timeout:g} s") from None
+        except openai.APIStatusError as error:
+            raise _passed_on(error) from None
+        except openai.APIConnectionError as error:
+            raise Refused(502, f"no connection to the upstream ({error})") from None
+        except (NoCompletion, openai.OpenAIError, ValueError) as error:
+            raise Refused(502, f"the upstream's reply is no chat completion ({error})") from None
+
+
+def _completed(found: object, body: dict) -> dict:
+    """An upstream's reply with all that a client needs. Raises NoCompletion."""
+    completion = completion_body(found)
+    choices = completion.get("choices")
+    if completion.get("error") or not isinstance(choices, list) or not choices:
+        raise NoCompletion(error_text(completion)[:200] or "no choices")
+    for choice in choices:
+        if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
+            raise NoCompletion("a choice without a message")
+        message_text(choice["message"].get("content"))
+    made = {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion"}
+    return made | {"created": int(time.time()), "model": body["model"]} | completion
+
+
+def _passed_on(error) -> Refused:
+    """What a client can act on is passed on as it is; all else is the upstream's failure."""
+    message = error_text(error.body) or error.message
+    if error.status_code == 429:
+        wait = error.response.headers.get("retry-after", "1")
+        return Refused(429, message, retry_after=wait)
+    if error.status_code in (400, 413, 422):
+        return Refused(error.status_code, message)
+    return Refused(502, f"the upstream refused with status {error.status_code} ({message})")
+
+
+def run_service(service: Service, host: str, port: int) -> None:
+    """Run until SIGTERM or SIGINT; requests under way are then answered first."""
+    import uvicorn
+
+    uvicorn.run(build_app(service), host=host, port=port, log_level="warning")
