@@ -146,7 +146,7 @@ class Server:
 
         key = self._key() or "none"  # the client insists on one
         direct = {}
-        if _is_loopback(self._host):  # which a proxy cannot reach
+        if is_loopback(self._host):  # which a proxy cannot reach
             direct["http_client"] = DefaultHttpxClient(trust_env=False)
         retrying = {"timeout": self.timeout, "max_retries": self.retries}
         return OpenAI(api_key=key, base_url=self._url, **retrying, **direct)
@@ -312,7 +312,7 @@ class _Failure:
     affects_all: bool = True
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Whether a host is this machine: also 0.0.0.0, the address that servers print."""
     try:
         address = ipaddress.ip_address(host)

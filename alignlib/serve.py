@@ -1,7 +1,7 @@
 """An Aligner behind OpenAI's protocol (`python -m alignlib serve`).
 
     POST /v1/chat/completions    an upstream server answers, and the Aligner corrects
-    POST /v1/corrections         {"question", "answer"} -> {"correction", "kept_because"}
+    POST /v1/corrections         {"question", "answer"} -> {"correction"}
     GET  /v1/models  /healthz    the model's name; whether it runs, and what was counted
 
 The header `X-Aligner: off` switches the correction off, and "original": true in the body puts the
@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -31,6 +32,7 @@ from starlette.routing import Route
 from .dialogues import Dropped, Record, as_text
 from .microbatches import MicroBatches
 from .place import DataError, Place
+from .remote import is_loopback
 from .replies import NoCompletion, completion_body, error_text, message_text, without_thought
 from .texts import whole_characters
 
@@ -172,9 +174,7 @@ async def _correct(service: Service, question: str | None, choice: dict, origina
     """Put the correction into the place of a choice's answer, unless that calls a tool."""
     message = choice["message"]
     text = message_text(message.get("content"))
-    answer, _ = without_thought(text)
-    if message.get("tool_calls"):
-        answer = ""
+    answer = "" if message.get("tool_calls") else without_thought(text)[0]
     corrected = await service.corrected(question, answer)
     if corrected != answer:
         message["content"] = corrected
@@ -287,9 +287,11 @@ class Asked:
     retries: int = 2
 
     def __post_init__(self) -> None:
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
         options = {"timeout": self.timeout, "max_retries": self.retries}
+        if is_loopback(urlsplit(self.url).hostname or ""):  # which a proxy cannot reach
+            options["http_client"] = DefaultAsyncHttpxClient(trust_env=False)
         self._client = AsyncOpenAI(api_key=self.key or "none", base_url=self.url, **options)
 
     async def __call__(self, body: dict) -> dict:
@@ -319,7 +321,10 @@ def _completed(found: object, body: dict) -> dict:
     for choice in choices:
         if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
             raise NoCompletion("a choice without a message")
-        message_text(choice["message"].get("content"))
+        message = choice["message"]
+        text = message_text(message.get("content"))
+        if text:  # half a character can be neither read nor sent
+            message["content"] = whole_characters(text)
     made = {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion"}
     return made | {"created": int(time.time()), "model": body["model"]} | completion
 

@@ -121,7 +121,7 @@ def load(
 
 
 def outcome(client: OpenAI, question: str, wanted: str) -> str:
-    """ "right", or what went wrong with one answer."""
+    """Whether an answer is right, or what went wrong with it."""
     try:
         messages = [{"role": "user", "content": question}]
         reply = client.chat.completions.create(model="town", messages=messages)

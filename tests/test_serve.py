@@ -115,6 +115,16 @@ def test_a_stream_carries_the_same_words_and_the_usage_if_asked_for() -> None:
     assert events[-1].usage.total_tokens == 3
 
 
+def test_half_a_character_is_replaced_and_a_proxy_is_not_asked_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # where nobody listens
+    half = json.loads(r'"ada \ud83d"')
+    with serving(lambda questions, seed=0: [half]) as address:
+        with running(Service(MicroBatches(Upper()), "town", Asked(address, retries=0))) as url:
+            assert ask(url).choices[0].message.content == "ADA \ufffd"
+
+
 def test_what_is_no_text_stays_as_it_is() -> None:
     async def upstream(body: dict) -> dict:
         called = {"role": "assistant", "content": "let me see", "tool_calls": [{"id": "1"}]}

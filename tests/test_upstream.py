@@ -387,7 +387,7 @@ def keeping_keys(base: type[Handler], keys: list[str | None]) -> type[Handler]:
 def test_another_host_is_sent_the_key_that_was_named_for_it_and_else_none(
     loopback: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alignlib.remote._is_loopback", lambda host: loopback)
+    monkeypatch.setattr("alignlib.remote.is_loopback", lambda host: loopback)
     if not loopback:
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-real")
