@@ -21,6 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from . import processes
 from .host import cache_folder
 
 built = loaded = 0  # artefacts made, and found ready, by this process
@@ -84,7 +85,7 @@ def artefact(
     global built, loaded
     root = cache_folder() / name if folder is None else Path(folder).expanduser()
     place = root / key(name, inputs, code)
-    if place.is_dir():
+    if processes.agreed(place.is_dir()):
         loaded += 1
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +93,9 @@ def artefact(
     part = Path(tempfile.mkdtemp(prefix=".part-", dir=place.parent))
     try:
         build(part)
-        os.replace(part, place)
+        if processes.is_first():
+            os.replace(part, place)
+        processes.wait()
     except OSError:
         if not place.is_dir():  # another process may have been first: then its artefact serves
             raise

@@ -17,6 +17,7 @@ import psutil
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from . import processes
 from .batching import batches
 from .checkpoints import training_id
 from .devices import autocast, compute_dtype, own_random_state, pick_device, set_threads
@@ -187,10 +188,10 @@ def fit_minutes(
         file = Path(checkpoints) / f"{about}.steps"
         if file.exists():
             return with_steps(settings, int(file.read_text()))
-    cost = predict_training(model, tokenizer, rows, settings)
+    cost = processes.agreed(predict_training(model, tokenizer, rows, settings))
     if not cost.fits:
         raise OutOfMemory(str(cost))
-    if checkpoints is not None:
+    if checkpoints is not None and processes.is_first():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(str(cost.steps))
     return with_steps(settings, cost.steps)

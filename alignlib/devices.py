@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from . import processes
 from .model_files import ModelError
 
 THREADS = 2  # fixed, so that the same seed gives the same numbers; ALIGNLIB_THREADS overrides it
@@ -18,7 +19,7 @@ MPS_FROM = 10_000_000  # parameters below which a Mac's GPU is no faster than it
 
 def set_threads() -> int:
     """Fix the number of CPU threads and return it."""
-    default = min(THREADS, os.cpu_count() or 1)
+    default = processes.share_of_threads(min(THREADS, os.cpu_count() or 1))
     torch.set_num_threads(int(os.environ.get("ALIGNLIB_THREADS", default)))
     return torch.get_num_threads()
 
@@ -36,7 +37,7 @@ def pick_device(parameters: int | None = None) -> torch.device:
             fix = "set it to cpu, cuda, cuda:1 or mps, or unset it"
             raise ModelError(f"ALIGNLIB_DEVICE={named!r} is no device; {fix}") from error
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        return torch.device("cuda", processes.local_gpu())
     small = parameters is not None and parameters < MPS_FROM
     return torch.device("mps" if torch.backends.mps.is_available() and not small else "cpu")
 

@@ -28,6 +28,7 @@ from torch.nn import functional
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from . import processes
 from .devices import autocast, compute_dtype, own_random_state, set_threads
 from .ewc import copy_weights, exchanged
 from .generation import sample
@@ -178,6 +179,7 @@ def train_ppo(
         raise ValueError("no prompts to sample from: all were dropped or the list is empty")
     if not settings.iterations:
         return []
+    processes.refuse("PPO")
     set_threads()
     trainer = _Trainer(model, tokenizer, score, settings, penalty, form)
     log = []

@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from . import processes
 from .batching import TOKENS, batches, by_tokens
 from .data import Preference
 from .devices import autocast, own_random_state, pick_device
@@ -156,6 +157,7 @@ def reward_model(
     What is too long for it loses the front of its prompt. Loss: -log sigmoid(chosen - rejected),
     after Bradley and Terry. `reward_models.rewards` asks it.
     """
+    processes.refuse("a reward model")
     with own_random_state(), quiet():
         torch.manual_seed(settings.seed)  # of the head
         model = AutoModelForSequenceClassification.from_pretrained(

@@ -6,13 +6,16 @@ Nothing heavy is imported before the arguments are known to be right.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import processes
 from .data import QAC, Loaded, read_instructions, read_preferences, read_qac
 from .place import DataError
 from .prompts import ANSWER, AS_IS, IN_CHAT
@@ -125,8 +128,19 @@ def _check_out(args: argparse.Namespace, file: str, what: str) -> None:
         raise DataError(f"{args.out} holds the model to train; take another folder for --out")
 
 
+def _join(rows_a_step: int) -> None:
+    """Connect with the other processes, of which the first alone prints, and say who does what."""
+    processes.join()
+    if (n := processes.count()) > 1:
+        if not processes.is_first():
+            sys.stdout = open(os.devnull, "w")
+        share = len(processes.mine(range(rows_a_step)))
+        print(f"{n} processes: {rows_a_step} rows a step, {share} of them on the first", flush=True)
+
+
 def _train_aligner(args: argparse.Namespace) -> int:
     _check_out(args, "aligner.json", "an Aligner")
+    _join(args.batch_size)
     loaded = read_qac(args.data)
     print(f"{args.data}: {loaded}", flush=True)
 
@@ -159,9 +173,11 @@ def _train_aligner(args: argparse.Namespace) -> int:
 
 def _save(save: Callable[[Path], object], out: Path) -> None:
     """Write the result, and then delete what a stopped training would have gone on from."""
-    save(out)
-    for name in ("checkpoints", "stages"):
-        shutil.rmtree(out / name, ignore_errors=True)
+    processes.wait()
+    if processes.is_first():
+        save(out)
+        for name in ("checkpoints", "stages"):
+            shutil.rmtree(out / name, ignore_errors=True)
 
 
 def _show_one(aligner, loaded: Loaded) -> None:
@@ -173,6 +189,7 @@ def _show_one(aligner, loaded: Loaded) -> None:
 
 def _train_meet(args: argparse.Namespace) -> int:
     _check_out(args, "meet.json", "controls")
+    _join(args.batch_size)
     texts, about = read_styles(_files(args.data))
     print("\n".join(about), flush=True)
 
@@ -222,6 +239,9 @@ def _files(data: list[str]) -> str | dict[str, str]:
 
 def _train_hbat(args: argparse.Namespace) -> int:
     _check_out(args, "tokenizer_config.json", "a model")
+    if args.reward:
+        processes.refuse("PPO")
+    _join(args.batch_size)
     pairs = read_preferences(args.preferences)
     print(f"{args.preferences}: {pairs}")
     rows = [Instruction(pair.prompt, pair.chosen) for pair in pairs.rows]

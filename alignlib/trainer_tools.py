@@ -12,6 +12,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.utils import logging as hf_logging
 
+from . import processes
 from .batching import by_tokens
 from .settings import SFTSettings
 
@@ -26,11 +27,11 @@ class Diverged(RuntimeError):
 def cut_into_steps(
     order: Sequence[int], settings: SFTSettings, lengths: Sequence[int]
 ) -> list[Step]:
-    """The micro-batches of each step; with `settings.tokens` as many as these need."""
+    """This process's micro-batches of each step; with `settings.tokens` as many as it needs."""
     size, n = settings.batch_size, settings.accumulate
     steps = []
     for start in range(0, len(order), size * n):
-        picked = order[start : start + size * n]
+        picked = processes.mine(order[start : start + size * n])
         if settings.tokens:
             cut = by_tokens([lengths[i] for i in picked], settings.tokens)
             steps.append([[picked[k] for k in micro_batch] for micro_batch in cut])
@@ -112,7 +113,8 @@ class Losses(TrainerCallback):
     """Shows every step's loss in a bar, and stops at one that is not finite."""
 
     def __init__(self, steps: int, progress: str | None) -> None:
-        self.bar = tqdm(total=steps, desc=progress, disable=progress is None, mininterval=1)
+        off = progress is None or not processes.is_first()
+        self.bar = tqdm(total=steps, desc=progress, disable=off, mininterval=1)
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.bar.update(state.global_step)

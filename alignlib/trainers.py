@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
+from . import processes
 from .checkpoints import last_checkpoint, steps_done, work_folder
 from .devices import compute_dtype, own_random_state, set_threads
 from .ewc import Elastic
@@ -52,7 +53,7 @@ class _Stepwise:
     """Steps as we drew them: the micro-batches of a step are one item of the data loader.
 
     So the penalty is added once per step, and every row or token of a step weighs the same,
-    whichever micro-batch it is in.
+    whichever micro-batch it is in, and whichever process has it (`processes.py`).
     """
 
     steps: Sequence[Step] = ()
@@ -79,9 +80,10 @@ class _Stepwise:
     def training_step(
         self, model: PreTrainedModel, inputs: list[dict], num_items_in_batch: object = None
     ) -> torch.Tensor:
+        model = self.accelerator.unwrap_model(model)
         model.train()
         total = torch.zeros((), device=self.args.device)
-        whole = sum(map(self._size, inputs))
+        whole = processes.total(total + sum(map(self._size, inputs)))
         for micro_batch in inputs:
             part = self._size(micro_batch) / whole
             with self.compute_loss_context_manager():
@@ -89,6 +91,8 @@ class _Stepwise:
                 loss = part * self.compute_loss(model, ready)
             self.accelerator.backward(loss)
             total += loss.detach()
+        processes.total(total)
+        processes.sum_gradients(model.parameters())
         if self.penalty is not None:
             total += self._penalize(model)
         return total
@@ -98,6 +102,10 @@ class _Stepwise:
         scaler = self.accelerator.scaler
         return add_penalty(self.penalty, model, 1.0 if scaler is None else scaler.get_scale())
 
+    def _has_their_loss(self) -> bool:
+        """TRL's loss gathers numbers from all processes, which have not as many micro-batches."""
+        return self.args.device.type == "cuda" and processes.count() == 1
+
     @staticmethod
     def _size(micro_batch: dict) -> int:
         """What the mean of a loss is over: rows."""
@@ -105,12 +113,12 @@ class _Stepwise:
 
 
 class _SFT(_Stepwise, SFTTrainer):
-    """On CUDA the loss is TRL's. Elsewhere it is ours, which is faster there: TRL's works out the
-    entropy of every token as well.
+    """On one GPU the loss is TRL's. Elsewhere it is ours, which is faster there: TRL's works out
+    the entropy of every token as well.
     """
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        if self.args.device.type == "cuda":
+        if self._has_their_loss():
             return super().compute_loss(model, inputs, return_outputs)
         labels = inputs.pop("labels")
         return sum(nll.sum() for _, nll in token_nll(model, inputs, labels)) / self._count(labels)
@@ -128,8 +136,8 @@ class _SFT(_Stepwise, SFTTrainer):
 class _DPO(_Stepwise, DPOTrainer):
     """The rows bring the reference's log-probabilities, so TRL needs no reference of its own.
 
-    As in `_SFT`, the loss is TRL's on CUDA and ours elsewhere, where TRL's works out the logits of
-    every position.
+    As in `_SFT`, the loss is TRL's on one GPU and ours elsewhere, where TRL's works out the logits
+    of every position.
     """
 
     def __init__(self, *given: object, **more: object) -> None:
@@ -140,7 +148,7 @@ class _DPO(_Stepwise, DPOTrainer):
         return dataset
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        if self.args.device.type == "cuda":
+        if self._has_their_loss():
             return super().compute_loss(model, inputs, return_outputs)
         is_completion = inputs.pop("completion_mask") == 1
         reference = [inputs.pop(f"ref_{kind}_logps") for kind in ("chosen", "rejected")]
@@ -182,6 +190,7 @@ def run_trainer(
     if not order:
         return []
     set_threads()
+    processes.join()
     losses = Losses(settings.steps, progress)
     groups = [(len(some), rate) for some, rate in rates]
     about = [kind, rows, order, astuple(settings), groups, penalty is not None]
@@ -193,7 +202,7 @@ def run_trainer(
         given = {"callbacks": [losses, *callbacks], "optimizers": optimizers}
         trainer = _trainer(kind, model, tokenizer, rows, config, **given)
         steps = cut_into_steps(order, settings, list(map(row_tokens, rows)))
-        last = last_checkpoint(place)
+        last = processes.agreed(last_checkpoint(place) if processes.is_first() else None)
         trainer.steps, trainer.penalty = steps[steps_done(last) :], penalty
         with memory_explained(settings):
             trainer.train(resume_from_checkpoint=last)
@@ -299,5 +308,6 @@ def _arguments(settings: SFTSettings, model: PreTrainedModel) -> dict[str, objec
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
         "report_to": "none",
+        "log_level_replica": "error",  # of all processes but the first
         "dataloader_pin_memory": not on_cpu,
     }

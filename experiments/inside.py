@@ -18,12 +18,12 @@ from alignlib.interpret import (
 )
 from alignlib.models import load_model
 from alignlib.probes import auc, probe, probe_of_chance
-from alignlib.steering import edit_directions, steering_range, steering_slope, unrelated_differences
 from alignlib.tinytown import sets
 from alignlib.tinytown.pretrain import Recipe
 
 from .aligner import checkpoint, compare, lesson_aligner, lesson_rows, train_aligner
 from .common import JUDGE, TINY, means, values, with_suffix
+from .steering import edit_directions, steering_range, steering_slope, unrelated_differences
 
 INSIDE = (375, 667, 1500, Recipe().steps)  # steps: before copying, at its onset, after it, all
 LOOKS = {"copier": "at", "reader": "source"}  # attends to the answer's word; to the board's

@@ -26,15 +26,15 @@ from alignlib.interpret import (
 from alignlib.models import load_model
 from alignlib.probes import auc, direction, probe, probe_of_chance
 from alignlib.profiles import TINY
-from alignlib.steering import (
+from alignlib.tinytown import sets
+from alignlib.tokens import IGNORED, example
+from experiments.steering import (
     edit_directions,
     steered,
     steering_range,
     steering_slope,
     unrelated_differences,
 )
-from alignlib.tinytown import sets
-from alignlib.tokens import IGNORED, example
 
 BASE = TINY.base
 

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from .aligner import Aligner
-from .data import QAC
-from .interpret import contrast_states, contrasts, layer_of, states
-from .judges import Judge
-from .probes import direction
-from .report import edit_ratios
-from .stats import Estimate, bootstrap_mean
+from alignlib.aligner import Aligner
+from alignlib.data import QAC
+from alignlib.interpret import contrast_states, contrasts, layer_of, states
+from alignlib.judges import Judge
+from alignlib.probes import direction
+from alignlib.report import edit_ratios
+from alignlib.stats import Estimate, bootstrap_mean
 
 ALPHAS = (0.1, 0.2, 0.4)  # length of a push, as a fraction of a state's length
 
