@@ -138,12 +138,26 @@ def build_rows(
     Returns how many rows were kept, and how many left out by reason. `about` goes into the card:
     which models answered and corrected.
     """
-    out = data_path(out)
-    answers = _answers(questions, upstream, out.with_suffix(".answers.jsonl"))
+    rows = make_rows(questions, upstream, annotator, out)
+    return write_filtered(rows, out, filters, about)
+
+
+def make_rows(
+    questions: Sequence[str], upstream: Upstream, annotator: Annotator, out: str | Path
+) -> list[QAC]:
+    """A row of each question, none left out; its answer or correction may be empty."""
+    answers = _answers(questions, upstream, data_path(out).with_suffix(".answers.jsonl"))
     answered = {q: answer for q, answer in zip(questions, answers, strict=True) if answer}
     texts = annotator(list(answered), list(answered.values()))
     corrections = dict(zip(answered, texts, strict=True))
-    rows = [QAC(q, a, corrections.get(q, "")) for q, a in zip(questions, answers)]
+    return [QAC(q, a, corrections.get(q, "")) for q, a in zip(questions, answers)]
+
+
+def write_filtered(
+    rows: Sequence[QAC], out: str | Path, filters: Filters, about: str
+) -> Counter[str]:
+    """Write those rows that are kept, and the data card; how many were kept, and left out."""
+    out = data_path(out)
     kept, outcomes = filtered(rows, filters)
     write_rows(out, kept)
     card = whole_characters(_card(out, outcomes, kept, filters, about))

@@ -1,4 +1,4 @@
-"""Commands for a model of your own: `train`, `correct`, `serve`, `build-rows`.
+"""Commands for a model of your own: `train`, `correct`, `serve`, `build-rows`, `export`.
 
 Nothing heavy is imported before the arguments are known to be right.
 """
@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .place import DataError
 from .records import data_path
 from .train_commands import add_train
+
+if TYPE_CHECKING:
+    from .annotation import Annotator
+    from .upstream import Upstream
 
 LONGEST = 1024  # tokens of an answer or a correction in `build-rows`
 
@@ -24,6 +31,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     _add_serve(commands.add_parser("serve", help="an Aligner behind OpenAI's protocol"))
     about = "make rows for an Aligner from your own questions"
     _add_build_rows(commands.add_parser("build-rows", help=about))
+    about = "an Aligner's rows and settings for TRL, axolotl and LLaMA-Factory"
+    _add_export(commands.add_parser("export", help=about))
 
 
 def _add_correct(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +78,19 @@ def _add_build_rows(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option, help=variable)
     refused = "send servers no temperature, for models that refuse one"
     parser.add_argument("--no-temperature", action="store_true", help=refused)
+    shard = "part i of n (0/2 and 1/2), into a file of its own, so that machines share the work"
+    parser.add_argument("--shard", metavar="i/n", help=shard)
+    merge = "put the shards' rows together, with all else as it was"
+    parser.add_argument("--merge", action="store_true", help=merge)
     parser.set_defaults(does=_build_rows)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("rows", help="a file with question, answer, correction")
+    parser.add_argument("--model", required=True, help="what they will train: folder or hub id")
+    parser.add_argument("--out", type=data_path, required=True, help="folder")
+    parser.add_argument("--template", default="T2", help="T1 or T2 (default)")
+    parser.set_defaults(does=_export)
 
 
 def _correct(args: argparse.Namespace) -> int:
@@ -90,14 +111,20 @@ def _serve(args: argparse.Namespace) -> int:
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         raise DataError("`serve` needs two packages more: pip install starlette uvicorn")
 
+    import torch
+
     from .aligner import Aligner
     from .microbatches import MicroBatches
-    from .serve import Asked, Service, run_service
+    from .relay import Asked
+    from .serve import Service, run_service
+    from .settings import SMALL
 
     upstream = Asked(args.upstream, keys[1], args.timeout) if args.upstream else None
-    batches = MicroBatches(Aligner.from_pretrained(args.aligner, args.base))
+    aligner = Aligner.from_pretrained(args.aligner, args.base)
+    if aligner.model.num_parameters() <= SMALL:
+        torch.set_num_threads(1)  # the other cores are worth more to the requests
     name = args.model or "aligner"
-    service = Service(batches, name, upstream, key=keys[0], places=args.places)
+    service = Service(MicroBatches(aligner), name, upstream, key=keys[0], places=args.places)
     print(f"{name} at http://{args.host}:{args.port}/v1 (Ctrl+C stops it)", flush=True)
     run_service(service, args.host, args.port)
     return 0
@@ -112,24 +139,68 @@ def _key(variable: str | None) -> str:
 
 
 def _build_rows(args: argparse.Namespace) -> int:
-    from .annotation import INSTRUCTION, ByHand, ByModel, Unfinished, build_rows, read_questions
+    if args.merge and args.shard:
+        raise DataError("--merge takes all shards; leave --shard out")
+    shard = shard_of(args.shard) if args.shard else None
+
+    from .annotation import Unfinished, build_rows, read_questions
+    from .row_shards import build_shard, merge_shards, shard_file
 
     questions = read_questions(args.questions)
     print(f"{args.questions}: {len(questions)} questions", flush=True)
-    if args.annotator == "hand":
-        annotator = ByHand(args.out.with_suffix(".hand.jsonl"))
-    else:
-        told = args.instruction.read_text(encoding="utf-8") if args.instruction else INSTRUCTION
-        annotator = ByModel(_model(args.annotator, args.key_variable, args.no_temperature), told)
     about = f"Answers by {args.upstream}, corrections by {args.annotator}."
+    place = shard_file(args.out, shard) if shard else args.out
     try:
-        upstream = _model(args.upstream, args.upstream_key_variable, args.no_temperature)
-        outcomes = build_rows(questions, upstream, annotator, args.out, about=about)
+        if args.merge:
+            outcomes = merge_shards(questions, args.out, about=about)
+        elif shard:
+            outcomes = {"rows": build_shard(questions, *_models(args, place), args.out, shard)}
+        else:
+            outcomes = build_rows(questions, *_models(args, place), place, about=about)
     except Unfinished as waiting:
         print(waiting)
         return 0
     print(", ".join(f"{count} {what}" for what, count in outcomes.items()))
-    print(f"done: {args.out} and {args.out.with_suffix('.md').name}")
+    print(f"done: {place}" + ("" if shard else f" and {place.with_suffix('.md').name}"))
+    return 0
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """i/n as two numbers. Raises ValueError."""
+    index, _, count = text.partition("/")
+    if index.isdecimal() and count.isdecimal() and int(index) < int(count):
+        return int(index), int(count)
+    raise ValueError(f"--shard {text!r}: write i/n with i from 0 to n - 1, such as 0/2 and 1/2")
+
+
+def _models(args: argparse.Namespace, out: Path) -> tuple[Upstream, Annotator]:
+    """Who answers, and who corrects. SIGTERM is then like Ctrl+C: answers under way are kept."""
+    from .annotation import INSTRUCTION, ByHand, ByModel
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    upstream = _model(args.upstream, args.upstream_key_variable, args.no_temperature)
+    if args.annotator == "hand":
+        return upstream, ByHand(out.with_suffix(".hand.jsonl"))
+    told = args.instruction.read_text(encoding="utf-8") if args.instruction else INSTRUCTION
+    return upstream, ByModel(_model(args.annotator, args.key_variable, args.no_temperature), told)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from .data import read_qac
+    from .prompts import template
+
+    form, loaded = template(args.template), read_qac(args.rows)
+    print(f"{args.rows}: {loaded}", flush=True)
+
+    from .export import export_rows
+    from .model_names import expanded, resolved
+    from .models import load_tokenizer
+
+    lines = export_rows(
+        loaded.rows, resolved(expanded(args.model)), load_tokenizer(args.model), args.out, form
+    )
+    print(*lines, sep="\n")
+    print(f"Each makes a folder; Aligner(*load_model(folder), prompts.{form.name}) uses it.")
     return 0
 
 

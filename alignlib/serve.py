@@ -16,13 +16,12 @@ import hmac
 import json
 import logging
 import re
-import time
-import uuid
+import socket
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -32,8 +31,8 @@ from starlette.routing import Route
 from .dialogues import Dropped, Record, as_text
 from .microbatches import MicroBatches
 from .place import DataError, Place
-from .remote import is_loopback
-from .replies import NoCompletion, completion_body, error_text, message_text, without_thought
+from .relay import Refused
+from .replies import message_text, without_thought
 from .texts import whole_characters
 
 BODY = 2**20  # bytes of a request's body, at most
@@ -42,14 +41,6 @@ DRAINED = 2**26  # bytes of a body that is too long which are read, and forgotte
 COUNTED = ("corrected", "unchanged", "cut", "failed")
 
 log = logging.getLogger("alignlib.serve")
-
-
-class Refused(Exception):
-    """A request that gets an error in place of an answer."""
-
-    def __init__(self, status: int, message: str, **headers: str) -> None:
-        super().__init__(message)
-        self.status, self.headers = status, {k.replace("_", "-"): v for k, v in headers.items()}
 
 
 @dataclass
@@ -274,70 +265,26 @@ def _event(body: dict) -> str:
     return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
 
 
-# --- the upstream ---------------------------------------------------------------------------------
+# --- running --------------------------------------------------------------------------------------
 
 
-@dataclass
-class Asked:
-    """A server that speaks OpenAI's protocol; failures become errors that say what is wrong."""
+@contextmanager
+def running(service: Service, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """The service in a thread of its own, while the `with` block runs; its base_url.
 
-    url: str
-    key: str = ""
-    timeout: float = 120.0  # seconds, for one answer with all its repetitions
-    retries: int = 2
+    Port 0 is any free one. Raises OSError if the address is taken.
+    """
+    import uvicorn
 
-    def __post_init__(self) -> None:
-        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
-
-        options = {"timeout": self.timeout, "max_retries": self.retries}
-        if is_loopback(urlsplit(self.url).hostname or ""):  # which a proxy cannot reach
-            options["http_client"] = DefaultAsyncHttpxClient(trust_env=False)
-        self._client = AsyncOpenAI(api_key=self.key or "none", base_url=self.url, **options)
-
-    async def __call__(self, body: dict) -> dict:
-        """The completion of a request, with at least one choice. Raises Refused."""
-        import openai
-
+    with socket.create_server((host, port)) as listener:
+        server = uvicorn.Server(uvicorn.Config(build_app(service), log_level="error"))
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
         try:
-            async with asyncio.timeout(self.timeout):
-                found = await self._client.post("/chat/completions", cast_to=object, body=body)
-            return _completed(found, body)
-        except TimeoutError:
-            raise Refused(502, f"the upstream took longer than {self.timeout:g} s") from None
-        except openai.APIStatusError as error:
-            raise _passed_on(error) from None
-        except openai.APIConnectionError as error:
-            raise Refused(502, f"no connection to the upstream ({error})") from None
-        except (NoCompletion, openai.OpenAIError, ValueError) as error:
-            raise Refused(502, f"the upstream's reply is no chat completion ({error})") from None
-
-
-def _completed(found: object, body: dict) -> dict:
-    """An upstream's reply with all that a client needs. Raises NoCompletion."""
-    completion = completion_body(found)
-    choices = completion.get("choices")
-    if completion.get("error") or not isinstance(choices, list) or not choices:
-        raise NoCompletion(error_text(completion)[:200] or "no choices")
-    for choice in choices:
-        if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
-            raise NoCompletion("a choice without a message")
-        message = choice["message"]
-        text = message_text(message.get("content"))
-        if text:  # half a character can be neither read nor sent
-            message["content"] = whole_characters(text)
-    made = {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion"}
-    return made | {"created": int(time.time()), "model": body["model"]} | completion
-
-
-def _passed_on(error) -> Refused:
-    """What a client can act on is passed on as it is; all else is the upstream's failure."""
-    message = error_text(error.body) or error.message
-    if error.status_code == 429:
-        wait = error.response.headers.get("retry-after", "1")
-        return Refused(429, message, retry_after=wait)
-    if error.status_code in (400, 413, 422):
-        return Refused(error.status_code, message)
-    return Refused(502, f"the upstream refused with status {error.status_code} ({message})")
+            yield f"http://{host}:{listener.getsockname()[1]}/v1"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def run_service(service: Service, host: str, port: int) -> None:

@@ -1,10 +1,12 @@
 """Many clients at once against `python -m alignlib serve`: is an answer lost, doubled or mixed up?
 
     python scale/load_test.py --clients 64 --minutes 10
+    python scale/load_test.py --clients 8 --minutes 3 --aligner runs/mine
 
 starts Tinytown's upstream as a server that fails one time in ten, Tinytown's Aligner in front of
 it, and clients of the `openai` package. Every answer is compared with the one that the same
-Aligner gives without a server.
+Aligner gives without a server. What the Aligner adds to the time of an answer is told by the same
+clients asking the upstream itself.
 """
 
 from __future__ import annotations
@@ -13,19 +15,23 @@ import argparse
 import itertools
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 from openai import DefaultHttpxClient, OpenAI
+from stub_server import OneInTenFails
 
 from alignlib import Aligner
-from alignlib.course.server import Handler, serving
+from alignlib.course.server import serving
+from alignlib.data import read_qac
+from alignlib.everyday import rows_file
 from alignlib.profiles import data_folder
 from alignlib.tinytown import recordings
 
@@ -33,47 +39,45 @@ PORT = 8471
 QUESTIONS = 400
 
 
-class OneInTenFails(Handler):
-    """An upstream whose every tenth request fails."""
-
-    lock, asked = threading.Lock(), itertools.count()
-
-    def do_POST(self) -> None:
-        with self.lock:
-            fails = next(self.asked) % 10 == 9
-        if not fails:
-            return super().do_POST()
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.reply(503, {"error": {"message": "overloaded"}})
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--minutes", type=float, default=10.0)
+    everyday = "an Aligner of a real model, asked about Everyday's answers"
+    parser.add_argument("--aligner", type=Path, help=everyday)
     args = parser.parse_args()
-    answers = recordings.recorded_answers("mixed")
-    questions = recordings.asked()["seen"][:QUESTIONS]
-    wanted = dict(zip(questions, known_corrections(questions, answers(questions)), strict=True))
-    upstream = lambda asked, seed=0: answers(asked)  # noqa: E731
-    with serving(upstream, "town", OneInTenFails) as address, served(address) as (url, process):
-        alone = load(url, wanted, 1, min(1.0, args.minutes), process)
-        print("one client: ", report(alone))
+    given = everyday_answers() if args.aligner else town_answers()
+    folder = args.aligner or data_folder() / "aligner"
+    corrections = Aligner.from_pretrained(folder).correct(list(given), list(given.values()))
+    wanted = dict(zip(given, corrections, strict=True))
+    upstream = lambda asked, seed=0: [given[question] for question in asked]  # noqa: E731
+    short, up = min(1.0, args.minutes), serving(upstream, "town", OneInTenFails)
+    with up as address, served(folder, address) as (url, process):
+        direct = load(address, given, args.clients, short, process)
+        print(f"{args.clients} clients, no Aligner:", report(direct))
+        alone = load(url, wanted, 1, short, process)
+        print("one client:", report(alone))
         many = load(url, wanted, args.clients, args.minutes, process)
         print(f"{args.clients} clients:", report(many))
-        print(f"throughput: {many['per_second'] / alone['per_second']:.1f} times")
+    print(f"throughput: {many['per_second'] / alone['per_second']:.1f} times")
+    added = {name: many[name] - direct[name] for name in ("p50", "p95")}
+    print("added latency:", report(added))
 
 
-def known_corrections(questions: list[str], answers: list[str]) -> list[str]:
-    aligner = Aligner.from_pretrained(data_folder() / "aligner")
-    return aligner.correct(questions, answers)
+def town_answers() -> dict[str, str]:
+    """What Tinytown's upstream answers, by question."""
+    questions = recordings.asked()["seen"][:QUESTIONS]
+    return dict(zip(questions, recordings.recorded_answers("mixed")(questions), strict=True))
+
+
+def everyday_answers() -> dict[str, str]:
+    return {row.question: row.answer for row in read_qac(rows_file("test")).rows[:QUESTIONS]}
 
 
 @contextmanager
-def served(address: str) -> Iterator[tuple[str, psutil.Process]]:
-    """Tinytown's Aligner in front of an upstream, in a process of its own."""
-    folder = str(data_folder() / "aligner")
-    command = [sys.executable, "-m", "alignlib", "serve", "--aligner", folder]
+def served(folder: Path, address: str) -> Iterator[tuple[str, psutil.Process]]:
+    """An Aligner in front of an upstream, in a process of its own."""
+    command = [sys.executable, "-m", "alignlib", "serve", "--aligner", str(folder)]
     command += ["--upstream", address, "--model", "town", "--port", str(PORT)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     print(process.stdout.readline().strip())
@@ -87,8 +91,8 @@ def served(address: str) -> Iterator[tuple[str, psutil.Process]]:
 
 def load(
     url: str, wanted: Mapping[str, str], clients: int, minutes: float, process: psutil.Process
-) -> dict[str, float]:
-    """Ask for some minutes with so many clients; times in seconds, memory in MB."""
+) -> dict[str, Any]:
+    """Ask for some minutes with so many clients; times in seconds, memory in MB each minute."""
     until = time.monotonic() + 60 * minutes
     counts: Counter[str] = Counter()
     seconds: list[float] = []
@@ -107,17 +111,14 @@ def load(
     with ThreadPoolExecutor(clients) as pool:
         done = [pool.submit(ask, i * len(wanted) // clients) for i in range(clients)]
         while time.monotonic() < until:
-            time.sleep(min(10, max(0.1, until - time.monotonic())))
+            time.sleep(min(60, max(0.1, until - time.monotonic())))
             memory.append(process.memory_info().rss)
         for future in done:
             future.result()
     p50, p95 = np.percentile(seconds, [50, 95])
-    size = {
-        "memory_start": memory[min(1, len(memory) - 1)] / 2**20,
-        "memory_end": memory[-1] / 2**20,
-    }
     per_second = len(seconds) / (60 * minutes)
-    return {"p50": p50, "p95": p95, "per_second": per_second} | size | counts
+    sizes = [round(size / 2**20) for size in memory]
+    return {"p50": p50, "p95": p95, "per_second": per_second, **counts, "memory": sizes}
 
 
 def outcome(client: OpenAI, question: str, wanted: str) -> str:
@@ -130,8 +131,9 @@ def outcome(client: OpenAI, question: str, wanted: str) -> str:
     return "right" if reply.choices[0].message.content == wanted else "not this question's answer"
 
 
-def report(found: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3g}" for name, value in found.items())
+def report(found: Mapping[str, Any]) -> str:
+    rounded = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in found.items()}
+    return ", ".join(f"{name} {value}" for name, value in rounded.items())
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from alignlib.data import QAC, read_qac
 from alignlib.profiles import TINY
 from alignlib.records import DataError
 from alignlib.remote import Server
+from alignlib.row_shards import build_shard, merge_shards, shard_file
 from alignlib.upstream import Local, Recorded
 
 THINGS = "apple bridge candle dragon engine feather guitar hammer island jacket".split()
@@ -60,7 +61,7 @@ class Model:
 
 
 class Failing(Handler):
-    """Every tenth request fails; from the 700th on they wait, so that a run is stopped midway."""
+    """Every tenth request fails; from the 700th on they wait, so that shards are stopped midway."""
 
     requests = 0
     lock = threading.Lock()
@@ -78,7 +79,9 @@ class Failing(Handler):
         self.reply(500, {"error": {"message": "on fire"}})
 
 
-def test_500_questions_through_failing_servers_stopped_and_called_again(tmp_path: Path) -> None:
+def test_500_questions_in_two_shards_of_which_one_is_stopped_and_called_again(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "questions.txt").write_text("\n".join(QUESTIONS), encoding="utf-8")
     model = Model()
     with serving(model, "stub", Failing) as url:
@@ -88,17 +91,20 @@ def test_500_questions_through_failing_servers_stopped_and_called_again(tmp_path
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         environment["ALIGNLIB_CACHE"] = str(tmp_path / "cache")
         options = {"cwd": tmp_path, "env": environment}
-        heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
-        # what a shell starts in the background ignores ctrl-c, and so would this
-        stopped = subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=heard, **options)
+        shards = [[*command, "--shard", f"{i}/2"] for i in (0, 1)]
+        run = [subprocess.Popen(shard, stderr=subprocess.DEVNULL, **options) for shard in shards]
         while Failing.requests < 710:
             time.sleep(0.02)
-            assert stopped.poll() is None
-        stopped.send_signal(signal.SIGINT)
+            assert run[0].poll() is None
+        run[0].send_signal(signal.SIGTERM)  # as SLURM does; what is on its way is kept
         Failing.stopped.set()
-        assert stopped.wait(60) == 130 and not (tmp_path / "rows.jsonl").exists()
-        done = subprocess.run(command, capture_output=True, text=True, **options)
-    assert done.returncode == 0, done.stderr
+        assert run[0].wait(60) == 130 and run[1].wait(60) == 0
+        early = subprocess.run([*command, "--merge"], capture_output=True, text=True, **options)
+        assert early.returncode == 1 and "run --shard 0/2 first" in early.stderr
+        for again in (shards[0], [*command, "--merge"]):
+            done = subprocess.run(again, capture_output=True, text=True, **options)
+            assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.glob("*.shard-?-of-2.jsonl"))
     assert len(model.asked) == 1000 and set(model.asked.values()) == {1}
     rows = read_qac(tmp_path / "rows.jsonl").rows
     card = (tmp_path / "rows.md").read_text(encoding="utf-8")
@@ -284,3 +290,19 @@ def test_half_a_character_in_an_answer_costs_nothing(tmp_path: Path) -> None:
 
     outcomes = build_rows(QUESTIONS[:3], Half(), ByModel(Half()), tmp_path / "rows.jsonl", ONCE)
     assert outcomes.total() == 3 and (tmp_path / "rows.md").exists()
+
+
+def test_shards_of_other_questions_or_of_another_number_are_not_merged(tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    with pytest.raises(DataError, match="no shards to merge"):
+        merge_shards(QUESTIONS[:4], out)
+    for i in (0, 1):
+        assert build_shard(QUESTIONS[:4], Model(), ByModel(Model()), out, (i, 2)) == 2
+    with pytest.raises(DataError, match="4 rows for 5 questions, 1 without a row"):
+        merge_shards(QUESTIONS[:5], out)
+    build_shard(QUESTIONS[:4], Model(), ByModel(Model()), out, (0, 3))
+    with pytest.raises(DataError, match=r"shards of \[2, 3\]"):
+        merge_shards(QUESTIONS[:4], out)
+    shard_file(out, (0, 3)).unlink()
+    assert merge_shards(QUESTIONS[:4], out, ONCE) == {"kept": 4}
+    assert [row.question for row in read_qac(out).rows] == QUESTIONS[:4]  # in their order

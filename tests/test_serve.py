@@ -10,14 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import openai
 import pytest
-import uvicorn
 from openai import DefaultHttpxClient, OpenAI
 
 from alignlib.aligner import Aligner
@@ -26,7 +24,8 @@ from alignlib.course.server import Handler, serving
 from alignlib.data import QAC, read_qac
 from alignlib.microbatches import MicroBatches
 from alignlib.profiles import data_folder
-from alignlib.serve import BODY, Asked, Service, _question, build_app
+from alignlib.relay import Asked
+from alignlib.serve import BODY, Service, _question, running
 from alignlib.tinytown import sets
 
 
@@ -42,22 +41,6 @@ class Upper:
         if "poison" in questions:
             raise RuntimeError("a question that no model can read")
         return [SimpleNamespace(text=text.upper(), kept_because="") for text in answers]
-
-
-@contextmanager
-def running(service: Service) -> Iterator[str]:
-    """The base_url of a service in a thread of its own."""
-    config = uvicorn.Config(build_app(service), port=0, log_level="error")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
-    finally:
-        server.should_exit = True
-        thread.join(10)
 
 
 def service_with(answer: Callable[[str], str] | None = None, **options: object) -> Service:
@@ -123,6 +106,10 @@ def test_half_a_character_is_replaced_and_a_proxy_is_not_asked_for_this_machine(
     with serving(lambda questions, seed=0: [half]) as address:
         with running(Service(MicroBatches(Upper()), "town", Asked(address, retries=0))) as url:
             assert ask(url).choices[0].message.content == "ADA \ufffd"
+            body = b'{"model": "town", "messages": [{"role": "user", "content": "\\ud83d"}]}'
+            post = lambda: client(url).post("/chat/completions", cast_to=object, content=body)  # noqa: E731
+            status, message = status_of(post)
+            assert status == 400 and "half a character" in message
 
 
 def test_what_is_no_text_stays_as_it_is() -> None:

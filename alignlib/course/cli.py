@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from ..commands import add_commands
+from ..commands import add_commands, shard_of
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -151,7 +151,7 @@ def _sweep(args: argparse.Namespace) -> int:
         raise ValueError(f"no sweep {args.name!r}; there are {', '.join(names)}")
     if args.merge and args.shard is not None:
         raise ValueError("--merge takes all shards; leave --shard out")
-    shard = None if args.shard is None else _shard(args.shard)
+    shard = None if args.shard is None else shard_of(args.shard)
     seeds = None if args.seeds is None else _seeds(args.seeds)
 
     from .sweep import merge, run_sweep
@@ -163,14 +163,6 @@ def _sweep(args: argparse.Namespace) -> int:
     else:
         print(f"done: {run_sweep(args.name, experiment, seeds, shard).name}")
     return 0
-
-
-def _shard(text: str) -> tuple[int, int]:
-    """i/n as two numbers."""
-    index, _, count = text.partition("/")
-    if index.isdecimal() and count.isdecimal() and int(index) < int(count):
-        return int(index), int(count)
-    raise ValueError(f"--shard {text!r}: write i/n with i from 0 to n - 1, such as 0/2 and 1/2")
 
 
 def _seeds(text: str) -> list[int]:

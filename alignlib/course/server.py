@@ -60,10 +60,10 @@ class _Listener(ThreadingHTTPServer):
 
 @contextmanager
 def serving(
-    upstream: Upstream, name: str = "town", handler: type[Handler] = Handler
+    upstream: Upstream, name: str = "town", handler: type[Handler] = Handler, port: int = 0
 ) -> Iterator[str]:
-    """The base_url of a server that runs while the `with` block does."""
-    server = _Listener(("127.0.0.1", 0), handler)
+    """The base_url of a server that runs while the `with` block does; 0 means any free port."""
+    server = _Listener(("127.0.0.1", port), handler)
     server.upstream, server.name, server.lock = upstream, name, threading.Lock()
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:

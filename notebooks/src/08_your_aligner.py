@@ -59,12 +59,16 @@ OUT = None  # where everything goes; None: runs/08
 # %%
 import shutil
 from dataclasses import replace
+from importlib.util import find_spec
+
+from openai import DefaultHttpxClient, OpenAI
 
 from alignlib import Aligner, Metrics
 from alignlib.cost import machine
 from alignlib.data import identity_rows
 from alignlib.edits import fixed_rates, overall_rates, verdict
 from alignlib.hub import aligner_card, push_to_hub, save_with_card
+from alignlib.microbatches import MicroBatches
 from alignlib.opinions import agreement, opinion
 from alignlib.plots import bars, curves, new_figure, show_diffs, show_tokens, smooth
 from alignlib.report import value_of_answer
@@ -277,6 +281,27 @@ few = questions[:8], answers[:8]
 assert again.correct(*few) == aligner.correct(*few)
 shutil.rmtree(metrics.folder / "checkpoints", ignore_errors=True)
 print(f"{folder}: {sum(f.stat().st_size for f in folder.glob('*')) / 1e6:.0f} MB")
+
+# %% [markdown]
+# **Serve.** Behind OpenAI's protocol, other programs get corrected answers without knowing of it. On
+# the command line an Aligner stands in front of any server that speaks this protocol, here Ollama:
+#
+#     python -m alignlib serve --aligner FOLDER --upstream http://localhost:11434/v1 --model llama3.2
+#
+# Programs then ask `http://127.0.0.1:8080/v1` instead of Ollama. The cell below starts the same
+# service on this machine, without a model before the Aligner, and sends it an answer.
+
+# %%
+if find_spec("starlette") and find_spec("uvicorn"):
+    from alignlib.serve import Service, running
+
+    with running(Service(MicroBatches(aligner), "aligner")) as url:
+        direct = DefaultHttpxClient(trust_env=False)  # a proxy cannot reach this machine
+        client = OpenAI(base_url=url, api_key="none", http_client=direct)
+        body = {"question": my_question, "answer": my_answer}
+        print(client.post("/corrections", body=body, cast_to=object))
+else:
+    print("to serve an Aligner: pip install starlette uvicorn")
 
 # %% [markdown]
 # In another session load it with `Aligner.from_pretrained(FOLDER)`, where `FOLDER` is what was just
