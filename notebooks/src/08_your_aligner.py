@@ -61,8 +61,6 @@ import shutil
 from dataclasses import replace
 from importlib.util import find_spec
 
-from openai import DefaultHttpxClient, OpenAI
-
 from alignlib import Aligner, Metrics
 from alignlib.cost import machine
 from alignlib.data import identity_rows
@@ -293,6 +291,8 @@ print(f"{folder}: {sum(f.stat().st_size for f in folder.glob('*')) / 1e6:.0f} MB
 
 # %%
 if find_spec("starlette") and find_spec("uvicorn"):
+    from openai import DefaultHttpxClient, OpenAI
+
     from alignlib.serve import Service, running
 
     with running(Service(MicroBatches(aligner), "aligner")) as url:
