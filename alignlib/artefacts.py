@@ -85,7 +85,8 @@ def artefact(
     global built, loaded
     root = cache_folder() / name if folder is None else Path(folder).expanduser()
     place = root / key(name, inputs, code)
-    if processes.agreed(place.is_dir()):
+    place, is_there = processes.agreed((place, place.is_dir()))
+    if is_there:
         loaded += 1
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -95,12 +96,12 @@ def artefact(
         build(part)
         if processes.is_first():
             os.replace(part, place)
-        processes.wait()
     except OSError:
         if not place.is_dir():  # another process may have been first: then its artefact serves
             raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
+    processes.wait()
     built += 1
     return place
 

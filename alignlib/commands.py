@@ -6,7 +6,6 @@ Nothing heavy is imported before the arguments are known to be right.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from importlib.util import find_spec
@@ -19,6 +18,7 @@ from .train_commands import add_train
 
 if TYPE_CHECKING:
     from .annotation import Annotator
+    from .microbatches import MicroBatches
     from .upstream import Upstream
 
 LONGEST = 1024  # tokens of an answer or a correction in `build-rows`
@@ -47,17 +47,18 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--aligner", required=True, help="its folder, or a hub id")
     parser.add_argument("--base", help="the Aligner's base model, where that has moved")
     upstream = "the address of the server that answers, such as http://localhost:11434/v1"
-    parser.add_argument("--upstream", help=f"{upstream}; without it, answers are sent along")
-    parser.add_argument("--model", help="the name of the upstream's model, and of this one")
+    parser.add_argument("--upstream", help=f"{upstream}; without it, clients send the answer too")
+    name = "the name of the upstream's model, by which clients ask for this one"
+    parser.add_argument("--model", help=name)
     parser.add_argument("--host", default="127.0.0.1", help="default: this machine alone")
     parser.add_argument("--port", type=int, default=8080)
     for who, option in (
-        ("clients send", "--key-variable"),
+        ("clients must send", "--client-key-variable"),
         ("goes to the upstream", "--upstream-key-variable"),
     ):
         variable = f"name of the environment variable with the key that {who}"
-        parser.add_argument(option, help=variable)
-    timeout = "seconds that the upstream may take (default: 120)"
+        parser.add_argument(option, metavar="NAME", help=variable)
+    timeout = "seconds that the upstream, and then the correction, may take (default: 120)"
     parser.add_argument("--timeout", type=float, default=120.0, help=timeout)
     places = "requests under way, at most; more are told to come again (default: 256)"
     parser.add_argument("--places", type=int, default=256, help=places)
@@ -68,9 +69,9 @@ def _add_build_rows(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("questions", help=".txt with one per line, or records with `question`")
     parser.add_argument("--out", type=data_path, required=True, help="file for the rows (.jsonl)")
     upstream = "who answers: a folder, a hub id, or NAME@http://host/v1 for a server"
-    parser.add_argument("--upstream", required=True, help=upstream)
+    parser.add_argument("--upstream", help=upstream)
     annotator = "who corrects: NAME@http://host/v1, or `hand` for a file that you fill in"
-    parser.add_argument("--annotator", required=True, help=annotator)
+    parser.add_argument("--annotator", help=annotator)
     instruction = "file with what the annotator is told; it holds {question} and {answer}"
     parser.add_argument("--instruction", type=data_path, help=instruction)
     for who, option in (("annotator", "--key-variable"), ("upstream", "--upstream-key-variable")):
@@ -80,7 +81,7 @@ def _add_build_rows(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-temperature", action="store_true", help=refused)
     shard = "part i of n (0/2 and 1/2), into a file of its own, so that machines share the work"
     parser.add_argument("--shard", metavar="i/n", help=shard)
-    merge = "put the shards' rows together, with all else as it was"
+    merge = "in place of --shard, when all shards are there: filter their rows together"
     parser.add_argument("--merge", action="store_true", help=merge)
     parser.set_defaults(does=_build_rows)
 
@@ -90,6 +91,8 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="what they will train: folder or hub id")
     parser.add_argument("--out", type=data_path, required=True, help="folder")
     parser.add_argument("--template", default="T2", help="T1 or T2 (default)")
+    longest = "in tokens; longer rows are left out (default: 1024)"
+    parser.add_argument("--max-length", type=int, default=1024, help=longest)
     parser.set_defaults(does=_export)
 
 
@@ -107,40 +110,48 @@ def _correct(args: argparse.Namespace) -> int:
 def _serve(args: argparse.Namespace) -> int:
     if bool(args.upstream) != bool(args.model):
         raise DataError("--upstream and --model go together: the server, and its model's name")
-    keys = [_key(name) for name in (args.key_variable, args.upstream_key_variable)]
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         raise DataError("`serve` needs two packages more: pip install starlette uvicorn")
 
+    from .remote import read_key
+
+    variables = args.client_key_variable, args.upstream_key_variable
+    keys = [read_key(variable) if variable else "" for variable in variables]
+
+    from .relay import Asked
+    from .serve import Service, base_url, listen, run_service
+
+    upstream = Asked(args.upstream, keys[1], args.timeout) if args.upstream else None
+    with listen(args.host, args.port) as listener:
+        name, url = args.model or "aligner", base_url(listener)
+        options = {"key": keys[0], "places": args.places, "timeout": args.timeout}
+        service = Service(_batches(args), name, upstream, **options)
+        print(f"{name} at {url} (Ctrl+C stops it)", flush=True)
+        if "//127." not in url and not keys[0]:
+            print("other machines can use it too; give it a --client-key-variable", file=sys.stderr)
+        run_service(service, listener)
+    return 0
+
+
+def _batches(args: argparse.Namespace) -> MicroBatches:
+    """The Aligner, for many requests at once."""
     import torch
 
     from .aligner import Aligner
     from .microbatches import MicroBatches
-    from .relay import Asked
-    from .serve import Service, run_service
     from .settings import SMALL
 
-    upstream = Asked(args.upstream, keys[1], args.timeout) if args.upstream else None
     aligner = Aligner.from_pretrained(args.aligner, args.base)
     if aligner.model.num_parameters() <= SMALL:
         torch.set_num_threads(1)  # the other cores are worth more to the requests
-    name = args.model or "aligner"
-    service = Service(MicroBatches(aligner), name, upstream, key=keys[0], places=args.places)
-    print(f"{name} at http://{args.host}:{args.port}/v1 (Ctrl+C stops it)", flush=True)
-    run_service(service, args.host, args.port)
-    return 0
-
-
-def _key(variable: str | None) -> str:
-    """The key in an environment variable. Raises DataError if a variable is named and empty."""
-    key = os.environ.get(variable, "").strip() if variable else ""
-    if variable and not key:
-        raise DataError(f"no key in the environment variable {variable}; set it before you start")
-    return key
+    return MicroBatches(aligner)
 
 
 def _build_rows(args: argparse.Namespace) -> int:
     if args.merge and args.shard:
         raise DataError("--merge takes all shards; leave --shard out")
+    if not args.merge and not (args.upstream and args.annotator):
+        raise DataError("--upstream says who answers, and --annotator who corrects; give both")
     shard = shard_of(args.shard) if args.shard else None
 
     from .annotation import Unfinished, build_rows, read_questions
@@ -148,7 +159,8 @@ def _build_rows(args: argparse.Namespace) -> int:
 
     questions = read_questions(args.questions)
     print(f"{args.questions}: {len(questions)} questions", flush=True)
-    about = f"Answers by {args.upstream}, corrections by {args.annotator}."
+    who = args.upstream and args.annotator
+    about = f"Answers by {args.upstream}, corrections by {args.annotator}." if who else ""
     place = shard_file(args.out, shard) if shard else args.out
     try:
         if args.merge:
@@ -196,11 +208,13 @@ def _export(args: argparse.Namespace) -> int:
     from .model_names import expanded, resolved
     from .models import load_tokenizer
 
-    lines = export_rows(
-        loaded.rows, resolved(expanded(args.model)), load_tokenizer(args.model), args.out, form
-    )
+    tokenizer, model = load_tokenizer(args.model), resolved(expanded(args.model))
+    lines, longer = export_rows(loaded.rows, model, tokenizer, args.out, form, args.max_length)
+    if longer:
+        print(f"left out: {longer} of more than {args.max_length} tokens")
     print(*lines, sep="\n")
-    print(f"Each makes a folder; Aligner(*load_model(folder), prompts.{form.name}) uses it.")
+    made_into = f"cp {args.out / 'aligner.json'} FOLDER"
+    print(f"Each makes a folder; `{made_into}` makes an Aligner of it.")
     return 0
 
 

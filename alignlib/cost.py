@@ -186,8 +186,8 @@ def fit_minutes(
     if checkpoints is not None:
         about = training_id(["minutes", list(rows), astuple(settings)], model)
         file = Path(checkpoints) / f"{about}.steps"
-        if file.exists():
-            return with_steps(settings, int(file.read_text()))
+        if known := processes.agreed(int(file.read_text()) if file.exists() else 0):
+            return with_steps(settings, known)
     cost = processes.agreed(predict_training(model, tokenizer, rows, settings))
     if not cost.fits:
         raise OutOfMemory(str(cost))

@@ -19,7 +19,8 @@ MPS_FROM = 10_000_000  # parameters below which a Mac's GPU is no faster than it
 
 def set_threads() -> int:
     """Fix the number of CPU threads and return it."""
-    default = processes.share_of_threads(min(THREADS, os.cpu_count() or 1))
+    share = (os.cpu_count() or 1) // processes.local_count()
+    default = max(1, min(THREADS, share))
     torch.set_num_threads(int(os.environ.get("ALIGNLIB_THREADS", default)))
     return torch.get_num_threads()
 
@@ -28,9 +29,9 @@ def pick_device(parameters: int | None = None) -> torch.device:
     """The device for a model of so many parameters (None: a large one).
 
     ALIGNLIB_DEVICE, such as `cpu` or `cuda:1`, overrides the choice. Raises ModelError if it names
-    no device.
+    no device. So does `accelerate launch --cpu`. Of several processes each has a GPU of its own.
     """
-    if named := os.environ.get("ALIGNLIB_DEVICE"):
+    if named := processes.named_device():
         try:
             return torch.device(named)
         except RuntimeError as error:

@@ -1,30 +1,32 @@
 """An Aligner's rows for other trainers: TRL's command line, axolotl, LLaMA-Factory.
 
-    data/train.jsonl     {"prompt", "completion"}, plain text; a completion ends with EOS
-    axolotl.yml, llamafactory.yml, dataset_info.json    the settings of two of them
-
-What they train is an Aligner: `Aligner(*load_model(folder), template)`.
+data/train.jsonl     {"prompt", "completion"}, plain text; a completion ends with EOS
+axolotl.yml          settings
+llamafactory.yml     settings; its rows, llamafactory.jsonl, begin with BOS if the model's do
+aligner.json         makes an Aligner of the folder that is trained, when copied into it
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from .aligner import SETTINGS_FILE
 from .data import QAC, write_rows
 from .place import DataError
 from .prompts import T2, Template
 from .records import data_path
 from .rows import Instruction
 from .settings import LORA_RANK, default_rate
+from .tokens import encode
 
-LONGEST = 1024  # tokens of prompt and completion
 ROWS = 8  # in a step
 PARAMETERS = 10**9  # of the models that are trained elsewhere; the learning rate follows from it
-FILES = {"axolotl": "axolotl.yml", "llamafactory": "llamafactory.yml"}
 
 
 def export_rows(
@@ -33,27 +35,44 @@ def export_rows(
     tokenizer: PreTrainedTokenizerBase,
     out: str | Path,
     template: Template = T2,
-) -> list[str]:
-    """Write the rows and settings into the folder `out`; the command line of each trainer.
+    max_length: int = 1024,
+) -> tuple[list[str], int]:
+    """Write rows and settings into a folder; the command line of each trainer, and rows left out.
 
-    `model` (folder or hub id) is what they will train, `tokenizer` its own. Raises DataError for a
-    template that is a chat.
+    `model` (folder or hub id) is what they will train, `tokenizer` its own. Rows of more than
+    `max_length` tokens are left out. Raises DataError for a template that is a chat, and if no row
+    is left.
     """
     if template.chat:
         raise DataError(f"template {template.name!r} is no plain text; take T1 or T2")
-    out, end = data_path(out), tokenizer.eos_token
+    out, end = data_path(out).resolve(), tokenizer.eos_token
     texts = [Instruction(template.prompt(r.question, r.answer), r.correction + end) for r in rows]
-    write_rows(out / "data" / "train.jsonl", texts)
+    kept = [text for text in texts if _length(tokenizer, text) <= max_length]
+    if not kept:
+        raise DataError(f"no row has at most {max_length} tokens; raise --max-length")
+    start = tokenizer.decode(encode(tokenizer, ""))  # BOS, which LLaMA-Factory does not add
+    write_rows(out / "data" / "train.jsonl", kept)
+    write_rows(out / "llamafactory.jsonl", [replace(t, prompt=start + t.prompt) for t in kept])
+    about = {"template": asdict(template), "losses": {}, "dropped": {}}
+    _write(out / SETTINGS_FILE, about)
     columns = {"prompt": "prompt", "response": "completion"}
-    about = {"aligner": {"file_name": "data/train.jsonl", "columns": columns}}
-    _write(out / "dataset_info.json", about)
-    _write(out / FILES["axolotl"], _axolotl(model, out))
-    _write(out / FILES["llamafactory"], _llamafactory(model, out))
-    return [
-        _trl(model, out),
-        f"axolotl train {out / FILES['axolotl']}",
-        f"llamafactory-cli train {out / FILES['llamafactory']}",
+    _write(
+        out / "dataset_info.json",
+        {"aligner": {"file_name": "llamafactory.jsonl", "columns": columns}},
+    )
+    _write(out / "axolotl.yml", _axolotl(model, out, max_length))
+    _write(out / "llamafactory.yml", _llamafactory(model, out, max_length))
+    lines = [
+        _trl(model, out, max_length),
+        ["axolotl", "train", str(out / "axolotl.yml")],
+        ["llamafactory-cli", "train", str(out / "llamafactory.yml")],
     ]
+    return [shlex.join(line) for line in lines], len(texts) - len(kept)
+
+
+def _length(tokenizer: PreTrainedTokenizerBase, text: Instruction) -> int:
+    """Tokens of a row, EOS included."""
+    return len(tokenizer(text.prompt + text.completion)["input_ids"])
 
 
 def _write(file: Path, settings: dict[str, object]) -> None:
@@ -61,11 +80,11 @@ def _write(file: Path, settings: dict[str, object]) -> None:
     file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _trl(model: str, out: Path) -> str:
+def _trl(model: str, out: Path, max_length: int) -> list[str]:
     given = {
         "model_name_or_path": model,
         "dataset_name": out / "data",
-        "max_length": LONGEST,
+        "max_length": max_length,
         "per_device_train_batch_size": ROWS,
         "num_train_epochs": 1,
         "learning_rate": default_rate(PARAMETERS, lora=True),
@@ -75,10 +94,11 @@ def _trl(model: str, out: Path) -> str:
         "report_to": "none",
         "output_dir": out / "trl",
     }
-    return " ".join(["trl sft --use_peft", *(f"--{name} {value}" for name, value in given.items())])
+    options = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    return ["trl", "sft", "--use_peft", *options]
 
 
-def _axolotl(model: str, out: Path) -> dict[str, object]:
+def _axolotl(model: str, out: Path, max_length: int) -> dict[str, object]:
     prompt = {"field_instruction": "prompt", "field_output": "completion"}
     prompt |= {"format": "{instruction}", "no_input_format": "{instruction}"}
     rows = {"path": str(out / "data" / "train.jsonl"), "ds_type": "json", "type": prompt}
@@ -86,7 +106,7 @@ def _axolotl(model: str, out: Path) -> dict[str, object]:
         "base_model": model,
         "datasets": [rows],
         "train_on_inputs": False,
-        "sequence_len": LONGEST,
+        "sequence_len": max_length,
         "micro_batch_size": ROWS,
         "gradient_accumulation_steps": 1,
         "num_epochs": 1,
@@ -102,7 +122,7 @@ def _axolotl(model: str, out: Path) -> dict[str, object]:
     }
 
 
-def _llamafactory(model: str, out: Path) -> dict[str, object]:
+def _llamafactory(model: str, out: Path, max_length: int) -> dict[str, object]:
     return {
         "model_name_or_path": model,
         "stage": "sft",
@@ -110,7 +130,7 @@ def _llamafactory(model: str, out: Path) -> dict[str, object]:
         "dataset_dir": str(out),
         "dataset": "aligner",
         "template": "empty",  # the prompt is in the rows
-        "cutoff_len": LONGEST,
+        "cutoff_len": max_length,
         "per_device_train_batch_size": ROWS,
         "num_train_epochs": 1,
         "learning_rate": default_rate(PARAMETERS, lora=True),

@@ -26,6 +26,7 @@ import psutil
 import torch
 from transformers import PreTrainedModel
 
+from . import processes
 from .batching import pad_left, positions
 from .devices import autocast
 from .host import memory_mb
@@ -145,7 +146,7 @@ def memory_items(
     rows, tokens = generated
     items = {
         "weights": sizes.weights,
-        "gradients": trained,
+        "gradients": trained * (2 if processes.count() > 1 else 1),  # DDP has a copy
         "optimizer": trained / 2 if settings.eight_bit else 2 * trained,
         "anchor": trained * anchor,
         "reference": trained * reference,
@@ -162,8 +163,8 @@ def memory_items(
 
 
 def _logits(sizes: Sizes, batch: Batch) -> int:
-    """How many there are at once; on a GPU the loss is TRL's, which takes them tile by tile."""
-    if sizes.on_gpu:
+    """How many there are at once; on a single GPU the loss is TRL's, which takes them by tiles."""
+    if sizes.on_gpu and processes.count() == 1:
         return min(batch.labels, TILE[0]) * min(sizes.vocabulary, TILE[1])
     return batch.labels * sizes.vocabulary
 
@@ -217,7 +218,8 @@ def room_gb(device: torch.device) -> float:
         free, _ = torch.cuda.mem_get_info(device)
         there = (free + torch.cuda.memory_reserved(device)) / GB
     else:
-        there = psutil.virtual_memory().available / GB + memory_mb() * 2**20 / GB
+        free = psutil.virtual_memory().available / processes.local_count()
+        there = free / GB + memory_mb() * 2**20 / GB
     named = os.environ.get("ALIGNLIB_MEMORY_GB", "inf")
     try:
         return min(there, float(named))

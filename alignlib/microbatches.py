@@ -35,17 +35,20 @@ class MicroBatches:
         self._corrector = corrector
         self._batch_size = batch_size
         self._waiting: deque[_Job] = deque()
-        self._arrived = asyncio.Event()
+        self._arrived: asyncio.Event | None = None  # while it runs
 
     async def correct(self, question: str, answer: str):
         """The `Correction` of an answer. Raises what the correction of this answer raised."""
         job = _Job(question, answer, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
-        self._arrived.set()
+        if self._arrived:
+            self._arrived.set()
         return await job.result
 
     async def run(self) -> None:
         """Correct what arrives, until cancelled."""
+        self._arrived = asyncio.Event()  # of this event loop
+        self._waiting.clear()
         while True:
             await self._arrived.wait()
             self._arrived.clear()
@@ -64,13 +67,15 @@ class MicroBatches:
         questions, answers = [job.question for job in batch], [job.answer for job in batch]
         try:
             found = await asyncio.to_thread(self._corrector.corrections, questions, answers)
+            pairs = list(zip(batch, found, strict=True))
         except Exception as error:
             if len(batch) > 1:
                 for job in batch:
-                    await self._correct_all([job])
+                    if not job.result.done():
+                        await self._correct_all([job])
             elif not batch[0].result.done():
                 batch[0].result.set_exception(error)
             return
-        for job, correction in zip(batch, found, strict=True):
+        for job, correction in pairs:
             if not job.result.done():
                 job.result.set_result(correction)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
-SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+CUT_UP = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 
 
 class Unsupported(ValueError):
@@ -43,9 +43,18 @@ def local_gpu() -> int | None:
     return int(os.environ.get("LOCAL_RANK", 0)) if count() > 1 else None
 
 
-def share_of_threads(threads: int) -> int:
-    """The threads of a machine that fall to this process."""
-    return max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+def local_count() -> int:
+    """How many of them run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def named_device() -> str:
+    """The device that the environment names: by ALIGNLIB_DEVICE, or `accelerate launch --cpu`."""
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    named = os.environ.get("ALIGNLIB_DEVICE") or ("cpu" if on_cpu else "")
+    if ":" in named:
+        refuse(f"ALIGNLIB_DEVICE={named}")
+    return named
 
 
 def refuse(what: str) -> None:
@@ -56,7 +65,7 @@ def refuse(what: str) -> None:
 
 def join() -> None:
     """Connect with the others, once. Raises Unsupported for FSDP and DeepSpeed."""
-    used = [name for key, name in SHARDED.items() if os.environ.get(key, "").lower() == "true"]
+    used = [name for key, name in CUT_UP.items() if os.environ.get(key, "").lower() == "true"]
     if used:
         why = f"{used[0]} cuts up the model, of which controls and penalties need the whole"
         raise Unsupported(
@@ -66,7 +75,7 @@ def join() -> None:
         import torch
         from accelerate import PartialState
 
-        PartialState(cpu=not torch.cuda.is_available())
+        PartialState(cpu=named_device() == "cpu" or not torch.cuda.is_available())
 
 
 def mine(rows: Sequence[Item]) -> Sequence[Item]:
@@ -92,11 +101,11 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
     trained = [p for p in parameters if p.requires_grad]
     known = total(torch.tensor([float(p.grad is not None) for p in trained]).to(trained[0].device))
-    used = [p for p, anywhere in zip(trained, known.tolist(), strict=True) if anywhere]
-    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in used]
-    flat = total(torch.cat([grad.flatten() for grad in grads]))
-    for p, part in zip(used, flat.split([p.numel() for p in used]), strict=True):
-        p.grad = part.view_as(p)
+    for parameter, anywhere in zip(trained, known.tolist(), strict=True):
+        if anywhere:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            total(parameter.grad)
 
 
 def agreed(value: Value) -> Value:

@@ -8,6 +8,7 @@ import uuid
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from .place import DataError
 from .remote import is_loopback
 from .replies import NoCompletion, completion_body, error_text, message_text
 from .texts import whole_characters
@@ -33,6 +34,8 @@ class Asked:
     def __post_init__(self) -> None:
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
+        if not self.url.startswith(("http://", "https://")):
+            raise DataError(f"{self.url!r} is no address; write it with http:// or https://")
         options = {"timeout": self.timeout, "max_retries": self.retries}
         if is_loopback(urlsplit(self.url).hostname or ""):  # which a proxy cannot reach
             options["http_client"] = DefaultAsyncHttpxClient(trust_env=False)
@@ -81,6 +84,6 @@ def _passed_on(error) -> Refused:
     if error.status_code == 429:
         wait = error.response.headers.get("retry-after", "1")
         return Refused(429, message, retry_after=wait)
-    if error.status_code in (400, 413, 422):
+    if error.status_code in (400, 404, 413, 422):
         return Refused(error.status_code, message)
     return Refused(502, f"the upstream refused with status {error.status_code} ({message})")

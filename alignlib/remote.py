@@ -85,11 +85,7 @@ class Server:
             raise UpstreamError(
                 f"base_url {self.base_url!r} is no address; write it with http:// or https://"
             )
-        if self.key_variable and not re.fullmatch("[A-Z_][A-Z0-9_]*", self.key_variable):
-            raise UpstreamError(
-                "key_variable is no name of an environment variable; put the key into one, "
-                "and write its name here"
-            )
+        check_variable(self.key_variable)
 
     def __call__(self, questions: Sequence[str], *, seed: int = 0) -> list[str]:
         keys = {q: call_key([*self._settings, seed, q]) for q in questions}
@@ -132,14 +128,7 @@ class Server:
         variable = self._key_variable
         if variable is None:
             return ""
-        key = os.environ.get(variable, "").strip()
-        if not key:
-            how = f"set the environment variable {variable} to it before you start"
-            raise UpstreamError(f"no API key: {how}")
-        if not key.isascii():
-            why = f"the API key in {variable} holds letters that no key has"
-            raise UpstreamError(f"{why}; copy it again")
-        return key
+        return read_key(variable)
 
     def _client(self) -> OpenAI:
         from openai import DefaultHttpxClient, OpenAI
@@ -296,6 +285,28 @@ class Server:
         """A message of the server, without the key in it, and then shortened."""
         key = os.environ.get(self._key_variable or "", "").strip()
         return (message.replace(key, "***") if key else message)[:LONGEST_MESSAGE]
+
+
+def check_variable(name: str | None) -> None:
+    """Raises UpstreamError for a key where the name of its variable should be; it is not shown."""
+    if name and not re.fullmatch("[A-Z_][A-Z0-9_]*", name):
+        raise UpstreamError(
+            "key_variable is no name of an environment variable; put the key into one, "
+            "and write its name here"
+        )
+
+
+def read_key(variable: str) -> str:
+    """The key in an environment variable. Raises UpstreamError if it is missing or no key."""
+    check_variable(variable)
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        how = f"set the environment variable {variable} to it before you start"
+        raise UpstreamError(f"no API key: {how}")
+    if not key.isascii():
+        why = f"the API key in {variable} holds letters that no key has"
+        raise UpstreamError(f"{why}; copy it again")
+    return key
 
 
 def named_server(name: str, **settings: Any) -> Server | None:

@@ -33,8 +33,13 @@ def build_shard(
     out: str | Path,
     shard: Shard,
 ) -> int:
-    """Write a shard's rows; how many there are. The same call after a stop goes on from there."""
+    """Write a shard's rows; how many there are. The same call after a stop goes on from there.
+
+    Raises DataError for more shards than questions.
+    """
     index, count = shard
+    if count > len(questions):
+        raise DataError(f"{len(questions)} questions cannot be cut into {count} shards; take fewer")
     place = shard_file(out, shard)
     rows = make_rows(questions[index::count], upstream, annotator, place)
     write_rows(place, rows)

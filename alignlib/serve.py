@@ -19,12 +19,16 @@ import re
 import socket
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from socket import AF_INET, AF_INET6
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -35,9 +39,14 @@ from .relay import Refused
 from .replies import message_text, without_thought
 from .texts import whole_characters
 
-BODY = 2**20  # bytes of a request's body, at most
+if TYPE_CHECKING:
+    import uvicorn
+
+BODY = 2**24  # bytes of a request's body, at most
 READING = 30.0  # seconds in which a body must have arrived
 DRAINED = 2**26  # bytes of a body that is too long which are read, and forgotten, to say so
+ENDING = 60  # seconds that requests under way are given when the service is stopped
+GONE = 499  # the status of a client that has hung up, which nobody reads
 COUNTED = ("corrected", "unchanged", "cut", "failed")
 
 log = logging.getLogger("alignlib.serve")
@@ -52,8 +61,10 @@ class Service:
     upstream: Callable[[dict], Awaitable[dict]] | None = None
     key: str = ""  # that clients must send; "" for none
     places: int = 256  # requests that may be under way
+    timeout: float = 120.0  # seconds that a correction may take
     counts: Counter[str] = field(default_factory=Counter)
     under_way: int = 0
+    worker: asyncio.Task | None = None  # which corrects
 
     def check_key(self, request: Request) -> None:
         sent = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -76,20 +87,29 @@ class Service:
         if question is None or not answer.strip():
             self.counts["unchanged"] += 1
             return answer
-        found = await self.batches.correct(question, answer)
+        try:
+            async with asyncio.timeout(self.timeout):
+                found = await self.batches.correct(question, answer)
+        except TimeoutError:
+            why = f"the correction took longer than {self.timeout:g} s"
+            raise Refused(503, why, retry_after="10") from None
         kind = "cut" if found.kept_because else "unchanged"
         self.counts[kind if found.text == answer else "corrected"] += 1
         return found.text
 
 
-def build_app(service: Service) -> Starlette:
-    """The application: an ASGI server such as uvicorn runs it."""
+def build_app(service: Service, hosts: Sequence[str] = ("*",)) -> Starlette:
+    """The application: an ASGI server such as uvicorn runs it.
+
+    `hosts` are the names by which clients may call it: on a loopback address those of this machine,
+    or a web page could have its visitor's browser call it.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        worker = asyncio.create_task(service.batches.run())
+        service.worker = asyncio.create_task(service.batches.run())
         yield
-        worker.cancel()
+        service.worker.cancel()
 
     routes = [
         Route("/v1/chat/completions", _guarded(_chat), methods=["POST"]),
@@ -98,7 +118,8 @@ def build_app(service: Service) -> Starlette:
         Route("/healthz", _health),
     ]
     handlers = {Refused: _refuse, Exception: _fail}
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    named = [Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))]
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers, middleware=named)
     app.state.service = service
     return app
 
@@ -110,7 +131,10 @@ def _guarded(handle: Callable[[Service, Request, dict], Coroutine]) -> Callable:
         service = request.app.state.service
         service.check_key(request)
         with service.place():
-            body = await _read_body(request)
+            try:
+                body = await _read_body(request)
+            except ClientDisconnect:
+                return Response(status_code=GONE)
             return await _unless_gone(request, handle(service, request, body))
 
     return endpoint
@@ -125,8 +149,10 @@ async def _models(request: Request) -> Response:
 
 async def _health(request: Request) -> Response:
     service = request.app.state.service
-    about = {"status": "ok", "model": service.model, "under_way": service.under_way}
-    return JSONResponse(about | {kind: service.counts[kind] for kind in COUNTED})
+    works = service.worker is not None and not service.worker.done()
+    about = {"status": "ok" if works else "the worker has stopped", "model": service.model}
+    about |= {"under_way": service.under_way} | {kind: service.counts[kind] for kind in COUNTED}
+    return JSONResponse(about, 200 if works else 503)
 
 
 def _refuse(request: Request, error: Refused) -> Response:
@@ -137,7 +163,7 @@ def _refuse(request: Request, error: Refused) -> Response:
 def _fail(request: Request, error: Exception) -> Response:
     log.error("a request failed", exc_info=error)
     request.app.state.service.counts["failed"] += 1
-    return _error(500, f"{type(error).__name__}: {error}", {})
+    return _error(500, "the service failed; its log says why", {})
 
 
 # --- requests -------------------------------------------------------------------------------------
@@ -156,7 +182,7 @@ async def _chat(service: Service, request: Request, body: dict) -> Response:
         choices = completion["choices"]
         await asyncio.gather(*(_correct(service, question, c, wants_original) for c in choices))
     if not is_stream:
-        return JSONResponse(completion)
+        return Response(json.dumps(completion), media_type="application/json")
     with_usage = isinstance(stream_options, dict) and stream_options.get("include_usage")
     return StreamingResponse(_events(completion, with_usage), media_type="text/event-stream")
 
@@ -195,6 +221,8 @@ def _question(messages: object) -> str | None:
 
 async def _read_body(request: Request) -> dict:
     """The JSON object that a request holds. Raises Refused if it holds none, or is too long."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise Refused(415, "send the header Content-Type: application/json")  # no page's form can
     data = bytearray()
     length = 0
     try:
@@ -223,7 +251,7 @@ async def _unless_gone(request: Request, work: Coroutine) -> Response:
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else Response(status_code=499)  # which nobody reads
+        return task.result() if task.done() else Response(status_code=GONE)
     finally:
         task.cancel()
         gone.cancel()
@@ -250,6 +278,8 @@ def _events(completion: dict, with_usage: bool) -> Iterator[str]:
     about["object"] = "chat.completion.chunk"
     for choice in completion["choices"]:
         index, message = choice.get("index", 0), dict(choice["message"])
+        if calls := message.get("tool_calls"):  # which a stream has to number
+            message["tool_calls"] = [{"index": i} | call for i, call in enumerate(calls)]
         words = re.findall(r"\S+\s*|\s+", message_text(message.pop("content", None)))
         deltas = [{"role": "assistant"} | message, *({"content": word} for word in words), {}]
         for i, delta in enumerate(deltas):
@@ -262,33 +292,45 @@ def _events(completion: dict, with_usage: bool) -> Iterator[str]:
 
 
 def _event(body: dict) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+    return f"data: {json.dumps(body)}\n\n"
 
 
 # --- running --------------------------------------------------------------------------------------
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 is any free one. Raises OSError if the address is taken."""
+    return socket.create_server((host, port), family=AF_INET6 if ":" in host else AF_INET)
+
+
+def base_url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+
+
+def run_service(service: Service, listener: socket.socket) -> None:
+    """Run until SIGTERM or SIGINT; requests under way are then answered first."""
+    _server(service, listener).run([listener])
+
+
 @contextmanager
-def running(service: Service, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """The service in a thread of its own, while the `with` block runs; its base_url.
-
-    Port 0 is any free one. Raises OSError if the address is taken.
-    """
-    import uvicorn
-
-    with socket.create_server((host, port)) as listener:
-        server = uvicorn.Server(uvicorn.Config(build_app(service), log_level="error"))
+def running(service: Service) -> Iterator[str]:
+    """The service in a thread of its own, while the `with` block runs; its base_url."""
+    with listen("127.0.0.1", 0) as listener:
+        server = _server(service, listener)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         try:
-            yield f"http://{host}:{listener.getsockname()[1]}/v1"
+            yield base_url(listener)
         finally:
             server.should_exit = True
             thread.join()
 
 
-def run_service(service: Service, host: str, port: int) -> None:
-    """Run until SIGTERM or SIGINT; requests under way are then answered first."""
+def _server(service: Service, listener: socket.socket) -> uvicorn.Server:
     import uvicorn
 
-    uvicorn.run(build_app(service), host=host, port=port, log_level="warning")
+    here = listener.getsockname()[0].startswith("127.")
+    app = build_app(service, ("localhost", "127.0.0.1") if here else ("*",))
+    options = {"log_level": "warning", "timeout_graceful_shutdown": ENDING}
+    return uvicorn.Server(uvicorn.Config(app, **options))

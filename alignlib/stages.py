@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from . import ewc
+from . import ewc, processes
 from .data import Instruction, Preference
 from .model_files import name_base, remove_other_form
 from .models import add_lora, ends_with, load_adapter, load_model, save_model
@@ -148,15 +148,16 @@ def run_stage(
     if plan.importance:
         new = _measure_importance(plan, anchor, model, tokenizer, rows)
         importance[plan.kind] = ewc.sum_importance(importance[plan.kind], new)
-    save_model(folder, model, tokenizer)
-    ewc.save_importance(folder / IMPORTANCE_FILE, importance)
     log = {
         "curve": curve,
         "penalty": 0.0 if penalty is None else float(penalty().detach()),
         "dropped": dropped,
         "seconds": round(time.monotonic() - started, 2),
     }
-    (folder / LOG_FILE).write_text(json.dumps(log), encoding="utf-8")
+    if processes.is_first():
+        save_model(folder, model, tokenizer)
+        ewc.save_importance(folder / IMPORTANCE_FILE, importance)
+        (folder / LOG_FILE).write_text(json.dumps(log), encoding="utf-8")
 
 
 def _start(plan: Plan, base: str | Path, before: Stage | None) -> LoadedModel:

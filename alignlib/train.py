@@ -130,12 +130,13 @@ def with_reference(
     texts = [_as_example(rows[i]["prompt_ids"], rows[i][f"{kind}_ids"]) for i, kind in sides]
     found = [dict.fromkeys((f"ref_{kind}_logps" for kind in KINDS), 0.0) for _ in rows]
     model.eval()
-    for picked in by_tokens(_lengths(texts), tokens):
+    logprobs = torch.zeros(len(sides), device=model.device)
+    for picked in processes.mine(by_tokens(_lengths(texts), tokens)):
         with autocast(model.device):
             nll = row_nll(model, [texts[k] for k in picked], tokenizer.pad_token_id)
-        for k, value in zip(picked, nll.tolist(), strict=True):
-            i, kind = sides[k]
-            found[i][f"ref_{kind}_logps"] = -value
+        logprobs[picked] = -nll.float()
+    for (i, kind), value in zip(sides, processes.total(logprobs).tolist(), strict=True):
+        found[i][f"ref_{kind}_logps"] = value
     return [row | reference for row, reference in zip(rows, found, strict=True)]
 
 

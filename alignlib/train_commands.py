@@ -265,8 +265,12 @@ def _train_hbat(args: argparse.Namespace) -> int:
     print(predict_hbat(*given, **in_stages, **options).table(), flush=True)
     if args.method == "mixed":
         model, tokenizer = train_mixed(*given, weight=args.weight, **options)
-        _save(lambda out: save_model(out, model, tokenizer), args.out)
-        name_base(args.out, resolved(args.model))  # of an adapter
+
+        def save(out: Path) -> None:
+            save_model(out, model, tokenizer)
+            name_base(out, resolved(args.model))  # of an adapter
+
+        _save(save, args.out)
     else:
         where = {"seed": args.seed, "folder": args.out / "stages"}
         stages = train_hbat(*given, **in_stages, **options, **where)

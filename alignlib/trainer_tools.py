@@ -29,6 +29,9 @@ def cut_into_steps(
 ) -> list[Step]:
     """This process's micro-batches of each step; with `settings.tokens` as many as it needs."""
     size, n = settings.batch_size, settings.accumulate
+    if size * n < processes.count():
+        what = f"{processes.count()} processes cannot share the {size * n} rows of a step"
+        raise processes.Unsupported(f"{what}; take a larger batch size")
     steps = []
     for start in range(0, len(order), size * n):
         picked = processes.mine(order[start : start + size * n])

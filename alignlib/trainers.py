@@ -91,16 +91,18 @@ class _Stepwise:
                 loss = part * self.compute_loss(model, ready)
             self.accelerator.backward(loss)
             total += loss.detach()
-        processes.total(total)
-        processes.sum_gradients(model.parameters())
         if self.penalty is not None:
             total += self._penalize(model)
-        return total
+        processes.sum_gradients(model.parameters())
+        return processes.total(total)
 
     def _penalize(self, model: PreTrainedModel) -> torch.Tensor:
-        """Add the penalty's gradient, scaled as that of the loss is in fp16; its value."""
-        scaler = self.accelerator.scaler
-        return add_penalty(self.penalty, model, 1.0 if scaler is None else scaler.get_scale())
+        """Add this process's share of the penalty's gradient, scaled as that of the loss is in
+        fp16; the share of its value.
+        """
+        scaler, share = self.accelerator.scaler, 1 / processes.count()
+        scale = 1.0 if scaler is None else scaler.get_scale()
+        return share * add_penalty(self.penalty, model, share * scale)
 
     def _has_their_loss(self) -> bool:
         """TRL's loss gathers numbers from all processes, which have not as many micro-batches."""

@@ -35,7 +35,6 @@ from alignlib.everyday import rows_file
 from alignlib.profiles import data_folder
 from alignlib.tinytown import recordings
 
-PORT = 8471
 QUESTIONS = 400
 
 
@@ -78,12 +77,12 @@ def everyday_answers() -> dict[str, str]:
 def served(folder: Path, address: str) -> Iterator[tuple[str, psutil.Process]]:
     """An Aligner in front of an upstream, in a process of its own."""
     command = [sys.executable, "-m", "alignlib", "serve", "--aligner", str(folder)]
-    command += ["--upstream", address, "--model", "town", "--port", str(PORT)]
+    command += ["--upstream", address, "--model", "town", "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    print(process.stdout.readline().strip())
-    time.sleep(1)  # until it listens
+    said = process.stdout.readline()
+    print(said.strip())
     try:
-        yield f"http://127.0.0.1:{PORT}/v1", psutil.Process(process.pid)
+        yield said.split()[2], psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait(60)

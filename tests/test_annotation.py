@@ -296,6 +296,8 @@ def test_shards_of_other_questions_or_of_another_number_are_not_merged(tmp_path:
     out = tmp_path / "rows.jsonl"
     with pytest.raises(DataError, match="no shards to merge"):
         merge_shards(QUESTIONS[:4], out)
+    with pytest.raises(DataError, match="4 questions cannot be cut into 5 shards"):
+        build_shard(QUESTIONS[:4], Model(), ByModel(Model()), out, (0, 5))
     for i in (0, 1):
         assert build_shard(QUESTIONS[:4], Model(), ByModel(Model()), out, (i, 2)) == 2
     with pytest.raises(DataError, match="4 rows for 5 questions, 1 without a row"):

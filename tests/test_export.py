@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,9 @@ from alignlib.aligner import Aligner
 from alignlib.course.cli import main
 from alignlib.data import QAC
 from alignlib.export import export_rows
-from alignlib.models import load_model, load_tokenizer
+from alignlib.models import load_tokenizer
 from alignlib.place import DataError
+from alignlib.profiles import TINY
 from alignlib.prompts import CHAT, T2
 from alignlib.tokens import IGNORED
 
@@ -51,13 +53,15 @@ def test_read_apart_the_texts_are_the_tokens_that_we_train_on(
 def test_trl_trains_an_aligner_with_the_line_that_is_printed(
     stand_in: dict[str, Path], exported: Path
 ) -> None:
-    line, *_ = export_rows(ROWS, str(stand_in["llama"]), tokenizer(stand_in), exported)
+    (line, *_), _ = export_rows(ROWS, str(stand_in["llama"]), tokenizer(stand_in), exported)
     command = [str(Path(sys.executable).with_name("trl")), *shlex.split(line)[1:]]
     command += ["--use_cpu", "true", "--bf16", "false", "--save_strategy", "no"]
     environment = os.environ | {"HF_HOME": str(exported / "cache")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]
-    aligner = Aligner(*load_model(exported / "trl"), T2)
+    shutil.copy(exported / "aligner.json", exported / "trl")
+    aligner = Aligner.from_pretrained(exported / "trl")
+    assert aligner.template == T2
     assert len(aligner.correct([ROWS[0].question], [ROWS[0].answer])) == 1
 
 
@@ -69,12 +73,30 @@ def test_all_trainers_are_told_the_same_rows_and_lengths(exported: Path) -> None
     )
     [rows] = axolotl["datasets"]
     file = Path(llama["dataset_dir"]) / about[llama["dataset"]]["file_name"]
-    assert Path(rows["path"]) == file and file.is_file()
+    assert Path(rows["path"]).read_text() == file.read_text()  # this tokenizer has no BOS
     assert (rows["type"]["field_instruction"], rows["type"]["field_output"]) == tuple(
         about[llama["dataset"]]["columns"].values()
     )
     assert axolotl["sequence_len"] == llama["cutoff_len"]
     assert axolotl["learning_rate"] == llama["learning_rate"]
+
+
+def test_rows_begin_with_bos_where_the_trainer_does_not_add_it(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(TINY.base)
+    export_rows(ROWS[:1], "model", tokenizer, tmp_path)
+    texts = [
+        json.loads((tmp_path / name).read_text(encoding="utf-8"))["prompt"]
+        for name in ("data/train.jsonl", "llamafactory.jsonl")
+    ]
+    assert texts[1] == tokenizer.bos_token + texts[0]
+
+
+def test_longer_rows_are_left_out_and_counted(stand_in: dict[str, Path], tmp_path: Path) -> None:
+    long = QAC("why?", "word " * 400, "no")
+    lines, left_out = export_rows([*ROWS, long], "my model", tokenizer(stand_in), tmp_path)
+    assert left_out == 1 and "'my model'" in lines[0]
+    with pytest.raises(DataError, match="raise --max-length"):
+        export_rows([long], "model", tokenizer(stand_in), tmp_path)
 
 
 def test_a_chat_template_is_refused(stand_in: dict[str, Path], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ LONGEST = 40  # lines of a function
 REAL = [*ROOT.glob("experiments/*everyday.py"), *ROOT.glob("experiments/real_*.py")]
 LEDGER = [*ROOT.glob("experiments/claim*.py"), ROOT / "experiments" / "ledger.py"]
 BUDGETS = {  # lines of all files; the library includes Tinytown
-    "library": (14_250, [*ROOT.glob("alignlib/*.py"), *ROOT.glob("alignlib/tinytown/*.py")]),
+    "library": (14_350, [*ROOT.glob("alignlib/*.py"), *ROOT.glob("alignlib/tinytown/*.py")]),
     "course": (2300, list(ROOT.glob("alignlib/course/**/*.py"))),
     "experiments in Tinytown": (3400, [*{*ROOT.glob("experiments/*.py")} - {*REAL, *LEDGER}]),
     "experiments on real models": (800, REAL),

@@ -13,8 +13,13 @@ import pytest
 from alignlib import processes
 from alignlib.aligner import Aligner
 from alignlib.course.cli import main
+from alignlib.devices import pick_device, set_threads
+from alignlib.ppo import train_ppo
+from alignlib.settings import PPOSettings
+from alignlib.train import reward_model
+from alignlib.trainer_tools import cut_into_steps
 
-from .all_trainings import losses_of_all
+from .all_trainings import STEPS, losses_of_all
 
 ROOT = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -53,7 +58,7 @@ def test_the_command_trains_with_two_and_one_of_them_writes(
     Aligner.from_pretrained(out).correct(["q"], ["a b"])
 
 
-@pytest.mark.parametrize(("variable", "name"), [*processes.SHARDED.items()])
+@pytest.mark.parametrize(("variable", "name"), [*processes.CUT_UP.items()])
 def test_what_cuts_the_model_up_is_refused(
     variable: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
@@ -65,10 +70,26 @@ def test_what_cuts_the_model_up_is_refused(
     assert name in said and "accelerate launch --multi_gpu" in said
 
 
-def test_ppo_and_reward_models_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ppo_and_reward_models_are_refused(
+    stand_in: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    settings = PPOSettings(1, batch_size=2, minibatch=2)
     with pytest.raises(processes.Unsupported, match="PPO runs in one process"):
-        processes.refuse("PPO")
+        train_ppo(None, None, ["a"], None, settings)
+    with pytest.raises(processes.Unsupported, match="a reward model runs in one process"):
+        reward_model(stand_in["llama"], None, [], STEPS)
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
+    asked = ["--preferences", str(pairs), "--reward", "x", "--out", str(tmp_path / "out")]
+    assert main(["train", "hbat", *asked]) == 1
+    assert "PPO runs in one process" in capsys.readouterr().err
+
+
+def test_more_processes_than_rows_a_step_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "6")
+    with pytest.raises(processes.Unsupported, match="6 processes cannot share the 5 rows"):
+        cut_into_steps(range(10), STEPS, [1] * 10)
 
 
 def test_each_process_has_its_own_gpu_and_its_share_of_rows_and_threads(
@@ -78,7 +99,13 @@ def test_each_process_has_its_own_gpu_and_its_share_of_rows_and_threads(
     assert processes.mine([1, 2, 3]) == [1, 2, 3]
     for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert processes.local_gpu() == 1
     assert processes.mine([1, 2, 3]) == [2]
-    assert [processes.share_of_threads(n) for n in (1, 2, 4)] == [1, 1, 2]
+    monkeypatch.delenv("ALIGNLIB_THREADS")
+    for cores, here, threads in ((1, 2, 1), (2, 2, 1), (64, 2, 2), (4, 1, 2)):
+        monkeypatch.setattr(os, "cpu_count", lambda: cores)  # noqa: B023
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(here))
+        assert set_threads() == threads
+    monkeypatch.setenv("ALIGNLIB_DEVICE", "cuda:1")
+    with pytest.raises(processes.Unsupported, match="ALIGNLIB_DEVICE=cuda:1"):
+        pick_device()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
+import httpx
 import openai
 import pytest
 from openai import DefaultHttpxClient, OpenAI
@@ -25,7 +26,7 @@ from alignlib.data import QAC, read_qac
 from alignlib.microbatches import MicroBatches
 from alignlib.profiles import data_folder
 from alignlib.relay import Asked
-from alignlib.serve import BODY, Service, _question, running
+from alignlib.serve import BODY, Service, _question, listen, running
 from alignlib.tinytown import sets
 
 
@@ -67,6 +68,11 @@ def ask(url: str, question: str = "who ?", **options: object):
     messages = [{"role": "user", "content": question}]
     request = {"model": "town", "messages": messages} | options
     return client(url).chat.completions.create(**request)
+
+
+def health(url: str) -> dict:
+    direct = httpx.get(url.removesuffix("/v1") + "/healthz", trust_env=False)
+    return direct.json()
 
 
 def status_of(request: Callable) -> tuple[int, str]:
@@ -237,6 +243,53 @@ def test_a_client_that_hangs_up_frees_its_place_and_its_answer_is_not_corrected(
         assert ask(url).choices[0].message.content == "IT IS WHO ?"
 
 
+def test_a_service_may_run_again_and_survives_a_corrector_that_loses_an_answer() -> None:
+    class Loses(Upper):
+        def corrections(self, questions: Sequence[str], answers: Sequence[str]) -> list:
+            found = super().corrections(questions, answers)
+            return found[1:] if "lost" in questions else found
+
+    service = service_with("ada is {}".format, corrector=Loses())
+    for _ in range(2):  # as a cell of a notebook that is run twice
+        with running(service) as url:
+            assert status_of(lambda: ask(url, "lost"))[0] == 500  # noqa: B023
+            assert ask(url).choices[0].message.content == "ADA IS WHO ?"
+            assert health(url)["status"] == "ok"
+
+
+def test_a_correction_that_takes_too_long_is_given_up() -> None:
+    slow = service_with("ada is {}".format, corrector=Upper(1.0), timeout=0.2)
+    with running(slow) as url:
+        status, message = status_of(lambda: ask(url))
+        assert status == 503 and "0.2 s" in message
+        assert health(url)["under_way"] == 0
+
+
+def test_a_client_that_hangs_up_in_the_midst_of_a_body_is_no_failure() -> None:
+    with running(service_with("ada is {}".format)) as url:
+        host, port = url.split("/")[2].split(":")
+        with socket.create_connection((host, int(port))) as connection:
+            head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+            head += "Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+            connection.sendall(head.encode())
+            while health(url)["under_way"] == 0:
+                time.sleep(0.01)
+        while health(url)["under_way"]:
+            time.sleep(0.01)
+        assert health(url)["failed"] == 0
+
+
+def test_a_stream_numbers_the_tools_that_are_called() -> None:
+    async def upstream(body: dict) -> dict:
+        call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+        message = {"role": "assistant", "content": None, "tool_calls": [call, call]}
+        return {"id": "1", "choices": [{"index": 0, "message": message}]}
+
+    with running(Service(MicroBatches(Upper()), "town", upstream)) as url:
+        calls = [c for e in ask(url, stream=True) for c in e.choices[0].delta.tool_calls or ()]
+    assert [call.index for call in calls] == [0, 1]
+
+
 # --- refusals -------------------------------------------------------------------------------------
 
 
@@ -252,6 +305,11 @@ def test_requests_that_cannot_be_answered_are_refused_with_the_reason() -> None:
         long = [{"role": "user", "content": "x" * 50_000_000}]
         status, message = status_of(lambda: create(model="town", messages=long))
         assert status == 413 and str(BODY) in message
+        with httpx.Client(trust_env=False, headers={"Authorization": "Bearer secret"}) as page:
+            by_form = page.post(f"{url}/chat/completions", content=b"{}")  # as a web page can
+            assert by_form.status_code == 415 and "application/json" in by_form.text
+            foreign = page.get(f"{url}/models", headers={"Host": "evil.example"})
+            assert foreign.status_code == 400
         for content in (b"{", b"[]", b"\xff"):
             post = lambda: known.post("/chat/completions", cast_to=object, content=content)  # noqa: B023, E731
             assert status_of(post)[0] == 400
@@ -313,15 +371,11 @@ def test_the_command_finishes_what_is_under_way_when_it_is_stopped() -> None:
     rows = sets.corrections(12, "test")
     aligner = Aligner.from_pretrained(data_folder() / "aligner")
     wanted = aligner.correct([r.question for r in rows], [r.answer for r in rows])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "alignlib", "serve", "--port", str(port)]
+    command = [sys.executable, "-m", "alignlib", "serve", "--port", "0"]
     command += ["--aligner", str(data_folder() / "aligner")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    url = f"http://127.0.0.1:{port}/v1"
-    assert url in process.stdout.readline()
-    known = client(url, max_retries=8)  # until it listens
+    url = process.stdout.readline().split()[2]
+    known = client(url)
     assert [model.id for model in known.models.list()] == ["aligner"]
 
     def correct(row: QAC) -> str:
@@ -330,7 +384,9 @@ def test_the_command_finishes_what_is_under_way_when_it_is_stopped() -> None:
 
     with ThreadPoolExecutor(len(rows)) as pool:
         found = [pool.submit(correct, row) for row in rows]
-        time.sleep(0.1)
+        while not any(future.done() for future in found):
+            if health(url)["under_way"] == len(rows):
+                break
         process.terminate()
         assert [future.result() for future in found] == wanted
     process.wait(20)
@@ -342,11 +398,21 @@ def test_the_command_finishes_what_is_under_way_when_it_is_stopped() -> None:
     [
         (["--upstream", "http://localhost:1/v1"], "go together"),
         (["--model", "town"], "go together"),
-        (["--key-variable", "NOT_SET"], "NOT_SET"),
+        (["--client-key-variable", "NOT_SET"], "NOT_SET"),
+        (["--client-key-variable", "sk-secret"], "no name of an environment variable"),
+        (["--upstream", "localhost:1/v1", "--model", "town"], "write it with http://"),
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_is_loaded(
     arguments: list[str], reason: str, capsys: pytest.CaptureFixture
 ) -> None:
     assert main(["serve", "--aligner", "nowhere", *arguments]) == 1
-    assert reason in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert reason in said and "sk-secret" not in said
+
+
+def test_an_address_that_is_taken_is_named_before_anything_is_loaded(capsys) -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["serve", "--aligner", "nowhere", "--port", port]) == 1
+    assert "in use" in capsys.readouterr().err

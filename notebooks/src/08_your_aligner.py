@@ -281,13 +281,13 @@ shutil.rmtree(metrics.folder / "checkpoints", ignore_errors=True)
 print(f"{folder}: {sum(f.stat().st_size for f in folder.glob('*')) / 1e6:.0f} MB")
 
 # %% [markdown]
-# **Serve.** Behind OpenAI's protocol, other programs get corrected answers without knowing of it. On
-# the command line an Aligner stands in front of any server that speaks this protocol, here Ollama:
+# **Serve.** On the command line, an Aligner can stand in front of any server that speaks OpenAI's
+# protocol, here Ollama. `FOLDER` is the folder that was just printed:
 #
 #     python -m alignlib serve --aligner FOLDER --upstream http://localhost:11434/v1 --model llama3.2
 #
-# Programs then ask `http://127.0.0.1:8080/v1` instead of Ollama. The cell below starts the same
-# service on this machine, without a model before the Aligner, and sends it an answer.
+# Programs that ask `http://127.0.0.1:8080/v1` instead of Ollama then get corrected answers. The cell
+# below starts the same service without an upstream, and sends it a question with its answer.
 
 # %%
 if find_spec("starlette") and find_spec("uvicorn"):
@@ -304,8 +304,8 @@ else:
     print("to serve an Aligner: pip install starlette uvicorn")
 
 # %% [markdown]
-# In another session load it with `Aligner.from_pretrained(FOLDER)`, where `FOLDER` is what was just
-# printed; it is relative to the folder of this notebook. Or use it on a whole file from the command
+# In another session load it with `Aligner.from_pretrained(FOLDER)`; `FOLDER` is relative to the
+# folder of this notebook. Or use it on a whole file from the command
 # line. Each line needs the fields `question` and `answer`, and gets a field `correction`:
 #
 #     python -m alignlib correct FILE.jsonl --aligner FOLDER --out corrected.jsonl
