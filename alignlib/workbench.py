@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .data import QAC, Preference, read_instructions, read_preferences, read_qac, split_by_prompt
 from .everyday import SPLITS, Aims, read_aims, rows_file, style_pairs, warmly_answered, warmth
-from .profiles import scaled_rows, scaled_stage
+from .profiles import scaled_stage
 from .prompts import ANSWER, IN_CHAT
 from .real_model import SMOLLM2
 from .rows import Instruction
@@ -106,6 +106,7 @@ HBAT_BENCHES = {
     ),
     "gpu": HbatBench(QWEN, _GPU, replace(_GPU, steps=200), 0.1, 3, 0.1, 16, IN_CHAT, tests=100),
 }
+LEAST_TESTS = 8  # test rows, at any scale
 AnyBench = TypeVar("AnyBench", Bench, MeetBench, HbatBench)
 Row = TypeVar("Row")
 
@@ -128,7 +129,7 @@ def bench(
     stages = {n: scaled_stage(s, scale) for n, s in given if isinstance(s, SFTSettings)}
     if model not in (None, chosen.model):
         stages = {n: replace(s, learning_rate=None) for n, s in stages.items()}
-    tests = scaled_rows(chosen.tests, scale)
+    tests = max(LEAST_TESTS, round(scale * chosen.tests))
     return replace(chosen, **stages, tests=tests, model=model or chosen.model)
 
 

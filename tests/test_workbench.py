@@ -61,7 +61,7 @@ def run_08(out: Path, **parameters: object) -> dict:
 
 @pytest.mark.real
 def test_notebook_08_with_the_real_model_in_a_minute(smollm2: str, tmp_path: Path) -> None:
-    found = run_08(tmp_path, MODEL=smollm2, MINUTES=0.5, SCALE=0.08)
+    found = run_08(tmp_path, MODEL=smollm2, MINUTES=0.5, SCALE=0.1)
     assert WANTED <= found.keys()
     assert found["control/copy"] == 0 and found["fixed/padding"] > found["control/untrained"]
 
