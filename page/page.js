@@ -1,0 +1,154 @@
+"use strict";
+// The page: what is typed goes to the Aligner, and its words come back one by one.
+
+const element = (id) => document.getElementById(id);
+const HERE = { question: element("question"), answer: element("answer") };
+let aligner;
+let run = 0; // the newest correction; an older one stops
+
+function start() {
+  const bytes = Uint8Array.from(atob(TOWN.weights), (c) => c.charCodeAt(0));
+  aligner = new TownAligner(TOWN, readSafetensors(bytes.buffer));
+  TOWN.examples.forEach(({ name }, i) => element("example").add(new Option(name, i)));
+  element("example").addEventListener("change", show);
+  element("form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    correct();
+  });
+  for (const field of Object.values(HERE)) field.addEventListener("input", later(correct, 400));
+  show();
+}
+
+/** The chosen example. */
+function show() {
+  const { question, answer } = TOWN.examples[element("example").value];
+  HERE.question.value = question;
+  HERE.answer.value = answer;
+  correct();
+}
+
+/** A function that is called once nothing has happened for so many milliseconds. */
+function later(call, wait) {
+  let timer;
+  return () => {
+    clearTimeout(timer);
+    timer = setTimeout(call, wait);
+  };
+}
+
+async function correct() {
+  const mine = ++run;
+  const [question, answer] = [HERE.question.value, HERE.answer.value];
+  nameUnknown(question + " " + answer);
+  drawPrompt(question, answer);
+  element("status").textContent = "";
+  const found = [];
+  const started = performance.now();
+  for (const next of aligner.correct(question, answer)) {
+    if (mine !== run) return;
+    found.push(next);
+    drawDiff(answer, found, false);
+    await new Promise(requestAnimationFrame); // so that the words are seen as they come
+  }
+  if (mine !== run) return;
+  drawDiff(answer, found, true);
+  element("status").textContent = summary(answer, found, performance.now() - started);
+}
+
+function summary(answer, found, milliseconds) {
+  if (!found.length) return "No correction: it would not fit what the model can read.";
+  const corrected = found.map(({ word }) => word).join(" ");
+  const time = `${(milliseconds / 1000).toFixed(1)} seconds`;
+  if (corrected === split(answer).join(" ")) return `Left as it was, in ${time}.`;
+  return `Corrected in ${time}: ${corrected}`;
+}
+
+function nameUnknown(text) {
+  const unknown = new Set(split(text).filter((word) => !aligner.ids.has(word)));
+  element("unknown").textContent = unknown.size
+    ? `Tinytown has no word for: ${[...unknown].join(", ")}`
+    : "";
+}
+
+/** The answer with what was struck out and put in; until it is done, the rest of it waits. */
+function drawDiff(answer, found, done) {
+  const [before, after] = [split(answer), found.map(({ word }) => word)];
+  const reached = done ? before.length : nearest(before, after);
+  let n = 0;
+  const drawn = compare(before.slice(0, reached), after).map(({ kind, word }) => {
+    const node = textNode(kind, word);
+    if (kind !== "del") makeLook(node, found[n++]);
+    return node;
+  });
+  for (const word of before.slice(reached)) {
+    drawn.push(textNode("span", word));
+    drawn.at(-1).className = "waits";
+  }
+  element("diff").replaceChildren(...drawn.flatMap((node) => [node, " "]));
+}
+
+function textNode(kind, word) {
+  const node = document.createElement(kind);
+  node.textContent = word;
+  return node;
+}
+
+/** Point at a word, and see where the copying head looked when it was due. */
+function makeLook(node, { attention }) {
+  const [layer, head] = TOWN.copying_head;
+  node.dataset.word = "";
+  node.tabIndex = 0;
+  const mark = (weights) => {
+    [...element("prompt").children].forEach((word, i) => {
+      const weight = weights ? (weights[i + 1] ?? 0) : 0; // the first token is BOS
+      word.style.background = weight > 0.02 ? `rgba(var(--mark), ${0.55 * weight})` : "";
+    });
+  };
+  for (const name of ["mouseenter", "focus"]) {
+    node.addEventListener(name, () => mark(attention[layer][head]));
+  }
+  for (const name of ["mouseleave", "blur"]) node.addEventListener(name, () => mark(null));
+}
+
+function drawPrompt(question, answer) {
+  const read = split(aligner.prompt(question, answer)).map((word) => textNode("span", word));
+  element("prompt").replaceChildren(...read);
+  read.forEach((node) => node.after(" "));
+}
+
+/** How many words of the answer the correction so far is about: those that it is nearest to. */
+function nearest(before, after) {
+  let [best, least] = [0, Infinity];
+  for (let n = 0; n <= before.length; n++) {
+    const changes = compare(before.slice(0, n), after).filter(({ kind }) => kind !== "span");
+    if (changes.length <= least) [best, least] = [n, changes.length];
+  }
+  return best;
+}
+
+/** The words of both texts in order: kept ("span"), only in the first ("del"), or the second. */
+function compare(before, after) {
+  const longest = Array.from({ length: before.length + 1 }, () => Array(after.length + 1).fill(0));
+  for (let i = before.length - 1; i >= 0; i--) {
+    for (let j = after.length - 1; j >= 0; j--) {
+      longest[i][j] =
+        before[i] === after[j]
+          ? longest[i + 1][j + 1] + 1
+          : Math.max(longest[i + 1][j], longest[i][j + 1]);
+    }
+  }
+  const parts = [];
+  for (let i = 0, j = 0; i < before.length || j < after.length; ) {
+    if (i < before.length && j < after.length && before[i] === after[j]) {
+      parts.push({ kind: "span", word: before[i++] });
+      j++;
+    } else if (j >= after.length || (i < before.length && longest[i + 1][j] >= longest[i][j + 1])) {
+      parts.push({ kind: "del", word: before[i++] });
+    } else {
+      parts.push({ kind: "ins", word: after[j++] });
+    }
+  }
+  return parts;
+}
+
+start();
