@@ -119,7 +119,7 @@ def _serve(args: argparse.Namespace) -> int:
     keys = [read_key(variable) if variable else "" for variable in variables]
 
     from .relay import Asked
-    from .serve import Service, base_url, listen, run_service
+    from .serve import Service, base_url, is_local, listen, run_service
 
     upstream = Asked(args.upstream, keys[1], args.timeout) if args.upstream else None
     with listen(args.host, args.port) as listener:
@@ -127,7 +127,7 @@ def _serve(args: argparse.Namespace) -> int:
         options = {"key": keys[0], "places": args.places, "timeout": args.timeout}
         service = Service(_batches(args), name, upstream, **options)
         print(f"{name} at {url} (Ctrl+C stops it)", flush=True)
-        if "//127." not in url and not keys[0]:
+        if not is_local(listener) and not keys[0]:
             print("other machines can use it too; give it a --client-key-variable", file=sys.stderr)
         run_service(service, listener)
     return 0

@@ -1,9 +1,11 @@
 """An Aligner's rows for other trainers: TRL's command line, axolotl, LLaMA-Factory.
 
-data/train.jsonl     {"prompt", "completion"}, plain text; a completion ends with EOS
-axolotl.yml          settings
-llamafactory.yml     settings; its rows, llamafactory.jsonl, begin with BOS if the model's do
-aligner.json         makes an Aligner of the folder that is trained, when copied into it
+What is written into a folder:
+
+    data/train.jsonl     {"prompt", "completion"}, plain text; a completion ends with EOS
+    axolotl.yml          settings
+    llamafactory.yml     settings; its rows, llamafactory.jsonl, begin with BOS if the model's do
+    aligner.json         makes an Aligner of the folder that is trained, when copied into it
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from .settings import LORA_RANK, default_rate
 from .tokens import encode
 
 ROWS = 8  # in a step
-PARAMETERS = 10**9  # of the models that are trained elsewhere; the learning rate follows from it
+RATE = default_rate(10**9, lora=True)  # of models of the size that is trained elsewhere
 
 
 def export_rows(
@@ -87,7 +89,7 @@ def _trl(model: str, out: Path, max_length: int) -> list[str]:
         "max_length": max_length,
         "per_device_train_batch_size": ROWS,
         "num_train_epochs": 1,
-        "learning_rate": default_rate(PARAMETERS, lora=True),
+        "learning_rate": RATE,
         "lora_r": LORA_RANK,
         "lora_alpha": 2 * LORA_RANK,
         "lora_target_modules": "all-linear",
@@ -111,7 +113,7 @@ def _axolotl(model: str, out: Path, max_length: int) -> dict[str, object]:
         "gradient_accumulation_steps": 1,
         "num_epochs": 1,
         "optimizer": "adamw_torch_fused",
-        "learning_rate": default_rate(PARAMETERS, lora=True),
+        "learning_rate": RATE,
         "lr_scheduler": "linear",
         "adapter": "lora",
         "lora_r": LORA_RANK,
@@ -133,7 +135,7 @@ def _llamafactory(model: str, out: Path, max_length: int) -> dict[str, object]:
         "cutoff_len": max_length,
         "per_device_train_batch_size": ROWS,
         "num_train_epochs": 1,
-        "learning_rate": default_rate(PARAMETERS, lora=True),
+        "learning_rate": RATE,
         "lr_scheduler_type": "linear",
         "finetuning_type": "lora",
         "lora_rank": LORA_RANK,

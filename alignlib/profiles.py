@@ -68,9 +68,9 @@ def scaled(profile: Profile, scale: float) -> Profile:
     return replace(profile, **rows, **stages)
 
 
-def scaled_rows(count: int, scale: float) -> int:
-    """So many rows at reduced size: at least LEAST_ROWS, if there are as many."""
-    return min(count, max(LEAST_ROWS, round(scale * count)))
+def scaled_rows(count: int, scale: float, least: int = LEAST_ROWS) -> int:
+    """So many rows at reduced size: at least `least`, if there are as many."""
+    return min(count, max(least, round(scale * count)))
 
 
 def scaled_steps(count: int, scale: float) -> int:

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING
 
@@ -308,6 +309,11 @@ def base_url(listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
 
 
+def is_local(listener: socket.socket) -> bool:
+    """Whether this machine alone can reach it."""
+    return ip_address(listener.getsockname()[0]).is_loopback
+
+
 def run_service(service: Service, listener: socket.socket) -> None:
     """Run until SIGTERM or SIGINT; requests under way are then answered first."""
     _server(service, listener).run([listener])
@@ -330,7 +336,6 @@ def running(service: Service) -> Iterator[str]:
 def _server(service: Service, listener: socket.socket) -> uvicorn.Server:
     import uvicorn
 
-    here = listener.getsockname()[0].startswith("127.")
-    app = build_app(service, ("localhost", "127.0.0.1") if here else ("*",))
+    app = build_app(service, ("localhost", "127.0.0.1", "[::1]") if is_local(listener) else ("*",))
     options = {"log_level": "warning", "timeout_graceful_shutdown": ENDING}
     return uvicorn.Server(uvicorn.Config(app, **options))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .data import QAC, Preference, read_instructions, read_preferences, read_qac, split_by_prompt
 from .everyday import SPLITS, Aims, read_aims, rows_file, style_pairs, warmly_answered, warmth
-from .profiles import scaled_stage
+from .profiles import scaled_rows, scaled_stage
 from .prompts import ANSWER, IN_CHAT
 from .real_model import SMOLLM2
 from .rows import Instruction
@@ -129,7 +129,7 @@ def bench(
     stages = {n: scaled_stage(s, scale) for n, s in given if isinstance(s, SFTSettings)}
     if model not in (None, chosen.model):
         stages = {n: replace(s, learning_rate=None) for n, s in stages.items()}
-    tests = max(LEAST_TESTS, round(scale * chosen.tests))
+    tests = scaled_rows(chosen.tests, scale, LEAST_TESTS)
     return replace(chosen, **stages, tests=tests, model=model or chosen.model)
 
 

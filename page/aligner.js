@@ -5,7 +5,7 @@
 if (typeof require !== "undefined") Object.assign(globalThis, require("./model.js"));
 
 class TownAligner {
-  /** `about`: config, vocabulary (words by id) and template, as `site_data.py` writes them. */
+  /** `about`: config, vocabulary (words by id) and template, as `build.py` writes them. */
   constructor(about, tensors) {
     this.model = new Llama(about.config, tensors);
     this.words = about.vocabulary;
@@ -23,11 +23,6 @@ class TownAligner {
       words = split(text);
     }
     return words.map((word) => this.ids.get(word) ?? this.ids.get("<unk>"));
-  }
-
-  decode(ids) {
-    const words = ids.map((id) => this.words[id]);
-    return words.filter((word) => !this.special.has(word)).join(" ");
   }
 
   prompt(question, answer) {
@@ -48,23 +43,26 @@ class TownAligner {
 
   /**
    * The words of a correction, one after another: yields {word, attention}, where
-   * attention[layer][head] holds a weight for each token read so far. Yields none where no
-   * correction fits the context.
+   * attention[layer][head] holds a weight for each token read so far. Returns why the answer stays
+   * as it is, "" if the correction came to its end.
    */
   *correct(question, answer) {
     const ids = this.promptIds(question, answer);
     const most = this.limit(answer);
-    if (ids.length + most > this.model.config.max_position_embeddings) return;
+    if (ids.length + most > this.model.config.max_position_embeddings) {
+      return "it is too long for the model to read";
+    }
     const state = this.model.start();
     let logits;
     for (const id of ids) logits = this.model.read(id, state);
     for (let n = 0; n < most; n++) {
       const next = logits.indexOf(Math.max(...logits));
-      if (this.words[next] === "<eos>") return;
+      if (this.words[next] === "<eos>") return n ? "" : "the correction was empty";
       const attention = state.layers.map((layer) => layer.attention);
       yield { word: this.words[next], attention };
       logits = this.model.read(next, state);
     }
+    return "the correction reached its limit";
   }
 }
 

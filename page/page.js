@@ -44,19 +44,25 @@ async function correct() {
   element("status").textContent = "";
   const found = [];
   const started = performance.now();
-  for (const next of aligner.correct(question, answer)) {
+  const words = aligner.correct(question, answer);
+  let next;
+  while (!(next = words.next()).done) {
     if (mine !== run) return;
-    found.push(next);
+    found.push(next.value);
     drawDiff(answer, found, false);
     await new Promise(requestAnimationFrame); // so that the words are seen as they come
   }
   if (mine !== run) return;
+  if (next.value) {
+    drawDiff(answer, [], false);
+    element("status").textContent = `The answer stays as it is: ${next.value}.`;
+    return;
+  }
   drawDiff(answer, found, true);
   element("status").textContent = summary(answer, found, performance.now() - started);
 }
 
 function summary(answer, found, milliseconds) {
-  if (!found.length) return "No correction: it would not fit what the model can read.";
   const corrected = found.map(({ word }) => word).join(" ");
   const time = `${(milliseconds / 1000).toFixed(1)} seconds`;
   if (corrected === split(answer).join(" ")) return `Left as it was, in ${time}.`;

@@ -37,7 +37,7 @@ def main() -> None:
         questions = [question(i) for i in range(args.questions)]
         (place / "questions.txt").write_text("\n".join(questions), encoding="utf-8")
         shards = [start(place, url, "--shard", f"{i}/2") for i in (0, 1)]
-        while sum(stub.answered.values()) < args.questions / 2:
+        while sum(stub.asked.values()) < args.questions / 2:
             time.sleep(0.1)
         shards[0].send_signal(getattr(signal, f"SIG{args.signal}"))
         print(f"shard 0 was stopped, with exit code {shards[0].wait()}")

@@ -37,23 +37,25 @@ class OneInTenFails(Handler):
 
 
 class Stub:
-    """Answers rudely, and corrects that; `answered` counts, by request."""
+    """Answers rudely, and corrects that; `asked` counts, by request."""
+
+    identity = NAME
 
     def __init__(self) -> None:
-        self.answered: Counter[str] = Counter()
+        self.asked: Counter[str] = Counter()
 
     def __call__(self, requests: Sequence[str], *, seed: int = 0) -> list[str]:
-        self.answered.update(requests)
-        return [self._reply(request) for request in requests]
+        self.asked.update(requests)
+        return [self.reply(request) for request in requests]
 
     @staticmethod
-    def _reply(request: str) -> str:
+    def reply(request: str) -> str:
         _, is_task, answer = request.rpartition(MARK)
         return answer.removeprefix("Duh, ") if is_task else f"Duh, it is so: {request}"
 
     def summary(self) -> str:
-        twice = sum(count > 1 for count in self.answered.values())
-        return f"{len(self.answered)} requests answered, {twice} of them more than once"
+        twice = sum(count > 1 for count in self.asked.values())
+        return f"{len(self.asked)} requests answered, {twice} of them more than once"
 
 
 def main() -> None:

@@ -16,7 +16,10 @@ const found = rows.map(({ question, answer }) => {
   const state = aligner.model.start();
   let logits;
   for (const id of aligner.promptIds(question, answer)) logits = aligner.model.read(id, state);
-  const words = [...aligner.correct(question, answer)].map(({ word }) => word);
-  return { correction: words.join(" "), logits: Array.from(logits) };
+  const words = aligner.correct(question, answer);
+  const written = [];
+  let next;
+  while (!(next = words.next()).done) written.push(next.value.word);
+  return { correction: written.join(" "), kept: next.value, logits: Array.from(logits) };
 });
 process.stdout.write(JSON.stringify(found));

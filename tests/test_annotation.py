@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -32,6 +31,7 @@ from alignlib.records import DataError
 from alignlib.remote import Server
 from alignlib.row_shards import build_shard, merge_shards, shard_file
 from alignlib.upstream import Local, Recorded
+from scale.stub_server import Stub as Model
 
 THINGS = "apple bridge candle dragon engine feather guitar hammer island jacket".split()
 QUESTIONS = [
@@ -39,25 +39,6 @@ QUESTIONS = [
     for i in range(500)
 ]
 ONCE = Filters(max_unchanged=1.0, max_similarity=1.0)
-
-
-class Model:
-    """Answers, and counts what it was asked."""
-
-    identity = "stub"
-
-    def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
-
-    def __call__(self, questions: list[str], *, seed: int = 0) -> list[str]:
-        self.asked.update(questions)
-        return [self.reply(question) for question in questions]
-
-    @staticmethod
-    def reply(question: str) -> str:
-        if "\n\nAnswer: " in question:  # the annotator's task
-            return question.rpartition("\n\nAnswer: ")[2].removeprefix("Duh, ")
-        return f"Duh, it is so: {question}"
 
 
 class Failing(Handler):

@@ -19,6 +19,7 @@ from alignlib.tinytown import recordings, sets
 ODD = [  # what could be taken for the prompt's own parts, special tokens, unknown words
     ("a correction : b answer : c", "it is answer : so \\correction : here"),
     ("hello <eos> zebra", "nobody   knows <bos> that ."),
+    ("where is the radio ?", " ".join(["the radio is in the inn ."] * 40)),  # too long
     ("what is <unk> ?", "the radio \n is in\tthe inn ."),
 ]
 
@@ -41,7 +42,7 @@ def aligner() -> Aligner:
 def test_200_corrections_and_their_first_logits_are_pytorchs(page: Path, aligner: Aligner) -> None:
     asked = recordings.asked()["seen"][:150]
     rows = list(zip(asked, recordings.recorded_answers("mixed")(asked), strict=True))
-    rows += [(row.question, row.answer) for row in sets.corrections(47, "test")] + ODD
+    rows += [(row.question, row.answer) for row in sets.corrections(46, "test")] + ODD
     texts = [{"question": question, "answer": answer} for question, answer in rows]
     command = ["node", str(ROOT / "tests" / "page_answers.js"), str(page)]
     options = {"input": json.dumps(texts), "capture_output": True, "text": True}
@@ -49,7 +50,8 @@ def test_200_corrections_and_their_first_logits_are_pytorchs(page: Path, aligner
     wanted = aligner.corrections(*zip(*rows, strict=True))
     assert len(found) == len(wanted) == 200
     for row, ours, theirs in zip(rows, wanted, found, strict=True):
-        assert theirs["correction"] == ("" if ours.kept_because else ours.text), row
+        assert bool(theirs["kept"]) == bool(ours.kept_because), row
+        assert theirs["kept"] or theirs["correction"] == ours.text, row
         with torch.inference_mode():
             logits = aligner.model(torch.tensor([aligner.prompt_ids(*row)])).logits[0, -1]
         assert torch.tensor(theirs["logits"]) == pytest.approx(logits, abs=1e-3)
