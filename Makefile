@@ -1,5 +1,6 @@
 # make course   run every lesson; make lab   open the notebooks
 # make real     fetch SmolLM2-135M for notebooks 08 to 10, once; it then works offline
+# make site   the course as pages, in runs/site; make bundle   all of it for a room without network
 # make test     the tests, lessons at a tenth of their size; make test-all   all of them
 # On Linux without a GPU: make course TORCH_INDEX=https://download.pytorch.org/whl/cpu
 PYTHON ?= python3
@@ -13,7 +14,7 @@ endif
 WRONG_PYTHON := This course needs Python 3.11, 3.12 or 3.13; name one as in: make course PYTHON=python3.12
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: course test test-all lab build base real clean
+.PHONY: course test test-all lab build base real site bundle clean
 
 course: $(VENV)/installed
 	$(BIN)/python -m alignlib run all --out runs
@@ -34,6 +35,10 @@ build: $(VENV)/installed
 real: $(VENV)/installed
 	$(BIN)/python -m alignlib real
 
+site: $(VENV)/installed
+	rm -rf runs/site
+	$(BIN)/python site/build.py --out runs/site
+
 base: $(VENV)/installed
 	$(BIN)/python -m alignlib pretrain --out runs/base
 
@@ -42,7 +47,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit('$(WRONG_PYTHON)')"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(PIP) install -q -c constraints.txt -e '.[lab,serve,test]'
+	$(PIP) install -q -c constraints.txt -e '.[lab,serve,site,test]'
 	@touch $@
 
 clean:

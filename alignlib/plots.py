@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 WIDE = 12  # columns of a matrix beyond which there is no room for numbers
 DARK, LIGHT, ACCENT, MUTED = "#1b3a5c", "#9db8d2", "#c8553d", "#8a8a8a"  # differ in grey too
+RED, GREY = "#a63f28", "#6b6b6b"  # of text: dark enough to be read on white
 LINES = ((DARK, "-"), (ACCENT, "--"), (MUTED, ":"), (LIGHT, "-."))  # colour and line style
 MARKERS = ("o", "s", "^", "D", "v")
 METHODS = {  # one colour and hatch for each method, in all figures; they differ in grey too
@@ -194,7 +195,7 @@ def diff_html(before: str, after: str) -> str:
             old_text, new_text = "".join(removed), "".join(added)
             if old_text and new_text and not (old_text[-1].isspace() or is_spaceless(old_text[-1])):
                 old_text += " "  # a text's last word has none behind it
-            parts += [_marked(old_text, "del", ACCENT), _marked(new_text, "b", DARK)]
+            parts += [_marked(old_text, "del", RED), _marked(new_text, "b", DARK)]
     return "".join(parts)
 
 
@@ -238,7 +239,7 @@ def show_tokens(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Sequence[i
     parts = []
     for token, label in zip(row["input_ids"], row["labels"], strict=True):
         text = html.escape(tokenizer.decode([token])).replace("\n", "⏎<br>").replace(" ", "&nbsp;")
-        marked = f"background:{LIGHT};color:black" if label != IGNORED else f"color:{MUTED}"
+        marked = f"background:{LIGHT};color:black" if label != IGNORED else f"color:{GREY}"
         parts.append(f'<span style="{marked};border-right:1px solid white">{text}</span>')
     note = f'<span style="background:{LIGHT};color:black">marked</span>: tokens with loss'
     return HTML(f'<div style="font-family:monospace">{"<wbr>".join(parts)}</div><p>{note}</p>')

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CODE = ["alignlib", "experiments", "tests", "benchmarks", "scale", "page", "notebooks/src"]
+CODE = ["alignlib", "experiments", "tests", "benchmarks", "scale", "site", "notebooks/src"]
 OURS = sorted(chain(ROOT.glob("alignlib/**/*.py"), ROOT.glob("experiments/*.py")))
 LONGEST = 40  # lines of a function
 REAL = [*ROOT.glob("experiments/*everyday.py"), *ROOT.glob("experiments/real_*.py")]

@@ -398,7 +398,7 @@ def test_versions_and_environments_agree() -> None:
     assert PROJECT["version"] == alignlib.__version__
     assert f"\nversion: {alignlib.__version__}\n" in _text(ROOT / "CITATION.cff")
     conda = _text(ROOT / "environment.yml")
-    assert "--constraint constraints.txt" in conda and "-e .[lab,serve,test]" in conda
+    assert "--constraint constraints.txt" in conda and "-e .[lab,serve,site,test]" in conda
 
 
 @needs_git

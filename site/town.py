@@ -1,15 +1,12 @@
-"""The page with Tinytown's Aligner, in a folder that a browser opens without a server.
-
-python page/build.py --out runs/site
-"""
+"""What the page's models are made of, as scripts: a page in a folder may not read files."""
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
-import shutil
 from pathlib import Path
+
+from train_tone import TONE, TONES
 
 from alignlib.aligner import Aligner
 from alignlib.data import QAC
@@ -17,8 +14,7 @@ from alignlib.interpret import contrasts, head_attention
 from alignlib.profiles import data_folder
 from alignlib.tinytown import sets
 
-HERE = Path(__file__).parent
-# Test rows of the town, each with what is wrong in its answer
+# Rows of the test set, each with what is wrong in its answer
 EXAMPLES = [
     {
         "name": "a wrong name, and a warning left out",
@@ -55,18 +51,10 @@ EXAMPLES = [
 ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder")
-    out = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
-    for file in HERE.glob("*.*"):
-        if file.suffix in (".html", ".css", ".js", ".png"):
-            shutil.copy(file, out)
-    # A page that is opened from a folder may not read files, but it may load scripts.
-    data = json.dumps(town(), ensure_ascii=False)
-    (out / "town.js").write_text(f"const TOWN = {data};\n", encoding="utf-8")
-    print(f"done: {out / 'index.html'}")
+def write_scripts(folder: Path) -> None:
+    for name, content in {"town": town(), "tone": tone()}.items():
+        data = json.dumps(content, ensure_ascii=False)
+        (folder / f"{name}.js").write_text(f"const {name.upper()} = {data};\n", encoding="utf-8")
 
 
 def town() -> dict[str, object]:
@@ -81,8 +69,21 @@ def town() -> dict[str, object]:
         "special": tokenizer.all_special_tokens,
         "copying_head": copying_head(aligner, sets.corrections(200, "validation")),
         "examples": EXAMPLES,
-        "weights": base64.b64encode((folder / "model.safetensors").read_bytes()).decode(),
+        "weights": encoded(folder / "model.safetensors"),
     }
+
+
+def tone() -> dict[str, object]:
+    """The base model and MEET's two controls; config and vocabulary are those of the Aligner."""
+    return {
+        "weights": encoded(data_folder() / "base" / "model.safetensors"),
+        "controls": {name: encoded(TONE / f"{name}.safetensors") for name in TONES},
+        "scale": 2,  # alpha / rank of our LoRA
+    }
+
+
+def encoded(file: Path) -> str:
+    return base64.b64encode(file.read_bytes()).decode()
 
 
 def copying_head(aligner: Aligner, rows: list[QAC]) -> tuple[int, int]:
@@ -90,7 +91,3 @@ def copying_head(aligner: Aligner, rows: list[QAC]) -> tuple[int, int]:
     attention = head_attention(aligner, contrasts(aligner, rows), "at")
     layer, head = divmod(int(attention.argmax()), attention.shape[1])
     return layer, head
-
-
-if __name__ == "__main__":
-    main()

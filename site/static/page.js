@@ -1,21 +1,21 @@
 "use strict";
-// The page: what is typed goes to the Aligner, and its words come back one by one.
+// The page: what is typed goes to the models, and their words come back one by one.
 
-const element = (id) => document.getElementById(id);
+const element = (name) => document.getElementById(`town-${name}`);
 const HERE = { question: element("question"), answer: element("answer") };
 let aligner;
-let run = 0; // the newest correction; an older one stops
+let meet; // loaded once somebody opens it
+const newest = { correction: 0, reply: 0 }; // an older one stops
 
 function start() {
-  const bytes = Uint8Array.from(atob(TOWN.weights), (c) => c.charCodeAt(0));
-  aligner = new TownAligner(TOWN, readSafetensors(bytes.buffer));
+  aligner = new TownAligner(TOWN, tensorsOf(TOWN.weights));
   TOWN.examples.forEach(({ name }, i) => element("example").add(new Option(name, i)));
   element("example").addEventListener("change", show);
-  element("form").addEventListener("submit", (event) => {
-    event.preventDefault();
-    correct();
-  });
   for (const field of Object.values(HERE)) field.addEventListener("input", later(correct, 400));
+  HERE.question.addEventListener("input", later(reply, 400));
+  element("dial").addEventListener("input", later(reply, 150));
+  element("tone").addEventListener("toggle", loadMeet);
+  element("form").hidden = false;
   show();
 }
 
@@ -25,6 +25,43 @@ function show() {
   HERE.question.value = question;
   HERE.answer.value = answer;
   correct();
+  reply();
+}
+
+/** The tensors of a safetensors file in base64. */
+function tensorsOf(text) {
+  return readSafetensors(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+}
+
+/** MEET's weights are a script of their own: most readers never need them. */
+function loadMeet() {
+  if (meet || !element("tone").open) return;
+  element("reply").textContent = "Loading ...";
+  const script = document.createElement("script");
+  script.src = "_static/tone.js";
+  script.addEventListener("load", () => {
+    const named = Object.entries(TONE.controls).map(([name, text]) => [name, tensorsOf(text)]);
+    const controls = Object.fromEntries(named);
+    meet = new TownMeet(TOWN, tensorsOf(TONE.weights), controls, TONE.scale);
+    reply();
+  });
+  document.head.append(script);
+}
+
+/** The answer of MEET's model at the slider's place; read aloud once it is there. */
+async function reply() {
+  if (!meet) return;
+  const mine = ++newest.reply;
+  const friendly = element("dial").value / 100;
+  const found = [];
+  element("reply").ariaBusy = "true";
+  for (const { word } of meet.answer(HERE.question.value, { friendly, plain: 1 - friendly })) {
+    found.push(word);
+    element("reply").textContent = found.join(" ");
+    await new Promise(requestAnimationFrame);
+    if (mine !== newest.reply) return;
+  }
+  element("reply").ariaBusy = "false";
 }
 
 /** A function that is called once nothing has happened for so many milliseconds. */
@@ -37,7 +74,7 @@ function later(call, wait) {
 }
 
 async function correct() {
-  const mine = ++run;
+  const mine = ++newest.correction;
   const [question, answer] = [HERE.question.value, HERE.answer.value];
   nameUnknown(question + " " + answer);
   drawPrompt(question, answer);
@@ -47,12 +84,12 @@ async function correct() {
   const words = aligner.correct(question, answer);
   let next;
   while (!(next = words.next()).done) {
-    if (mine !== run) return;
+    if (mine !== newest.correction) return;
     found.push(next.value);
     drawDiff(answer, found, false);
     await new Promise(requestAnimationFrame); // so that the words are seen as they come
   }
-  if (mine !== run) return;
+  if (mine !== newest.correction) return;
   if (next.value) {
     drawDiff(answer, [], false);
     element("status").textContent = `The answer stays as it is: ${next.value}.`;
