@@ -109,7 +109,11 @@ def contents() -> str:
     menu = {
         "Learn": [name for name in notebooks if name < "notebooks/08"],
         "Build": [name for name in notebooks if name > "notebooks/08"],
-        "Evidence": ["RESULTS.md", *reports, *(f"{folder}/README.md" for folder in CARDS)],
+        "Evidence": [
+            "RESULTS.md",
+            *(f"Report on lesson {Path(name).name[:2]} <{name}>" for name in reports),
+            *(f"{folder}/README.md" for folder in CARDS),
+        ],
         "More": [*(name for name in PAGES if name != "RESULTS.md"), "class.md"],
     }
     return "\n".join(

@@ -12,7 +12,7 @@ from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
 
 project = "alignlib"
-html_title = "alignlib: learn LLM alignment by training it"
+html_title = "alignlib"
 copyright = "the authors of alignlib, Apache-2.0"
 extensions = ["myst_nb"]
 myst_enable_extensions = ["attrs_inline", "dollarmath", "html_image", "strikethrough"]
