@@ -30,6 +30,8 @@ PAGES = [
     "INSTRUCTOR.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "CODE_OF_CONDUCT.md",
+    "AGENTS.md",
     "RESULTS.md",
 ]
 CARDS = ["data/aligner", "data/base", "data/everyday", "scale"]
@@ -71,8 +73,7 @@ def write_texts(out: Path) -> None:
 
     Lessons have no solutions there (AGENTS.md says why).
     """
-    texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in ["README.md", "AGENTS.md"]}
-    texts |= {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
+    texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in ["README.md", *PAGES]}
     for name in [*notebook_numbers(), *report_names()]:
         place = notebook_of(name).relative_to(ROOT).with_suffix(".md").as_posix()
         notebook = read_source(name, "class")
