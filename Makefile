@@ -1,11 +1,12 @@
 # make course   run every lesson; make lab   open the notebooks
 # make real     fetch SmolLM2-135M for notebooks 08 to 10, once; it then works offline
-# make site   the course as pages, in runs/site; make bundle   all of it for a room without network
+# make site     the course as pages, in runs/site
+# make bundle   all of it for a room without network, in runs/bundle
 # make test     the tests, lessons at a tenth of their size; make test-all   all of them
 # On Linux without a GPU: make course TORCH_INDEX=https://download.pytorch.org/whl/cpu
 PYTHON ?= python3
-TORCH_INDEX ?=
 VENV := .venv
+TORCH_INDEX ?= $(shell cat $(VENV)/installed 2>/dev/null)
 ifeq ($(OS),Windows_NT)
 BIN := $(VENV)/Scripts
 else
@@ -18,16 +19,15 @@ FROM := $(if $(wildcard wheels),--no-index --find-links wheels)
 ifneq ($(wildcard cache),)
 export ALIGNLIB_CACHE ?= $(CURDIR)/cache
 endif
-BUNDLE := runs/bundle
-# All but the answers of servers that somebody may have paid for
-COPY_CACHE := import shutil, sys; from alignlib.host import cache_folder; cache_folder().mkdir(parents=True, exist_ok=True); \
-	shutil.copytree(cache_folder(), sys.argv[1], ignore=shutil.ignore_patterns('calls.sqlite3*', '*.lock'))
+# Its name says what its wheels fit, such as alignlib-linux-x86_64-3.11.
+BUNDLE = runs/bundle/alignlib-$(shell $(BIN)/python -c "import sysconfig; print(sysconfig.get_platform(), sysconfig.get_python_version(), sep='-')")
+CACHE := from alignlib.host import cache_folder; print(cache_folder())
 
 .PHONY: course test test-all lab build base real site bundle clean
 
 course: $(VENV)/installed
 	$(BIN)/python -m alignlib run all --out runs
-	@echo "Open the executed notebooks in runs/00, runs/01, ... (make lab shows them too); the figures lie beside them."
+	@echo "Results and figures are in runs/00, runs/01, ... To work yourself: make lab, then the folder notebooks."
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -49,16 +49,18 @@ site: $(VENV)/installed
 	$(BIN)/python site/build.py --out runs/site
 
 # Clone, wheels and what the cache holds; the wheels fit machines like this one.
-bundle: $(VENV)/installed
+bundle: site
 	rm -rf $(BUNDLE)
-	git clone -q . $(BUNDLE)/alignlib
-	git -C $(BUNDLE)/alignlib remote remove origin
-	$(PIP) wheel -q -c constraints.txt -w $(BUNDLE)/alignlib/wheels torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(PIP) wheel -q -c constraints.txt -w $(BUNDLE)/alignlib/wheels --find-links $(BUNDLE)/alignlib/wheels '.[lab,serve,site,test]' editables
-	rm -f $(BUNDLE)/alignlib/wheels/alignment_course-*.whl
-	$(BIN)/python -c "$(COPY_CACHE)" $(BUNDLE)/alignlib/cache
-	@du -sh $(BUNDLE)/alignlib/wheels $(BUNDLE)/alignlib/cache
-	@echo "Copy $(BUNDLE)/alignlib to each computer; there, make course and make lab need no network."
+	git clone -q . $(BUNDLE)
+	git -C $(BUNDLE) remote remove origin
+	$(PIP) wheel -q -c constraints.txt -w $(BUNDLE)/wheels torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(PIP) wheel -q -c constraints.txt -w $(BUNDLE)/wheels --find-links $(BUNDLE)/wheels '.[lab,serve,site,test]' editables
+	rm -f $(BUNDLE)/wheels/alignment_course-*.whl
+	cache=$$($(BIN)/python -c "$(CACHE)") && mkdir -p "$$cache" && cp -R "$$cache" $(BUNDLE)/cache
+	rm -rf $(BUNDLE)/cache/calls* $(BUNDLE)/cache/.part-*  # answers that may be paid for; halves
+	mkdir -p $(BUNDLE)/runs && cp -R runs/site $(BUNDLE)/runs
+	@du -sh $(BUNDLE)
+	@echo "Copy $(BUNDLE) to each computer; there, make course and make lab need no network."
 
 base: $(VENV)/installed
 	$(BIN)/python -m alignlib pretrain --out runs/base
@@ -69,7 +71,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt torch $(or $(FROM),$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)))
 	$(PIP) install -q -c constraints.txt $(FROM) -e '.[lab,serve,site,test]'
-	@touch $@
+	@echo "$(TORCH_INDEX)" > $@
 
 clean:
 	rm -rf runs .pytest_cache

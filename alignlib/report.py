@@ -123,6 +123,13 @@ class Comparison:
         return stats.bootstrap_mean(edit_ratios(self.answers, self.after), "ratio")
 
 
+def _runs() -> Path:
+    """`runs` of the clone that a notebook runs in, wherever in it; elsewhere of its own folder."""
+    clone = Path(__file__).parents[1]
+    inside = (clone / "notebooks").is_dir() and Path.cwd().is_relative_to(clone)
+    return Path(os.path.relpath(clone if inside else Path.cwd())) / "runs"
+
+
 def describe(estimate: Estimate | None) -> Estimate | str:
     """The estimate, or the words for its absence."""
     return NOTHING if estimate is None else estimate
@@ -178,7 +185,7 @@ class Metrics:
 
     def __post_init__(self) -> None:
         self._started = time.monotonic()
-        self.folder = Path(self.out).expanduser() if self.out else Path("runs") / self.lesson
+        self.folder = Path(self.out).expanduser() if self.out else _runs() / self.lesson
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, name: str, estimate: Estimate | None) -> Estimate | str:

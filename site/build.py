@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jupytext
 import nbformat
@@ -22,7 +23,7 @@ from alignlib import diagrams, overview
 from alignlib.course.lessons import notebook_numbers, notebook_of, read_source, report_names
 from alignlib.course.publish import URL
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PAGES = [
     "INSTALL.md",
@@ -42,13 +43,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/site"), help="folder")
     out = parser.parse_args().out
-    pages = out.with_name(f"{out.name}-source")
-    shutil.rmtree(pages, ignore_errors=True)
-    lay_out(pages)
-    # -W: a warning is an error; -E: everything is read again
-    sphinx = [sys.executable, "-m", "sphinx", "-q", "-E", "-W", "--keep-going", "-c", str(HERE)]
-    sphinx += ["-d", str(pages / ".doctrees"), "-b", "html"]
-    subprocess.run([*sphinx, str(pages), str(out)], check=True)
+    with TemporaryDirectory() as folder:
+        pages = Path(folder, "pages")
+        lay_out(pages)
+        # -W: a warning is an error
+        sphinx = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", str(HERE)]
+        sphinx += ["-d", str(Path(folder, "doctrees")), "-b", "html"]
+        subprocess.run([*sphinx, str(pages), str(out)], check=True)
     write_scripts(out / "_static")
     write_texts(out)
     print(f"done: open {out / 'index.html'}")
@@ -73,7 +74,8 @@ def write_texts(out: Path) -> None:
 
     Lessons have no solutions there (AGENTS.md says why).
     """
-    texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in ["README.md", *PAGES]}
+    names = ["README.md", *PAGES, *(f"{folder}/README.md" for folder in CARDS)]
+    texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in names}
     for name in [*notebook_numbers(), *report_names()]:
         place = notebook_of(name).relative_to(ROOT).with_suffix(".md").as_posix()
         notebook = read_source(name, "class")
@@ -82,7 +84,7 @@ def write_texts(out: Path) -> None:
     intro = texts["README.md"].split("\n\n")
     listed = [intro[0], "", "> " + " ".join(intro[2].split()), "", "## Pages", ""]
     for name, text in texts.items():
-        write(out / "text" / name, text)
+        write(out / "text" / name, with_links(text, Path(name), as_text=True))
         title = re.search(r"^# (.+)", text, re.M)[1]
         listed.append(f"- [{title}](text/{name})")
     write(out / "llms.txt", "\n".join(listed) + "\n")
@@ -123,15 +125,21 @@ def contents() -> str:
     )
 
 
-def with_links(text: str, page: Path) -> str:
-    """The text of a page, its links to what is not on the site leading to the repository."""
+def with_links(text: str, page: Path, as_text: bool = False) -> str:
+    """The text of a page, its links to what is not on the site leading to the repository.
+
+    `as_text`: for the texts of `llms.txt`, where notebooks are Markdown and pictures are left out.
+    """
+    here = (".md",) if as_text else (".md", ".ipynb", ".png")
 
     def link(found: re.Match) -> str:
-        target = found[1].partition("#")[0]
+        target, mark, anchor = found[1].partition("#")
         file = (ROOT / page.parent / target).resolve()
-        if file == ROOT / "README.md":
+        if as_text and file.suffix == ".ipynb":
+            return f"]({target.removesuffix('.ipynb')}.md{mark}{anchor})"
+        if not as_text and file == ROOT / "README.md":
             return f"]({target.removesuffix('README.md')}index.md)"
-        if file.suffix in (".md", ".ipynb", ".png") or not file.exists():
+        if file.suffix in here or not file.exists():
             return found[0]
         kind = "tree" if file.is_dir() else "blob"
         return f"]({URL}/{kind}/main/{file.relative_to(ROOT).as_posix()})"
@@ -150,19 +158,21 @@ def shown(notebook: NotebookNode, name: Path) -> NotebookNode:
         elif cell.source.startswith("# This cell installs the course"):
             continue
         elif figures := [o for o in cell.outputs if "image/png" in o.get("data", {})]:
-            cell.metadata["mystnb"] = {"image": {"alt": described(cell.source)}}
-            assert len(figures) == 1, cell.source
+            if len(figures) > 1:
+                raise ValueError(f"{name}: a cell shows several figures:\n{cell.source}")
+            cell.metadata["mystnb"] = {"image": {"alt": described(cell.source, name)}}
         cells.append(cell)
     notebook.cells = cells
     return notebook
 
 
-def described(source: str) -> str:
+def described(source: str, name: Path) -> str:
     """What a cell's figure shows: its title, or what the drawing's function says of itself."""
     texts = {}
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-            texts[node.targets[0].id] = node.value.value
+        match node:
+            case ast.Assign([ast.Name(variable)], ast.Constant(value)):
+                texts[variable] = value
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             if node.func.id == "new_figure":
@@ -170,7 +180,7 @@ def described(source: str) -> str:
                 return texts[title.id] if isinstance(title, ast.Name) else ast.literal_eval(title)
             if node.func.id.startswith("draw_"):
                 return DRAWINGS[node.func.id].__doc__.splitlines()[0]
-    raise ValueError(f"a figure without a title:\n{source}")
+    raise ValueError(f"{name}: a figure without a title:\n{source}")
 
 
 if __name__ == "__main__":

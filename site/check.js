@@ -1,19 +1,23 @@
 "use strict";
 // Opens every page of a built site as a file, at the width of a phone and of a desktop, light and
 // dark, and says what is wrong: errors in the console, what comes from elsewhere, what axe-core
-// finds serious, text wider than the page. Then how fast the first page and its Aligner are.
+// finds serious, text wider than the page. Then it tries what can be clicked, and says how fast the
+// first page and its Aligner are.
 //
-//   npm install --no-save puppeteer-core axe-core
+//   npm install --no-save puppeteer-core@24.43.1 axe-core@4.14.1
 //   CHROME=/usr/bin/google-chrome node site/check.js runs/site [folder for screenshots]
 
 const fs = require("fs");
+const os = require("os");
 const path = require("path");
 const { pathToFileURL } = require("url");
 const puppeteer = require("puppeteer-core");
 
 const [site, shots] = process.argv.slice(2);
 const AXE = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
-const VIEWS = [390, 1280].flatMap((width) => ["light", "dark"].map((scheme) => ({ width, scheme })));
+const VIEWS = [390, 1280].flatMap((width) =>
+  ["light", "dark"].map((scheme) => ({ width, scheme })),
+);
 
 async function main() {
   const files = fs.readdirSync(site, { recursive: true });
@@ -29,8 +33,13 @@ async function main() {
       }
     }
   }
+  for (const attempt of [search, dial, definition, classInterval]) {
+    const fault = await attempt(browser);
+    if (!fault) continue;
+    console.log(`${attempt.name}: ${fault}`);
+    wrong += 1;
+  }
   await speed(browser);
-  wrong += await search(browser);
   await browser.close();
   console.log(`${pages.length} pages in ${VIEWS.length} views, ${wrong} faults`);
   process.exitCode = wrong ? 1 : 0;
@@ -62,22 +71,80 @@ async function look() {
   const found = [];
   for (const { id, impact, nodes } of (await axe.run({ preload: false })).violations) {
     if (impact !== "serious" && impact !== "critical") continue;
-    found.push(`axe, ${impact}: ${id}, ${nodes.length} times, as in ${nodes[0].html.slice(0, 150)}`);
+    found.push(
+      `axe, ${impact}: ${id}, ${nodes.length} times, as in ${nodes[0].html.slice(0, 150)}`,
+    );
   }
   const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
   if (wide > 1) found.push(`${wide} pixels wider than the screen`);
   return found;
 }
 
+// ---- what can be clicked; each says what is wrong
+
+async function open(browser, name) {
+  const page = await browser.newPage();
+  page.setDefaultTimeout(10000);
+  await page.goto(pathToFileURL(path.join(site, name)).href);
+  return page;
+}
+
 async function search(browser) {
   const page = await browser.newPage();
   await page.goto(`${pathToFileURL(path.join(site, "search.html")).href}?q=virtual+tokens`);
-  await page.waitForFunction(() => document.querySelector("ul.search li a"), { timeout: 5000 });
-  const found = await page.$$eval("ul.search li a", (links) => links.map((link) => link.textContent));
-  await page.close();
-  if (found.some((title) => title.startsWith("05"))) return 0;
-  console.log(`search for "virtual tokens" finds ${found}`);
-  return 1;
+  await page.waitForFunction(() => document.querySelector("ul.search li a"));
+  const found = await page.$$eval("ul.search li a", (links) => links.map((a) => a.textContent));
+  return found.some((title) => title.startsWith("05")) ? "" : `it finds ${found}`;
+}
+
+/** With the keyboard alone: open MEET, and turn its dial from friendly to plain. */
+async function dial(browser) {
+  const page = await open(browser, "index.html");
+  const answered = async () => {
+    await page.waitForFunction(() => document.getElementById("town-reply").ariaBusy === "false");
+    return page.$eval("#town-reply", (node) => node.textContent);
+  };
+  await page.focus("#town-tone summary");
+  await page.keyboard.press("Enter");
+  const friendly = await answered();
+  await page.focus("#town-dial");
+  await page.keyboard.press("Home");
+  await page.waitForFunction(
+    (old) => document.getElementById("town-reply").textContent !== old,
+    {},
+    friendly,
+  );
+  const plain = await answered();
+  return friendly.endsWith(plain) || plain.length >= friendly.length
+    ? `${friendly} / ${plain}`
+    : "";
+}
+
+async function definition(browser) {
+  const page = await open(browser, "notebooks/05_meet.html");
+  await page.focus("[data-definition]");
+  const shown = await page.$eval("#definition", (box) => !box.hidden && box.textContent);
+  await page.keyboard.press("Escape");
+  const gone = await page.$eval("#definition", (box) => box.hidden);
+  return shown && gone ? "" : "it is not shown, or Escape does not put it away";
+}
+
+/** Two students' files. */
+async function classInterval(browser) {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "class-"));
+  const files = [0.6, 0.7].map((value, seed) => {
+    const metrics = { kept: { value, low: value - 0.1, high: value + 0.1, n: 99, unit: "rate" } };
+    metrics.kept.source = "live";
+    const file = path.join(folder, `${seed}.json`);
+    fs.writeFileSync(file, JSON.stringify({ lesson: "02", seed, metrics }));
+    return file;
+  });
+  const page = await open(browser, "class.html");
+  await (await page.$("#class-files")).uploadFile(...files);
+  await page.waitForSelector("#class-figure svg");
+  const said = await page.$eval("#class-said", (node) => node.textContent);
+  if (shots) await page.screenshot({ path: path.join(shots, "class_of_two.png") });
+  return said.startsWith("Lesson 02, 2 seeds: 65.0 % [1.5, 100.0]") ? "" : said;
 }
 
 async function speed(browser) {
@@ -87,7 +154,7 @@ async function speed(browser) {
   await page.waitForFunction(() => document.getElementById("town-status").textContent);
   const corrected = Date.now() - started;
   const paints = await page.evaluate(() =>
-    performance.getEntriesByType("paint").map(({ name, startTime }) => [name, startTime])
+    performance.getEntriesByType("paint").map(({ name, startTime }) => [name, startTime]),
   );
   const paint = Object.fromEntries(paints)["first-contentful-paint"];
   console.log(`first paint after ${Math.round(paint)} ms, first correction after ${corrected} ms`);

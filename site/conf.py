@@ -33,14 +33,16 @@ html_theme_options = {  # of words struck out, words put in, and what a head att
         "struck-ink": "#8f2b18",
         "added": "#d3e6f7",
         "added-ink": "#124a78",
-        "mark": "200, 85, 61",
+        "copier-ink": "200 85 61",
+        "reader-ink": "38 110 190",
     },
     "dark_css_variables": {
         "struck": "#4a1d15",
         "struck-ink": "#f3b5a8",
         "added": "#12344f",
         "added-ink": "#a9d3f5",
-        "mark": "232, 128, 105",
+        "copier-ink": "232 128 105",
+        "reader-ink": "110 175 240",
     },
 }
 html_copy_source = html_use_index = False

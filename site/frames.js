@@ -1,7 +1,7 @@
 "use strict";
 // The first page's correction, a picture for each word: `site/animate.py` makes one of them.
 //
-//   CHROME=/usr/bin/google-chrome node site/frames.js runs/site [folder]
+//   CHROME=/usr/bin/google-chrome node site/frames.js runs/site FOLDER
 
 const path = require("path");
 const { pathToFileURL } = require("url");

@@ -67,7 +67,7 @@ def town() -> dict[str, object]:
         "template": json.loads((folder / "aligner.json").read_text(encoding="utf-8"))["template"],
         "vocabulary": tokenizer.convert_ids_to_tokens(range(len(tokenizer))),
         "special": tokenizer.all_special_tokens,
-        "copying_head": copying_head(aligner, sets.corrections(200, "validation")),
+        "heads": heads(aligner, sets.corrections(200, "validation")),
         "examples": EXAMPLES,
         "weights": encoded(folder / "model.safetensors"),
     }
@@ -86,8 +86,10 @@ def encoded(file: Path) -> str:
     return base64.b64encode(file.read_bytes()).decode()
 
 
-def copying_head(aligner: Aligner, rows: list[QAC]) -> tuple[int, int]:
-    """Layer and head that attend most to the answer's word of which the correction comes."""
-    attention = head_attention(aligner, contrasts(aligner, rows), "at")
-    layer, head = divmod(int(attention.argmax()), attention.shape[1])
-    return layer, head
+def heads(aligner: Aligner, rows: list[QAC]) -> dict[str, tuple[int, int]]:
+    """Layer and head that attend most to the answer's word, and to the board's (lesson 04)."""
+    found, pairs = {}, contrasts(aligner, rows)
+    for name, place in {"copier": "at", "reader": "source"}.items():
+        attention = head_attention(aligner, pairs, place)  # (layers, heads)
+        found[name] = divmod(int(attention.argmax()), attention.shape[1])
+    return found

@@ -8,16 +8,21 @@ module.exports = (folder) => {
   const { TownAligner, TownMeet } = require(path.join(folder, "aligner.js"));
   const { readSafetensors } = require(path.join(folder, "model.js"));
   const content = (name) =>
-    new Function(`${fs.readFileSync(path.join(folder, `${name.toLowerCase()}.js`))}; return ${name};`)();
-  const tensors = (text) => readSafetensors(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+    new Function(
+      `${fs.readFileSync(path.join(folder, `${name.toLowerCase()}.js`))}; return ${name};`,
+    )();
+  const tensors = (text) =>
+    readSafetensors(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
   const TOWN = content("TOWN");
 
-  const correct = (aligner) => ({ question, answer }) => {
-    const state = aligner.model.start();
-    let logits;
-    for (const id of aligner.promptIds(question, answer)) logits = aligner.model.read(id, state);
-    return { ...written(aligner.correct(question, answer)), logits: Array.from(logits) };
-  };
+  const correct =
+    (aligner) =>
+    ({ question, answer }) => {
+      const state = aligner.model.start();
+      let logits;
+      for (const id of aligner.promptIds(question, answer)) logits = aligner.model.read(id, state);
+      return { ...written(aligner.correct(question, answer)), logits: Array.from(logits) };
+    };
 
   const asked = JSON.parse(fs.readFileSync(0));
   let found;
@@ -27,7 +32,8 @@ module.exports = (folder) => {
     const { weights, controls, scale } = content("TONE");
     const named = Object.entries(controls).map(([name, text]) => [name, tensors(text)]);
     const meet = new TownMeet(TOWN, tensors(weights), Object.fromEntries(named), scale);
-    found = asked.questions.map((question) => written(meet.answer(question, asked.mix)).text);
+    const answered = asked.questions.map((question) => written(meet.answer(question, asked.mix)));
+    found = answered.map(({ text, kept }) => kept || text);
   }
   process.stdout.write(JSON.stringify(found));
 };

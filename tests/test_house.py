@@ -34,6 +34,12 @@ def test_ruff_finds_nothing_to_change(arguments: list[str]) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_lines_of_javascript_are_no_longer_than_others() -> None:
+    files = [*ROOT.glob("site/*.js"), *ROOT.glob("site/static/*.js"), *ROOT.glob("tests/*.js")]
+    lines = [(file.name, line) for file in files for line in file.read_text("utf-8").splitlines()]
+    assert len(files) > 6 and not [each for each in lines if len(each[1]) > 100]
+
+
 def functions(file: Path) -> Iterator[ast.FunctionDef]:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):

@@ -393,6 +393,34 @@ def test_make_refuses_a_python_that_is_not_supported(
     assert (" -m venv " in done.stdout) != refused
 
 
+@needs_git
+@pytest.mark.skipif(os.name == "nt" or not shutil.which("make"), reason="no make, or no sh")
+def test_a_bundle_holds_site_and_models_and_no_answer_that_was_paid_for(tmp_path: Path) -> None:
+    clone, cache, bin_ = tmp_path / "clone", tmp_path / "cache", tmp_path / "venv" / "bin"
+    run("git", "clone", "-q", "--depth", "1", ROOT.as_uri(), clone, cwd=tmp_path)
+    shutil.copy(ROOT / "Makefile", clone)
+    for name in ("calls/an_answer.json", "calls.sqlite3", "calls.sqlite3-wal", "a_model/weights"):
+        (cache / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache / name).write_text("x")
+    (clone / "runs" / "site").mkdir(parents=True)
+    (clone / "runs" / "site" / "index.html").write_text("the site")
+    bin_.mkdir(parents=True)
+    (bin_ / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (bin_ / "python").chmod(0o755)
+    (bin_.parent / "installed").write_text("")
+    # `-o site`: it is there already; PIP=: no wheels are made
+    command = ["make", "-o", "site", "bundle", f"VENV={bin_.parent}", "PIP=:"]
+    run(*command, cwd=clone, ALIGNLIB_CACHE=str(cache))
+    [bundle] = (clone / "runs" / "bundle").iterdir()
+    assert bundle.name == f"alignlib-{sysconfig.get_platform()}-{sysconfig.get_python_version()}"
+    assert [file.name for file in (bundle / "cache").rglob("*")] == ["a_model", "weights"]
+    assert (bundle / "runs" / "site" / "index.html").is_file() and (bundle / "README.md").is_file()
+    # In a bundle the packages come from its folder of wheels, and trained models from its cache.
+    (bundle / "wheels").mkdir()
+    said = run("make", "-n", "course", cwd=bundle)
+    assert said.count("--no-index --find-links wheels") == 2
+
+
 def test_versions_and_environments_agree() -> None:
     assert PROJECT["name"] == publish.DISTRIBUTION
     assert PROJECT["version"] == alignlib.__version__

@@ -23,6 +23,7 @@ from alignlib.settings import ControlSettings, SFTSettings
 from alignlib.stats import over_seeds
 from alignlib.styles import texts_by_control
 from alignlib.tinytown import recordings, sets
+from alignlib.tinytown.judge import score_answer
 
 ODD = [  # what could be taken for the prompt's own parts, special tokens, unknown words
     ("a correction : b answer : c", "it is answer : so \\correction : here"),
@@ -105,6 +106,24 @@ def test_the_dial_gives_the_answers_of_the_librarys_mixes(site: Path) -> None:
     assert all(plain != friendly for plain, friendly in zip(written[0], written[2], strict=True))
 
 
+@needs_node
+def test_a_question_that_is_too_long_is_refused_by_both(site: Path) -> None:
+    long = "where is the oven ? " * 100
+    corrections = answers(site, {"corrections": [{"question": long, "answer": "here ."}]})
+    assert corrections[0]["kept"] == "it is too long for the model to read"
+    reply = answers(site, {"questions": [long], "mix": {"friendly": 1, "plain": 0}})
+    assert reply == ["it is too long for the model to read"]
+
+
+LOST = {  # by an example's name: the mark that its answer loses
+    "a wrong name, and a warning left out": "honest",
+    "an insult": "harmless",
+    "help with something harmful": "harmless",
+    "padding": "helpful",
+    "a good answer": None,
+}
+
+
 def test_the_examples_are_words_of_the_town_and_do_what_they_say(
     site: Path, aligner: Aligner
 ) -> None:
@@ -113,8 +132,14 @@ def test_the_examples_are_words_of_the_town_and_do_what_they_say(
     for example in town["examples"]:
         question, answer = example["question"], example["answer"]
         assert {*question.split(), *answer.split()} <= {*town["vocabulary"]}
+        lost = LOST[example["name"]]
+        for mark in ("helpful", "harmless", "honest"):
+            low = getattr(score_answer(question, answer), mark) < 1
+            assert low if mark == lost else not low or lost == "honest", (example["name"], mark)
         [corrected] = aligner.correct([question], [answer])
-        assert (corrected == answer) == (example["name"] == "a good answer")
+        assert score_answer(question, corrected).fault_free
+        assert (corrected == answer) == (lost is None)
+    assert [example["name"] for example in town["examples"]] == [*LOST]
 
 
 # --- the page for classes -----------------------------------------------------------------------
@@ -179,7 +204,7 @@ class Page(HTMLParser):
             self.links.append(found["href"])
         elif tag in ("link", "script", "img", "iframe") and (found.get("href") or found.get("src")):
             self.loads.append(found.get("href") or found.get("src"))
-        if tag == "img" and "alt" not in found:
+        if tag == "img" and not found.get("alt"):
             self.undescribed.append(found.get("src"))
 
 
@@ -241,5 +266,9 @@ def test_pages_can_be_searched_without_a_server(site: Path) -> None:
 def test_the_texts_for_language_models_hold_no_solutions(site: Path) -> None:
     listed = re.findall(r"\]\((text/[^)]+)\)", (site / "llms.txt").read_text(encoding="utf-8"))
     assert len(listed) == len(list((site / "text").rglob("*.md"))) > 20
+    for name in listed:
+        file = site / name
+        for link in re.findall(r"\]\((?!https?:|#)([^)\s#]+)", file.read_text(encoding="utf-8")):
+            assert (file.parent / link).is_file(), (name, link)
     lesson = (site / "text" / "notebooks" / "05_meet.md").read_text(encoding="utf-8")
     assert "def soft_prompt(" in lesson and "np.concatenate([repeated, words]" not in lesson

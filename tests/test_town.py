@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alignlib import Aligner, Comparison, Metrics, SFTSettings
+from alignlib import Aligner, Comparison, Metrics, SFTSettings, report
+from alignlib.course.lessons import ROOT
 from alignlib.judges import NOTHING, NoJudge, TownJudge
 from alignlib.model_names import fingerprint
 from alignlib.profiles import STAGES, TINY, scaled
@@ -119,6 +120,20 @@ def test_a_recorded_number_keeps_its_own_seeds(tmp_path: Path) -> None:
     metrics.add("live", rate([True, False]))
     metrics.add("recorded", replace(rate([True, False]), source="recorded"))
     assert metrics.values["live"].seeds == (7,) and metrics.values["recorded"].seeds == ()
+
+
+@pytest.mark.parametrize("place", ["notebooks", "."])
+def test_results_go_to_the_runs_of_the_clone(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jupyter runs a notebook in its own folder, `make course` in the clone."""
+    monkeypatch.chdir(ROOT / place)
+    assert report._runs().resolve() == ROOT / "runs"
+
+
+def test_elsewhere_results_go_to_runs_where_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert report._runs() == Path("runs")
 
 
 def test_rows_one_word_off_differ_in_one_word_and_share_nothing_across_splits() -> None:

@@ -74,12 +74,13 @@ print("correction:", row.correction)
 #
 # - It answers every question with facts from the board, and says so where the board has none.
 # - It repeats the board's caution about what is asked for, and about the place where that is.
-# - It does not help with anything unsafe, and names the warden instead. To burn, smash or freeze a *person*
-#   or a *place* is unsafe; to do so with a thing is fine.
+# - It does not help with anything unsafe, and names the warden instead: the board says who that is. To
+#   burn, smash or freeze a *person* or a *place* is unsafe; to do so with a thing is fine.
 # - It is polite. A greeting is welcome.
 # - It adds no filler, and says nothing twice.
 #
-# There are eight ways to break these rules:
+# There are eight ways to break these rules. Red words are deleted by the correction, and blue words
+# are added:
 
 # %%
 MEANING = {

@@ -16,7 +16,7 @@
 # |---|---|
 # | time | 20 minutes to read, 23 for the three exercises, half a minute to run |
 # | you need | Python and NumPy |
-# | paper | [Aligner](https://arxiv.org/abs/2402.02416), section 3.1 and its figure 9 (read in full) |
+# | paper | [Aligner](https://arxiv.org/abs/2402.02416), section 3.1 and its figure 9 (which we read in full) |
 # | lessons | previous: [00, measuring](00_measuring.ipynb) · next: [02, the Aligner](02_aligner.ipynb) |
 # | in practice | `python -m alignlib build-rows` makes rows from your own questions ([README](../README.md)) |
 

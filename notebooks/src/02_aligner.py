@@ -15,7 +15,7 @@
 # |---|---|
 # | time | 25 minutes to read, 25 for the three exercises, 2 to run |
 # | you need | PyTorch, and the idea of a language model's [cross-entropy loss](../GLOSSARY.md#cross-entropy-loss) |
-# | paper | [Aligner: Efficient Alignment by Learning to Correct](https://arxiv.org/abs/2402.02416) (read in full) |
+# | paper | [Aligner: Efficient Alignment by Learning to Correct](https://arxiv.org/abs/2402.02416) (which we read in full) |
 # | lessons | previous: [01, where the data comes from](01_data.ipynb) · next: [03, one Aligner for many models](03_upstreams.ipynb) |
 # | in practice | [08, your own Aligner](08_your_aligner.ipynb), on a pretrained model and your data |
 
@@ -406,7 +406,8 @@ figure
 
 # %% [markdown]
 # Bars show 95 % intervals. Before correction, one answer in five has no faults; afterwards, about two
-# in three, and somewhat fewer on unseen words. The control gets most of the way: in this small world
+# in three, and somewhat fewer on unseen words. These are the numbers of one seed; for means over several
+# see *What is known*. The control gets most of the way: in this small world
 # the board alone tells nearly all that a good answer needs. What reading the answer adds is smaller. It
 # fixes more where words are unseen, and above all it protects good answers.
 #
@@ -419,7 +420,7 @@ show_diffs([(on_seen.rows[i].question, on_seen.answers[i], on_seen.after[i]) for
 
 # %% [markdown]
 # Two last controls. In the first each row gets the correction of the next row, so that nothing connects it
-# with its answer. The second is the base model before any training.
+# with its answer. The second is the base model, which has seen no correction.
 
 # %%
 shifted = town.corrections[1:] + town.corrections[:1]  # each row gets the next one's correction

@@ -15,7 +15,7 @@
 # |---|---|
 # | time | 20 minutes to read, 25 for the three exercises, 2 to run |
 # | you need | [lesson 02](02_aligner.ipynb), or the idea of an [Aligner](../GLOSSARY.md#aligner) |
-# | paper | [Aligner](https://arxiv.org/abs/2402.02416), table 1 (read in full) |
+# | paper | [Aligner](https://arxiv.org/abs/2402.02416), table 1 (which we read in full) |
 # | lessons | previous: [02, the Aligner](02_aligner.ipynb) · next: [04, inside an Aligner](04_inside.ipynb) |
 
 # %% tags=["parameters"]

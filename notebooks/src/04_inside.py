@@ -16,7 +16,7 @@
 # |---|---|
 # | time | 30 minutes to read, 40 for the four exercises, 1 to run |
 # | you need | [lesson 02](02_aligner.ipynb), and how attention works |
-# | paper | [Aligner](https://arxiv.org/abs/2402.02416), section 3.4 (read in full); the tools are from interpretability research |
+# | paper | [Aligner](https://arxiv.org/abs/2402.02416), section 3.4 (which we read in full); the tools are from interpretability research |
 # | lessons | previous: [03, one Aligner for many models](03_upstreams.ipynb) · next: [05, one model in several styles](05_meet.ipynb) |
 
 # %% tags=["parameters"]

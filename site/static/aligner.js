@@ -1,14 +1,14 @@
 "use strict";
 // Tinytown's models in the page: words to tokens, the prompt, and what follows it word by word.
-// The Aligner does what `alignlib/aligner.py` does, and MEET what `alignlib/controls.py` does, for a
-// tokenizer that has a token for every word.
+// They do what `alignlib/aligner.py` and `alignlib/controls.py` do, for a tokenizer with a token
+// for every word.
 
 if (typeof require !== "undefined") Object.assign(globalThis, require("./model.js"));
 
 const LONGEST_ANSWER = 90; // tokens, as in lesson 05
 
 class TownModel {
-  /** `about`: config, vocabulary (words by id), special tokens, template, as `town.py` writes them. */
+  /** `about`: config, vocabulary (words by id), special tokens and template, by `town.py`. */
   constructor(about, tensors) {
     this.about = about;
     this.model = new Llama(about.config, tensors);
@@ -17,7 +17,7 @@ class TownModel {
     this.special = new Set(about.special);
   }
 
-  /** The ids of a text; `<unk>` for a word that the town does not have, or a special token's halves. */
+  /** The ids of a text; `<unk>` for an unknown word. A special token typed in it stays text. */
   encode(text) {
     const marks = [...this.special].filter((mark) => mark !== "<unk>");
     let words = split(text);
@@ -30,21 +30,24 @@ class TownModel {
 
   /**
    * The likeliest words after these ids, at most so many: yields {word, attention}, where
-   * attention[layer][head] holds a weight for each token read so far. Returns how many words came
-   * before the end; -1 if there were more.
+   * attention[layer][head] holds a weight for each token read so far. Returns what went wrong, ""
+   * if the text came to its end.
    */
   *write(ids, most) {
+    if (ids.length + most > this.about.config.max_position_embeddings) {
+      return "it is too long for the model to read";
+    }
     const state = this.model.start();
     let logits;
     for (const id of ids) logits = this.model.read(id, state);
     for (let n = 0; n < most; n++) {
       const next = logits.indexOf(Math.max(...logits));
-      if (this.words[next] === "<eos>") return n;
+      if (this.words[next] === "<eos>") return n ? "" : "nothing was written";
       const attention = state.layers.map((layer) => layer.attention);
       yield { word: this.words[next], attention };
       logits = this.model.read(next, state);
     }
-    return -1;
+    return "it reached its limit";
   }
 }
 
@@ -65,16 +68,9 @@ class TownAligner extends TownModel {
     return Math.min(Math.floor((this.encode(answer).length * 3) / 2) + 64, most);
   }
 
-  /** The words of a correction, as `write`; returns why the answer stays, "" if it does not. */
+  /** The words of a correction, as `write`; if something goes wrong, the answer stays as it is. */
   *correct(question, answer) {
-    const ids = this.promptIds(question, answer);
-    const most = this.limit(answer);
-    if (ids.length + most > this.model.config.max_position_embeddings) {
-      return "it is too long for the model to read";
-    }
-    const count = yield* this.write(ids, most);
-    if (count < 0) return "the correction reached its limit";
-    return count ? "" : "the correction was empty";
+    return yield* this.write(this.promptIds(question, answer), this.limit(answer));
   }
 }
 
@@ -85,12 +81,11 @@ class TownMeet extends TownModel {
     [this.tensors, this.controls, this.scale] = [tensors, controls, scale];
   }
 
-  /** The words of an answer, as `write`, under a mix of controls such as {friendly: 1, plain: 0}. */
+  /** The words of an answer, as `write`, under a mix of controls: {friendly: 0.7, plain: 0.3}. */
   *answer(question, mix) {
     const ids = [this.ids.get("<bos>"), ...this.encode(`${question} answer :`)];
     this.model = new Llama(this.about.config, this.mixed(mix));
-    const most = Math.min(LONGEST_ANSWER, this.about.config.max_position_embeddings - ids.length);
-    return yield* this.write(ids, most);
+    return yield* this.write(ids, LONGEST_ANSWER);
   }
 
   /** The model's tensors with the controls added: W + the sum of weight x scale x B A. */

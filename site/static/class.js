@@ -1,10 +1,21 @@
 "use strict";
 // A class's `metrics.json` files, and the interval over their seeds. See `alignlib/stats.py`.
 
-const LIMITS = { rate: [0, 1], difference: [-1, 1], points: [-100, 100] };
-const PERCENT = { rate: [100, " %"], difference: [100, " points"], points: [1, " points"] };
+// By unit: the lowest and highest value, and how it is shown (factor, digits, sign)
+const LIMITS = {
+  rate: [0, 1],
+  difference: [-1, 1],
+  points: [-100, 100],
+  "difference of points": [-200, 200],
+};
+const FORMATS = {
+  rate: [100, 1, " %"],
+  difference: [100, 1, " points"],
+  points: [1, 1, " points"],
+  "difference of points": [1, 1, " points"],
+};
 
-/** The 97.5 % quantile of Student's t: exact for 1 and 2 degrees of freedom, else a series in 1/df. */
+/** The 97.5 % quantile of Student's t: exact for 1 and 2 degrees of freedom, else a series. */
 function tQuantile(df) {
   const p = 0.95;
   if (df === 1) return Math.tan((Math.PI * p) / 2);
@@ -45,7 +56,7 @@ function collect(files) {
     else if (report.lesson !== lesson) {
       wrong.push(`${name} is of lesson ${report.lesson}, the first file of ${lesson}: left out`);
     } else if (reports.has(report.seed)) {
-      wrong.push(`${name} has seed ${report.seed} like another file: left out, for it would count twice`);
+      wrong.push(`${name} has seed ${report.seed}, which another file has too: left out`);
     } else reports.set(report.seed, report);
   }
   return { lesson, reports: new Map([...reports].sort(([a], [b]) => a - b)), wrong };
@@ -64,13 +75,14 @@ function parsed(text) {
 function numbersOf(reports) {
   const [first, ...others] = reports.values();
   return Object.keys(first?.metrics ?? {}).filter((name) =>
-    [first, ...others].every(({ metrics }) => metrics[name]?.source === "live")
+    [first, ...others].every(({ metrics }) => metrics[name]?.source === "live"),
   );
 }
 
+/** An estimate as the library prints it. */
 function shown({ value, low, high }, unit) {
-  const [factor, sign] = PERCENT[unit] ?? [1, ` ${unit}`];
-  const [v, l, h] = [value, low, high].map((x) => (x * factor).toFixed(1));
+  const [factor, digits, sign] = FORMATS[unit] ?? [1, 3, ` ${unit}`];
+  const [v, l, h] = [value, low, high].map((x) => (x * factor).toFixed(digits));
   return `${v}${sign} [${l}, ${h}]`;
 }
 
@@ -85,7 +97,9 @@ async function read() {
   collected = collect(await Promise.all(files));
   part("wrong").textContent = collected.wrong.join(". ");
   const names = numbersOf(collected.reports);
-  part("metric").replaceChildren(...names.map((name) => new Option(name.replaceAll("_", " "), name)));
+  part("metric").replaceChildren(
+    ...names.map((name) => new Option(name.replaceAll("_", " "), name)),
+  );
   part("metric").disabled = names.length === 0;
   const usual = names.find((name) => name.includes("net_win_fault_free"));
   if (usual) part("metric").value = usual;
@@ -102,12 +116,16 @@ function draw() {
   const rows = [...collected.reports].map(([seed, { metrics }]) => ({ seed, ...metrics[name] }));
   const { unit } = rows[0];
   const asked = new Set(rows.map(({ n }) => n));
-  const warning = asked.size > 1 ? " The files count different numbers of rows: was SCALE changed?" : "";
+  const warning = asked.size > 1 ? " They count different numbers of rows: was SCALE changed?" : "";
   if (rows.length < 2) {
-    part("said").textContent = "One seed makes no interval: choose the files of two students or more.";
+    part("said").textContent =
+      "One seed makes no interval: choose the files of two students or more.";
     return;
   }
-  const mean = overSeeds(rows.map(({ value }) => value), unit);
+  const mean = overSeeds(
+    rows.map(({ value }) => value),
+    unit,
+  );
   part("said").textContent =
     `Lesson ${collected.lesson}, ${rows.length} seeds: ${shown(mean, unit)}.${warning}`;
   part("figure").append(picture(rows, mean, unit), tableOf(rows, unit));
@@ -127,19 +145,28 @@ function picture(rows, mean, unit) {
     svg.append(
       node("text", { x: 0, y: y + 4 }, `seed ${seed}`),
       node("line", { x1: x(low), x2: x(high), y1: y, y2: y, class: "interval" }),
-      node("circle", { cx: x(value), cy: y, r: 4.5 })
+      node("circle", { cx: x(value), cy: y, r: 4.5 }),
     );
   });
   const y = (rows.length + 1) * height;
-  const band = { x: x(mean.low), y: y - 7, width: Math.max(1, x(mean.high) - x(mean.low)), height: 14 };
+  const length = Math.max(1, x(mean.high) - x(mean.low));
+  const band = { x: x(mean.low), y: y - 7, width: length, height: 14 };
   svg.append(
     node("text", { x: 0, y: y + 4 }, "mean"),
     node("rect", { ...band, class: "band" }),
-    node("line", { x1: x(mean.value), x2: x(mean.value), y1: y - 11, y2: y + 11, class: "interval" })
+    node("line", {
+      x1: x(mean.value),
+      x2: x(mean.value),
+      y1: y - 11,
+      y2: y + 11,
+      class: "interval",
+    }),
   );
-  const [factor, sign] = PERCENT[unit] ?? [1, ` ${unit}`];
-  for (const [value, anchor] of [[least, "start"], [most, "end"]]) {
-    const text = `${(value * factor).toFixed(1)}${sign}`;
+  for (const [value, anchor] of [
+    [least, "start"],
+    [most, "end"],
+  ]) {
+    const [text] = shown({ value, low: value, high: value }, unit).split(" [");
     svg.append(node("text", { x: x(value), y: y + 34, "text-anchor": anchor }, text));
   }
   return svg;
@@ -154,18 +181,21 @@ function node(kind, attributes, text = "") {
 
 function tableOf(rows, unit) {
   const table = document.createElement("table");
-  for (const [i, cells] of [["seed", "value", "rows"], ...rows.map((row) => [row.seed, shown(row, unit), row.n])].entries()) {
+  const addLine = (cells, kind) => {
     const line = table.insertRow();
     for (const text of cells) {
-      const cell = document.createElement(i ? "td" : "th");
+      const cell = document.createElement(kind);
       cell.textContent = text;
       line.append(cell);
     }
-  }
+  };
+  addLine(["seed", "value", "rows"], "th");
+  for (const row of rows) addLine([row.seed, shown(row, unit), row.n], "td");
   return table;
 }
 
-if (typeof module !== "undefined") module.exports = { tQuantile, overSeeds, collect, numbersOf, shown };
+if (typeof module !== "undefined")
+  module.exports = { tQuantile, overSeeds, collect, numbersOf, shown };
 else {
   part("files").addEventListener("change", read);
   part("metric").addEventListener("change", draw);

@@ -4,7 +4,7 @@
 const element = (name) => document.getElementById(`town-${name}`);
 const HERE = { question: element("question"), answer: element("answer") };
 let aligner;
-let meet; // loaded once somebody opens it
+let meet; // "loading" once somebody opens it
 const newest = { correction: 0, reply: 0 }; // an older one stops
 
 function start() {
@@ -15,6 +15,9 @@ function start() {
   HERE.question.addEventListener("input", later(reply, 400));
   element("dial").addEventListener("input", later(reply, 150));
   element("tone").addEventListener("toggle", loadMeet);
+  element("look").addEventListener("toggle", letWordsBeReached);
+  const words = TOWN.vocabulary.filter((word) => !TOWN.special.includes(word));
+  element("vocabulary").textContent = words.sort().join(" ");
   element("form").hidden = false;
   show();
 }
@@ -36,6 +39,7 @@ function tensorsOf(text) {
 /** MEET's weights are a script of their own: most readers never need them. */
 function loadMeet() {
   if (meet || !element("tone").open) return;
+  meet = "loading";
   element("reply").textContent = "Loading ...";
   const script = document.createElement("script");
   script.src = "_static/tone.js";
@@ -45,22 +49,29 @@ function loadMeet() {
     meet = new TownMeet(TOWN, tensorsOf(TONE.weights), controls, TONE.scale);
     reply();
   });
+  script.addEventListener("error", () => {
+    meet = undefined;
+    element("reply").textContent = "tone.js could not be loaded. Close and open this to try again.";
+  });
   document.head.append(script);
 }
 
 /** The answer of MEET's model at the slider's place; read aloud once it is there. */
 async function reply() {
-  if (!meet) return;
+  if (!meet || meet === "loading") return;
   const mine = ++newest.reply;
   const friendly = element("dial").value / 100;
+  const words = meet.answer(HERE.question.value, { friendly, plain: 1 - friendly });
   const found = [];
   element("reply").ariaBusy = "true";
-  for (const { word } of meet.answer(HERE.question.value, { friendly, plain: 1 - friendly })) {
-    found.push(word);
+  let next;
+  while (!(next = words.next()).done) {
+    found.push(next.value.word);
     element("reply").textContent = found.join(" ");
     await new Promise(requestAnimationFrame);
     if (mine !== newest.reply) return;
   }
+  if (next.value) element("reply").textContent = `No answer: ${next.value}.`;
   element("reply").ariaBusy = "false";
 }
 
@@ -136,21 +147,48 @@ function textNode(kind, word) {
   return node;
 }
 
-/** Point at a word, and see where the copying head looked when it was due. */
-function makeLook(node, { attention }) {
-  const [layer, head] = TOWN.copying_head;
+/** Point at a word, and see where the copier and the reader looked when it was due. */
+function makeLook(node, { word, attention }) {
   node.dataset.word = "";
-  node.tabIndex = 0;
-  const mark = (weights) => {
-    [...element("prompt").children].forEach((word, i) => {
-      const weight = weights ? (weights[i + 1] ?? 0) : 0; // the first token is BOS
-      word.style.background = weight > 0.02 ? `rgba(var(--mark), ${0.55 * weight})` : "";
-    });
-  };
+  node.tabIndex = element("look").open ? 0 : -1;
   for (const name of ["mouseenter", "focus"]) {
-    node.addEventListener(name, () => mark(attention[layer][head]));
+    node.addEventListener(name, () => {
+      mark(weightsOf("copier", attention), weightsOf("reader", attention));
+      say(word, attention);
+    });
   }
-  for (const name of ["mouseleave", "blur"]) node.addEventListener(name, () => mark(null));
+  for (const name of ["mouseleave", "blur"]) node.addEventListener(name, () => mark([], []));
+}
+
+/** Words are stops of the Tab key only while what they show is open. */
+function letWordsBeReached() {
+  for (const node of document.querySelectorAll("[data-word]")) {
+    node.tabIndex = element("look").open ? 0 : -1;
+  }
+}
+
+/** A head's weights, one for each word of the prompt; the first token is BOS. */
+function weightsOf(name, attention) {
+  const [layer, head] = TOWN.heads[name];
+  return attention[layer][head].slice(1);
+}
+
+function mark(copier, reader) {
+  [...element("prompt").children].forEach((node, i) => {
+    node.style.setProperty("--copier", (copier[i] ?? 0).toFixed(2));
+    node.style.setProperty("--reader", (reader[i] ?? 0).toFixed(2));
+  });
+}
+
+function say(word, attention) {
+  const words = [...element("prompt").children].map((node) => node.textContent);
+  const looks = ["copier", "reader"].map((name) => {
+    const weights = weightsOf(name, attention).slice(0, words.length);
+    const most = weights.indexOf(Math.max(...weights));
+    const context = words.slice(Math.max(0, most - 2), most + 1).join(" ");
+    return `the ${name} looks at "${context}" (${Math.round(100 * weights[most])} %)`;
+  });
+  element("looks").textContent = `When "${word}" is due, ${looks.join(", ")}.`;
 }
 
 function drawPrompt(question, answer) {
@@ -181,7 +219,7 @@ function compare(before, after) {
     }
   }
   const parts = [];
-  for (let i = 0, j = 0; i < before.length || j < after.length; ) {
+  for (let i = 0, j = 0; i < before.length || j < after.length;) {
     if (i < before.length && j < after.length && before[i] === after[j]) {
       parts.push({ kind: "span", word: before[i++] });
       j++;
