@@ -20,10 +20,10 @@ def main() -> None:
     frames = [Image.open(file).convert("RGB") for file in sorted(folder.glob("[0-9]*.png"))]
     size = max(frame.size for frame in frames)
     even = []
-    for frame in frames:  # the status below the words takes room only once they are all there
+    for frame in frames:  # a line of the correction more takes more room
         even.append(Image.new("RGB", size, "white"))
         even[-1].paste(frame)
-    few = [frame.quantize(24) for frame in even]
+    few = [frame.quantize(64) for frame in even]
     times = [FIRST, *[EACH] * (len(few) - 2), LAST]
     few[0].save(HERE / "aligner.gif", save_all=True, append_images=few[1:], duration=times, loop=0)
     shutil.copyfile(folder / "aligner.png", HERE / "static" / "aligner.png")

@@ -49,7 +49,8 @@ def main() -> None:
         # -W: a warning is an error
         sphinx = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", str(HERE)]
         sphinx += ["-d", str(Path(folder, "doctrees")), "-b", "html"]
-        subprocess.run([*sphinx, str(pages), str(out)], check=True)
+        subprocess.run([*sphinx, str(pages), str(Path(folder, "html"))], check=True)
+        shutil.copytree(Path(folder, "html"), out, dirs_exist_ok=True)
     write_scripts(out / "_static")
     write_texts(out)
     print(f"done: open {out / 'index.html'}")

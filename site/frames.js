@@ -22,17 +22,16 @@ async function main() {
   await page.goto(pathToFileURL(path.join(site, "index.html")).href);
   await page.waitForFunction(() => waiting.length > 0);
   await page.evaluate(() => document.querySelectorAll("header").forEach((node) => node.remove()));
-  for (let n = 0; n < 100; n++) {
+  let done = false;
+  for (let n = 0; !done; n++) {
     const file = path.join(out, `${String(n).padStart(2, "0")}.png`);
-    const clip = await page.evaluate(boxOf, ["town-question", "town-status"], 44);
+    done = Boolean(await page.$eval("#town-status", (node) => node.textContent));
+    const clip = await page.evaluate(boxOf, ["town-question", "town-diff"], 34);
     await page.screenshot({ path: file, clip });
-    const more = await page.evaluate(async () => {
-      const due = waiting.splice(0);
-      due.forEach((call) => call(0));
+    await page.evaluate(async () => {
+      waiting.splice(0).forEach((call) => call(0));
       await new Promise((resolve) => setTimeout(resolve, 60));
-      return waiting.length > 0;
     });
-    if (!more && (await page.$eval("#town-status", (node) => node.textContent))) break;
   }
   const clip = await page.evaluate(boxOf, ["town-diff", "town-diff"], 8);
   await page.screenshot({ path: path.join(out, "aligner.png"), clip });

@@ -185,8 +185,7 @@ function say(word, attention) {
   const looks = ["copier", "reader"].map((name) => {
     const weights = weightsOf(name, attention).slice(0, words.length);
     const most = weights.indexOf(Math.max(...weights));
-    const context = words.slice(Math.max(0, most - 2), most + 1).join(" ");
-    return `the ${name} looks at "${context}" (${Math.round(100 * weights[most])} %)`;
+    return `the ${name} looks at "${words[most]}" (${Math.round(100 * weights[most])} %)`;
   });
   element("looks").textContent = `When "${word}" is due, ${looks.join(", ")}.`;
 }
