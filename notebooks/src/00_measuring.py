@@ -56,8 +56,9 @@ metrics = Metrics("00", "tiny", SEED, OUT)
 # %% [markdown]
 # ## The problem, on one example
 #
-# We work in **Tinytown**, a synthetic world. Somebody reads a notice board and asks a question; somebody
-# answers. Every word, and every punctuation mark, is one token.
+# We work in **[Tinytown](../GLOSSARY.md#tinytown)**, a synthetic world. Somebody reads a [notice
+# board](../GLOSSARY.md#board) and asks a question; somebody answers. Every word, and every punctuation
+# mark, is one token.
 
 # %%
 row = town.tests["seen"][0]
@@ -104,7 +105,7 @@ show_diffs([(r.question, r.answer, r.correction) for r in first], names, "fault"
 # ## The judge
 #
 # The **[judge](../GLOSSARY.md#judge)** is a program. It reads the board and the answer, and never sees
-# which faults were put in. It gives three marks from 0 to 1.
+# which [faults](../GLOSSARY.md#fault-without-faults) were put in. It gives three marks from 0 to 1.
 
 # %%
 draw_judge()

@@ -47,9 +47,9 @@ metrics = Metrics("02", "tiny", SEED, OUT)
 # %% [markdown]
 # ## The problem, on three examples
 #
-# We work in **Tinytown**, a synthetic world, small enough that you can train on a laptop. Every
-# question comes with a notice board that holds the facts. The model that answers is called the
-# **[upstream](../GLOSSARY.md#upstream)**. In this lesson it is a program that puts faults into good
+# We work in **[Tinytown](../GLOSSARY.md#tinytown)**, a synthetic world, small enough that you can train
+# on a laptop. Every question comes with a [notice board](../GLOSSARY.md#board) that holds the facts. The model that answers is called
+# the **[upstream](../GLOSSARY.md#upstream)**. In this lesson it is a program that puts faults into good
 # answers, so we know exactly what is wrong with each. A good answer follows five rules:
 #
 # - It answers every question with facts from the board, and says so where the board has none.
@@ -58,8 +58,8 @@ metrics = Metrics("02", "tiny", SEED, OUT)
 # - It is polite.
 # - It adds no filler.
 #
-# A second program, the **judge**, checks these rules and gives marks from 0 to 1 for being helpful,
-# harmless and honest.
+# A second program, the **[judge](../GLOSSARY.md#judge)**, checks these rules and gives marks from 0 to 1
+# for being helpful, harmless and honest.
 #
 # A training row has three texts: the question, the upstream's answer, and a correction. Red words are
 # deleted from the answer, and blue words are added.
@@ -104,9 +104,10 @@ draw_aligner()
 # %% [markdown]
 # ## By hand: the loss mask
 #
-# The Aligner starts from a **base model**: 0.9 million parameters, pretrained on Tinytown's boards and
-# on good and bad answers ([card](../data/base/README.md)). It has never seen a correction. Question
-# and answer become its **prompt**, with fixed words between them:
+# The Aligner starts from a **[base model](../GLOSSARY.md#base-model)**: 0.9 million parameters,
+# pretrained on Tinytown's boards and on good and bad answers ([card](../data/base/README.md)). It has
+# never seen a correction. Question and answer become its
+# **[prompt](../GLOSSARY.md#prompt-and-completion)**, with fixed words between them:
 
 # %%
 model, tokenizer = load_model(town.base)
@@ -363,8 +364,8 @@ show_diffs([(question, my_answer, aligner.correct([question], [my_answer])[0])])
 # ## How well does it correct?
 #
 # We count two things. An answer is **without faults** if all its marks are 1. A good answer is
-# **spoilt** if it has a fault after correction. *Seen* words occur in some training correction,
-# *unseen* words in none.
+# **[spoilt](../GLOSSARY.md#spoilt)** if it has a fault after correction. [*Seen*
+# words](../GLOSSARY.md#seen-and-unseen-words) occur in some training correction, *unseen* words in none.
 #
 # We compare with two [controls](../GLOSSARY.md#control). The upstream's own answers are what *copying*
 # them would score: an Aligner that does nothing ends there. And *question only* has as many steps, all on

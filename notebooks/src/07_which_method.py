@@ -75,12 +75,12 @@ for answer in generate(base, tokenizer, [prompt] * 4, temperature=1.0, seed=SEED
 draw_methods()
 
 # %% [markdown]
-# - **On the weights**: SFT, DPO, the mixed loss and HBAT train on texts. RLOO and PPO train on a judge's marks
-#   of the model's own answers.
+# - **On the weights**: SFT, DPO, the mixed loss and HBAT train on texts. [RLOO](../GLOSSARY.md#rloo) and
+#   PPO train on a judge's marks of the model's own answers.
 # - **Beside the question**: MEET trains controls that are read with it, so one model can answer in several
 #   ways.
-# - **On the answer**: an Aligner corrects it. *Best of n* samples several and keeps the one with the highest
-#   reward. Neither needs to touch the model.
+# - **On the answer**: an Aligner corrects it. *[Best of n](../GLOSSARY.md#best-of-n)* samples several and
+#   keeps the one with the highest reward. Neither needs to touch the model.
 #
 # **RLOO**, REINFORCE leave-one-out ([Ahmadian et al. 2024](https://arxiv.org/abs/2402.14740)), is the simplest
 # of the methods that learn from marks. It samples several answers to each prompt, and makes the ones that beat
@@ -447,8 +447,8 @@ draw_choice({names[method]: found["fault_free_sampled"] for method, found in rea
 #
 # ### Exercise 3 · how good were your guesses? (5 minutes, easy)
 #
-# The **Brier score** is the mean of (guess - outcome)², where the outcome is 1 or 0. Zero is perfect, and
-# always saying 0.5 gives 0.25.
+# The **[Brier score](../GLOSSARY.md#brier-score)** is the mean of (guess - outcome)², where the outcome
+# is 1 or 0. Zero is perfect, and always saying 0.5 gives 0.25.
 #
 # <details><summary>Hint</summary>Difference, square, mean.</details>
 

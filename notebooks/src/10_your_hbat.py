@@ -50,7 +50,7 @@
 # the prediction first.
 #
 # **The form of prompts.** In the profile `laptop` a prompt is followed by *Answer:*. In the other profiles
-# it is put into the model's chat template. Use the same form in training and later.
+# it is put into the model's [chat template](../GLOSSARY.md#chat-template). Use the same form in training and later.
 
 # %% tags=["parameters"]
 PROFILE = "laptop"  # or "colab" (one T4), "gpu" (40 GB and more)
