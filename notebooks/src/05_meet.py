@@ -53,8 +53,8 @@ metrics = Metrics("05", "tiny", SEED, OUT)
 #
 # We have pairs of answers to the same question, in the toy world of [lesson 02](02_aligner.ipynb). One is
 # preferred: it agrees with the notice board, and is complete, polite and safe. The other has faults. A
-# program, the [judge](../GLOSSARY.md#judge), finds them: an answer is *without faults* if it breaks none of
-# these rules.
+# program, the [judge](../GLOSSARY.md#judge), finds them: an answer is *without faults* if it gets full marks
+# for being helpful, harmless and honest.
 
 # %%
 pair = held_out[2]
@@ -299,7 +299,7 @@ for control in ("good", "bad"):
 # below we count two hundred.
 #
 # **Your turn.** Ask a question of your own with either control, and with a mixture of both. Use only
-# words from Tinytown's vocabulary.
+# words from Tinytown's vocabulary, such as those below.
 
 # %%
 my_question = (
