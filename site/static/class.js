@@ -133,7 +133,7 @@ function draw() {
 
 /** A row for each seed, and the mean's interval as a band. */
 function picture(rows, mean, unit) {
-  const [width, left, height] = [640, 70, 24];
+  const [width, left, height] = [Math.min(640, part("figure").clientWidth), 60, 24];
   const ends = [mean, ...rows].flatMap(({ low, high }) => [low, high]);
   const [least, most] = [Math.min(...ends), Math.max(...ends)];
   const span = most - least || 1;
