@@ -20,7 +20,13 @@ from nbformat import NotebookNode
 from town import write_scripts
 
 from alignlib import diagrams, overview
-from alignlib.course.lessons import notebook_numbers, notebook_of, read_source, report_names
+from alignlib.course.lessons import (
+    NOTEBOOKS,
+    notebook_numbers,
+    notebook_of,
+    read_source,
+    report_names,
+)
 from alignlib.course.publish import URL
 
 HERE = Path(__file__).resolve().parent
@@ -78,7 +84,8 @@ def write_texts(out: Path) -> None:
     names = ["README.md", *PAGES, *(f"{folder}/README.md" for folder in CARDS)]
     texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in names}
     for name in [*notebook_numbers(), *report_names()]:
-        place = notebook_of(name).relative_to(ROOT).with_suffix(".md").as_posix()
+        file = notebook_of(name).relative_to(NOTEBOOKS).with_suffix(".md")
+        place = f"notebooks/{file.as_posix()}"
         notebook = read_source(name, "class")
         notebook.metadata["jupytext"] = {"notebook_metadata_filter": "-all"}
         texts[place] = jupytext.writes(notebook, "md")
