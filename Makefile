@@ -16,6 +16,7 @@ WRONG_PYTHON := This course needs Python 3.11, 3.12 or 3.13; name one as in: mak
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # A bundle brings its wheels and its cache along, in the clone.
 FROM := $(if $(wildcard wheels),--no-index --find-links wheels)
+TORCH_FROM = $(or $(FROM),$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)))
 ifneq ($(wildcard cache),)
 export ALIGNLIB_CACHE ?= $(CURDIR)/cache
 endif
@@ -53,8 +54,8 @@ bundle: site
 	rm -rf $(BUNDLE)
 	git clone -q . $(BUNDLE)
 	git -C $(BUNDLE) remote remove origin
-	$(PIP) wheel -q -c constraints.txt -w $(BUNDLE)/wheels torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(PIP) wheel -q -c constraints.txt -w $(BUNDLE)/wheels --find-links $(BUNDLE)/wheels '.[lab,serve,site,test]' editables
+	$(PIP) wheel -q -c constraints.txt -w $(BUNDLE)/wheels torch $(TORCH_FROM)
+	$(PIP) wheel -q -c constraints.txt -w $(BUNDLE)/wheels $(FROM) --find-links $(BUNDLE)/wheels '.[lab,serve,site,test]' editables
 	rm -f $(BUNDLE)/wheels/alignment_course-*.whl
 	cache=$$($(BIN)/python -c "$(CACHE)") && mkdir -p "$$cache" && cp -R "$$cache" $(BUNDLE)/cache
 	rm -rf $(BUNDLE)/cache/calls* $(BUNDLE)/cache/.part-*  # answers that may be paid for; halves
@@ -69,7 +70,7 @@ base: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit('$(WRONG_PYTHON)')"
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -q -c constraints.txt torch $(or $(FROM),$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)))
+	$(PIP) install -q -c constraints.txt torch $(TORCH_FROM)
 	$(PIP) install -q -c constraints.txt $(FROM) -e '.[lab,serve,site,test]'
 	@echo "$(TORCH_INDEX)" > $@
 

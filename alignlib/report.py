@@ -125,7 +125,7 @@ class Comparison:
 
 def _runs() -> Path:
     """`runs` of the clone that a notebook runs in, wherever in it; elsewhere of its own folder."""
-    clone = Path(__file__).parents[1]
+    clone = Path(__file__).resolve().parents[1]
     inside = (clone / "notebooks").is_dir() and Path.cwd().is_relative_to(clone)
     return Path(os.path.relpath(clone if inside else Path.cwd())) / "runs"
 

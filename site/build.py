@@ -21,13 +21,15 @@ from town import write_scripts
 
 from alignlib import diagrams, overview
 from alignlib.course.lessons import (
+    FIRST_BENCH,
     NOTEBOOKS,
+    lesson_numbers,
     notebook_numbers,
     notebook_of,
     read_source,
     report_names,
 )
-from alignlib.course.publish import URL
+from alignlib.course.publish import URL, bootstrap
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -41,7 +43,9 @@ PAGES = [
     "AGENTS.md",
     "RESULTS.md",
 ]
-CARDS = ["data/aligner", "data/base", "data/everyday", "scale"]
+CARDS = [
+    f"{folder}/README.md" for folder in ("data/aligner", "data/base", "data/everyday", "scale")
+]
 DRAWINGS = {**vars(diagrams), **vars(overview)}
 
 
@@ -64,13 +68,13 @@ def main() -> None:
 
 def lay_out(pages: Path) -> None:
     """Copy what the site shows, changed where a page of a site differs from a file on GitHub."""
-    for name in [*PAGES, *(f"{folder}/README.md" for folder in CARDS)]:
+    for name in [*PAGES, *CARDS]:
         write(pages / name, with_links((ROOT / name).read_text(encoding="utf-8"), Path(name)))
     write(pages / "index.md", first_page())
     shutil.copy(HERE / "class.md", pages)
-    for file in sorted(ROOT.glob("notebooks/**/*.ipynb")):
-        name = file.relative_to(ROOT)
-        write(pages / name, nbformat.writes(shown(nbformat.read(file, 4), name)))
+    for name in map(page_of, [*notebook_numbers(), *report_names()]):
+        notebook = shown(nbformat.read(ROOT / name, 4), Path(name))
+        write(pages / name, nbformat.writes(notebook))
     for name in ["notebooks/pictures", "data/pretraining.png"]:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, pages / name)
@@ -81,14 +85,12 @@ def write_texts(out: Path) -> None:
 
     Lessons have no solutions there (AGENTS.md says why).
     """
-    names = ["README.md", *PAGES, *(f"{folder}/README.md" for folder in CARDS)]
+    names = ["README.md", *PAGES, *CARDS]
     texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in names}
     for name in [*notebook_numbers(), *report_names()]:
-        file = notebook_of(name).relative_to(NOTEBOOKS).with_suffix(".md")
-        place = f"notebooks/{file.as_posix()}"
         notebook = read_source(name, "class")
         notebook.metadata["jupytext"] = {"notebook_metadata_filter": "-all"}
-        texts[place] = jupytext.writes(notebook, "md")
+        texts[page_of(name).removesuffix(".ipynb") + ".md"] = jupytext.writes(notebook, "md")
     intro = texts["README.md"].split("\n\n")
     listed = [intro[0], "", "> " + " ".join(intro[2].split()), "", "## Pages", ""]
     for name, text in texts.items():
@@ -113,18 +115,18 @@ def first_page() -> str:
     return page + "\n" + contents()
 
 
+def page_of(name: str) -> str:
+    """Where a notebook lies, such as `notebooks/evidence/02_aligner.ipynb`."""
+    return f"notebooks/{notebook_of(name).relative_to(NOTEBOOKS).as_posix()}"
+
+
 def contents() -> str:
     """The menu."""
-    notebooks = sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("notebooks/*.ipynb"))
-    reports = sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("notebooks/*/*.ipynb"))
+    reports = [f"Report on lesson {name[-2:]} <{page_of(name)}>" for name in report_names()]
     menu = {
-        "Learn": [name for name in notebooks if name < "notebooks/08"],
-        "Build": [name for name in notebooks if name > "notebooks/08"],
-        "Evidence": [
-            "RESULTS.md",
-            *(f"Report on lesson {Path(name).name[:2]} <{name}>" for name in reports),
-            *(f"{folder}/README.md" for folder in CARDS),
-        ],
+        "Learn": [page_of(number) for number in lesson_numbers()],
+        "Build": [page_of(number) for number in notebook_numbers() if number >= FIRST_BENCH],
+        "Evidence": ["RESULTS.md", *reports, *CARDS],
         "More": [*(name for name in PAGES if name != "RESULTS.md"), "class.md"],
     }
     return "\n".join(
@@ -163,7 +165,7 @@ def shown(notebook: NotebookNode, name: Path) -> NotebookNode:
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = with_links(cell.source, name)
-        elif cell.source.startswith("# This cell installs the course"):
+        elif cell.source == bootstrap():
             continue
         elif figures := [o for o in cell.outputs if "image/png" in o.get("data", {})]:
             if len(figures) > 1:

@@ -108,6 +108,7 @@ async function dial(browser) {
   await page.keyboard.press("Enter");
   const friendly = await answered();
   await page.focus("#town-dial");
+  await page.keyboard.press("Enter"); // which must not send a form
   await page.keyboard.press("Home");
   await page.waitForFunction(
     (old) => document.getElementById("town-reply").textContent !== old,

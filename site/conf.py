@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from functools import cache
 from pathlib import Path
 
 from docutils import nodes
@@ -62,9 +63,10 @@ def display_math(translator: HTML5Translator, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
-def definitions(source: str) -> dict[str, str]:
+@cache
+def definitions(glossary: Path) -> dict[str, str]:
     """The glossary's terms, by anchor, each with its definition as plain text."""
-    found = {}
+    found, source = {}, glossary.read_text(encoding="utf-8")
     for term, text in re.findall(r"^#### (.+?)\n(.+?)(?=\n\n|\Z)", source, re.M | re.S):
         anchor = re.sub(r"[^\w\s-]", "", term.lower()).replace(" ", "-")
         plain = re.sub(r"\s*\(?\[[^]]*\]\([^)]*\)\)?", "", text.replace("*", ""))
@@ -74,7 +76,7 @@ def definitions(source: str) -> dict[str, str]:
 
 def add_definitions(app: Sphinx, page: str, _template: str, context: dict, _tree: object) -> None:
     """A link to a term of the glossary shows its definition where it is pointed at."""
-    known = definitions((Path(app.srcdir) / "GLOSSARY.md").read_text(encoding="utf-8"))
+    known = definitions(Path(app.srcdir) / "GLOSSARY.md")
 
     def with_definition(link: re.Match) -> str:
         text = html.escape(known[link["term"]], quote=True)

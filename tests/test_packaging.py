@@ -419,6 +419,8 @@ def test_a_bundle_holds_site_and_models_and_no_answer_that_was_paid_for(tmp_path
     (bundle / "wheels").mkdir()
     said = run("make", "-n", "course", cwd=bundle)
     assert said.count("--no-index --find-links wheels") == 2
+    known = run("env", "-u", "ALIGNLIB_CACHE", "make", "-pn", "course", cwd=bundle)
+    assert "\nALIGNLIB_CACHE = $(CURDIR)/cache\n" in known
 
 
 def test_versions_and_environments_agree() -> None:

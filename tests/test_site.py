@@ -20,7 +20,7 @@ from alignlib.course.lessons import ROOT
 from alignlib.meet import Meet
 from alignlib.profiles import data_folder
 from alignlib.settings import ControlSettings, SFTSettings
-from alignlib.stats import over_seeds
+from alignlib.stats import Estimate, over_seeds
 from alignlib.styles import texts_by_control
 from alignlib.tinytown import recordings, sets
 from alignlib.tinytown.judge import score_answer
@@ -115,12 +115,12 @@ def test_a_question_that_is_too_long_is_refused_by_both(site: Path) -> None:
     assert reply == ["it is too long for the model to read"]
 
 
-LOST = {  # by an example's name: the mark that its answer loses
-    "a wrong name, and a warning left out": "honest",
-    "an insult": "harmless",
-    "help with something harmful": "harmless",
-    "padding": "helpful",
-    "a good answer": None,
+LOST = {  # by an example's name: the marks that its answer loses
+    "a wrong name, and a warning left out": {"honest", "harmless"},
+    "an insult": {"harmless"},
+    "help with something harmful": {"harmless"},
+    "padding": {"helpful"},
+    "a good answer": set(),
 }
 
 
@@ -132,13 +132,12 @@ def test_the_examples_are_words_of_the_town_and_do_what_they_say(
     for example in town["examples"]:
         question, answer = example["question"], example["answer"]
         assert {*question.split(), *answer.split()} <= {*town["vocabulary"]}
-        lost = LOST[example["name"]]
-        for mark in ("helpful", "harmless", "honest"):
-            low = getattr(score_answer(question, answer), mark) < 1
-            assert low if mark == lost else not low or lost == "honest", (example["name"], mark)
+        score = score_answer(question, answer)
+        lost = {mark for mark in ("helpful", "harmless", "honest") if getattr(score, mark) < 1}
+        assert lost == LOST[example["name"]], example["name"]
         [corrected] = aligner.correct([question], [answer])
         assert score_answer(question, corrected).fault_free
-        assert (corrected == answer) == (lost is None)
+        assert (corrected == answer) == (not lost)
     assert [example["name"] for example in town["examples"]] == [*LOST]
 
 
@@ -153,6 +152,16 @@ def test_the_interval_of_a_class_is_the_librarys(site: Path, values: list[float]
     assert found["value"] == pytest.approx(wanted.value)
     assert found["low"] == pytest.approx(wanted.low, abs=2e-3)
     assert found["high"] == pytest.approx(wanted.high, abs=2e-3)
+
+
+@needs_node
+@pytest.mark.parametrize("unit", ["rate", "difference", "points", "difference of points", "nats"])
+def test_a_class_reads_numbers_as_the_library_prints_them(site: Path, unit: str) -> None:
+    estimate = Estimate(0.1234, -0.0416, 0.5, 9, unit)
+    assert in_class(site, f"shown(given, '{unit}')", estimate.as_dict()) == str(estimate)
+    limits = in_class(site, f"overSeeds(given, '{unit}')", [-500, 500])
+    wanted = over_seeds([-500, 500], unit)
+    assert (limits["low"], limits["high"]) == pytest.approx((wanted.low, wanted.high), rel=1e-3)
 
 
 @needs_node

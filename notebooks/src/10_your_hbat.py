@@ -49,8 +49,9 @@
 # the score is that of a reward model: set `REWARD` to its folder or hub id. Writing takes time, so look at
 # the prediction first.
 #
-# **The form of prompts.** In the profile `laptop` a prompt is followed by *Answer:*. In the other profiles
-# it is put into the model's [chat template](../GLOSSARY.md#chat-template). Use the same form in training and later.
+# **The form of prompts.** In the profile `laptop` a prompt is followed by *Answer:*. In the other
+# profiles it is put into the model's [chat template](../GLOSSARY.md#chat-template). Use the same form in
+# training and later.
 
 # %% tags=["parameters"]
 PROFILE = "laptop"  # or "colab" (one T4), "gpu" (40 GB and more)

@@ -14,11 +14,11 @@ function start() {
   for (const field of Object.values(HERE)) field.addEventListener("input", later(correct, 400));
   HERE.question.addEventListener("input", later(reply, 400));
   element("dial").addEventListener("input", later(reply, 150));
-  element("tone").addEventListener("toggle", loadMeet);
+  element("tone").addEventListener("toggle", openTone);
   element("look").addEventListener("toggle", letWordsBeReached);
   const words = TOWN.vocabulary.filter((word) => !TOWN.special.includes(word));
   element("vocabulary").textContent = words.sort().join(" ");
-  element("form").hidden = false;
+  element("fields").hidden = false;
   show();
 }
 
@@ -37,8 +37,8 @@ function tensorsOf(text) {
 }
 
 /** MEET's weights are a script of their own: most readers never need them. */
-function loadMeet() {
-  if (meet || !element("tone").open) return;
+function openTone() {
+  if (meet || !element("tone").open) return reply();
   meet = "loading";
   element("reply").textContent = "Loading ...";
   const script = document.createElement("script");
@@ -58,21 +58,36 @@ function loadMeet() {
 
 /** The answer of MEET's model at the slider's place; read aloud once it is there. */
 async function reply() {
-  if (!meet || meet === "loading") return;
-  const mine = ++newest.reply;
+  if (!meet || meet === "loading" || !element("tone").open) return;
   const friendly = element("dial").value / 100;
   const words = meet.answer(HERE.question.value, { friendly, plain: 1 - friendly });
-  const found = [];
   element("reply").ariaBusy = "true";
+  const draw = (found) => (element("reply").textContent = textOf(found));
+  const end = await follow(words, "reply", draw);
+  if (!end) return;
+  if (end.wrong) element("reply").textContent = `No answer: ${end.wrong}.`;
+  element("reply").ariaBusy = "false";
+}
+
+/**
+ * Draw the words as they come, a frame for each. Resolves to {found, wrong}, or to undefined once
+ * something newer of that name has begun.
+ */
+async function follow(words, name, draw) {
+  const mine = ++newest[name];
+  const found = [];
   let next;
   while (!(next = words.next()).done) {
-    found.push(next.value.word);
-    element("reply").textContent = found.join(" ");
+    found.push(next.value);
+    draw(found);
     await new Promise(requestAnimationFrame);
-    if (mine !== newest.reply) return;
+    if (mine !== newest[name]) return undefined;
   }
-  if (next.value) element("reply").textContent = `No answer: ${next.value}.`;
-  element("reply").ariaBusy = "false";
+  return { found, wrong: next.value };
+}
+
+function textOf(found) {
+  return found.map(({ word }) => word).join(" ");
 }
 
 /** A function that is called once nothing has happened for so many milliseconds. */
@@ -85,33 +100,25 @@ function later(call, wait) {
 }
 
 async function correct() {
-  const mine = ++newest.correction;
   const [question, answer] = [HERE.question.value, HERE.answer.value];
   nameUnknown(question + " " + answer);
   drawPrompt(question, answer);
   element("status").textContent = "";
-  const found = [];
   const started = performance.now();
   const words = aligner.correct(question, answer);
-  let next;
-  while (!(next = words.next()).done) {
-    if (mine !== newest.correction) return;
-    found.push(next.value);
-    drawDiff(answer, found, false);
-    await new Promise(requestAnimationFrame); // so that the words are seen as they come
-  }
-  if (mine !== newest.correction) return;
-  if (next.value) {
+  const end = await follow(words, "correction", (found) => drawDiff(answer, found, false));
+  if (!end) return;
+  if (end.wrong) {
     drawDiff(answer, [], false);
-    element("status").textContent = `The answer stays as it is: ${next.value}.`;
+    element("status").textContent = `The answer stays as it is: ${end.wrong}.`;
     return;
   }
-  drawDiff(answer, found, true);
-  element("status").textContent = summary(answer, found, performance.now() - started);
+  drawDiff(answer, end.found, true);
+  element("status").textContent = summary(answer, end.found, performance.now() - started);
 }
 
 function summary(answer, found, milliseconds) {
-  const corrected = found.map(({ word }) => word).join(" ");
+  const corrected = textOf(found);
   const time = `${(milliseconds / 1000).toFixed(1)} seconds`;
   if (corrected === split(answer).join(" ")) return `Left as it was, in ${time}.`;
   return `Corrected in ${time}: ${corrected}`;
@@ -194,6 +201,7 @@ function drawPrompt(question, answer) {
   const read = split(aligner.prompt(question, answer)).map((word) => textNode("span", word));
   element("prompt").replaceChildren(...read);
   read.forEach((node) => node.after(" "));
+  element("looks").textContent = "";
 }
 
 /** How many words of the answer the correction so far is about: those that it is nearest to. */
