@@ -416,6 +416,7 @@ def test_a_bundle_holds_site_and_models_and_no_answer_that_was_paid_for(tmp_path
     assert [file.name for file in (bundle / "cache").rglob("*")] == ["a_model", "weights"]
     assert (bundle / "runs" / "site" / "index.html").is_file() and (bundle / "README.md").is_file()
     # In a bundle the packages come from its folder of wheels, and trained models from its cache.
+    shutil.copy(ROOT / "Makefile", bundle)  # the clone's is that of the last commit
     (bundle / "wheels").mkdir()
     said = run("make", "-n", "course", cwd=bundle)
     assert said.count("--no-index --find-links wheels") == 2
